@@ -1,0 +1,45 @@
+"""Semantic segmentation with every DeepLab: a photo in, an exact full-size mask out.
+
+>>> import deeplab
+>>> segmenter = deeplab.Segmenter("voc")
+>>> result = segmenter("photo.jpg")
+>>> result.overlay().save("overlay.png")
+
+The names below are imported when first used, so ``import deeplab`` costs next to nothing and
+never imports torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from deeplab.errors import DeepLabError as DeepLabError
+    from deeplab.labels import LabelSet as LabelSet
+    from deeplab.results import Segmentation as Segmentation
+    from deeplab.segmenter import Segmenter as Segmenter
+    from deeplab.upsample import argmax_bilinear as argmax_bilinear
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "DeepLabError": "deeplab.errors",
+    "LabelSet": "deeplab.labels",
+    "Segmentation": "deeplab.results",
+    "Segmenter": "deeplab.segmenter",
+    "argmax_bilinear": "deeplab.upsample",
+}
+__all__ = ["__version__", *sorted(_HOMES)]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'deeplab' has no attribute '{name}'")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

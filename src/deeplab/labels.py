@@ -1,0 +1,166 @@
+"""Label sets: which class id means what, and in which colour it is drawn."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from deeplab.errors import InputError, near_matches
+
+Colour = tuple[int, int, int]  # red, green, blue; 0..255
+
+
+def voc_colours(count: int) -> tuple[Colour, ...]:
+    """Return the first ``count`` colours of the PASCAL VOC colour map.
+
+    The bits of the class id are dealt out to red, green and blue in turn, most significant bit
+    first. Source: VOCcode/VOClabelcolormap.m of the VOC development kit.
+    """
+    colours = []
+    for index in range(count):
+        rgb = [0, 0, 0]
+        for bit in range(8):
+            for channel in range(3):
+                rgb[channel] |= ((index >> (3 * bit + channel)) & 1) << (7 - bit)
+        colours.append((rgb[0], rgb[1], rgb[2]))
+    return tuple(colours)
+
+
+@dataclass(frozen=True)
+class LabelSet:
+    """The classes of a network: ``names[i]`` and ``colours[i]`` belong to class id ``i``.
+
+    Attributes:
+        names: one name per class id, all different, 1 to 256 of them.
+        colours: one (red, green, blue), 0..255, per class; the VOC colour map when left out.
+        background: the class id that overlays leave transparent; None where every pixel
+            belongs to something (streets).
+        ignore_index: the value that marks unlabelled pixels in ground truth.
+
+    Raises:
+        InputError: no names, more than 256, doubled names, or another count of colours.
+    """
+
+    names: tuple[str, ...]
+    colours: tuple[Colour, ...] = ()
+    background: int | None = 0
+    ignore_index: int = field(default=255)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "names", tuple(self.names))
+        colours = self.colours or voc_colours(len(self.names))
+        object.__setattr__(self, "colours", tuple(colours))
+        if not 1 <= len(self.names) <= 256:
+            raise InputError(f"labels: got {len(self.names)} names, expected 1 to 256.")
+        doubled = sorted({name for name in self.names if self.names.count(name) > 1})
+        if doubled:
+            raise InputError(f"labels: names must differ, but these occur twice: {doubled}.")
+        if len(self.colours) != len(self.names):
+            raise InputError(
+                f"labels: got {len(self.colours)} colours for {len(self.names)} names; "
+                "give one colour per name, or none at all."
+            )
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @cached_property
+    def palette(self) -> npt.NDArray[np.uint8]:
+        """(256, 3) uint8 RGB: the class colours, then the VOC colour map for all other ids."""
+        palette = np.array(voc_colours(256), dtype=np.uint8)
+        palette[: len(self)] = self.colours
+        return palette
+
+    def index(self, name: str) -> int:
+        """Return the class id of ``name``; case, spaces, ``-`` and ``_`` do not matter.
+
+        The spellings of the public label files are understood too ("tvmonitor" and "tv",
+        "diningtable" and "dining table").
+
+        Raises:
+            InputError: no class has that name; the near matches are in the message.
+        """
+        wanted = _canonical(name)
+        for index, known in enumerate(self.names):
+            if _canonical(known) == wanted:
+                return index
+        raise InputError(
+            f"label: this model has no class '{name}'.{near_matches(name, self.names)} "
+            f"It knows: {', '.join(self.names)}."
+        )
+
+    def indices(self, names: Iterable[str]) -> list[int]:
+        """Return the class ids of several names (see :meth:`index`)."""
+        return [self.index(name) for name in names]
+
+
+_SYNONYMS = {"tvmonitor": "tv", "motorcycle": "motorbike", "airplane": "aeroplane", "couch": "sofa"}
+
+
+def _canonical(name: str) -> str:
+    plain = re.sub(r"[\s_\-]+", "", name.lower())
+    return _SYNONYMS.get(plain, plain)
+
+
+VOC = LabelSet(
+    names=(
+        "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat",
+        "chair", "cow", "dining table", "dog", "horse", "motorbike", "person", "potted plant",
+        "sheep", "sofa", "train", "tv",
+    ),
+)  # fmt: skip
+"""PASCAL VOC 2012, in the spelling of the label file that ships with the public TFLite model."""
+
+CITYSCAPES = LabelSet(
+    names=(
+        "road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign",
+        "vegetation", "terrain", "sky", "person", "rider", "car", "truck", "bus", "train",
+        "motorcycle", "bicycle",
+    ),
+    colours=(
+        (128, 64, 128), (244, 35, 232), (70, 70, 70), (102, 102, 156), (190, 153, 153),
+        (153, 153, 153), (250, 170, 30), (220, 220, 0), (107, 142, 35), (152, 251, 152),
+        (70, 130, 180), (220, 20, 60), (255, 0, 0), (0, 0, 142), (0, 0, 70), (0, 60, 100),
+        (0, 80, 100), (0, 0, 230), (119, 11, 32),
+    ),
+    background=None,
+)  # fmt: skip
+"""Cityscapes, the 19 training classes in ``trainId`` order.
+
+Source: cityscapesScripts, helpers/labels.py.
+"""
+
+CAMVID = LabelSet(
+    names=(
+        "sky", "building", "pole", "road", "pavement", "tree", "sign symbol", "fence", "car",
+        "pedestrian", "bicyclist",
+    ),
+    colours=(
+        (128, 128, 128), (128, 0, 0), (192, 192, 128), (128, 64, 128), (60, 40, 222),
+        (128, 128, 0), (192, 128, 128), (64, 64, 128), (64, 0, 128), (64, 64, 0), (0, 128, 192),
+    ),
+    background=None,
+    ignore_index=11,
+)  # fmt: skip
+"""CamVid in the 11-class split of SegNet; 11 marks unlabelled pixels."""
+
+LABEL_SETS: dict[str, LabelSet] = {"voc": VOC, "cityscapes": CITYSCAPES, "camvid": CAMVID}
+"""The label sets that ``--labels NAME`` understands."""
+
+
+def read_label_file(text: str, *, background: int | None = 0) -> LabelSet:
+    """Return the label set in the text of a label file: one name per line, in id order.
+
+    Raises:
+        InputError: the text holds no names, or doubled ones.
+    """
+    names: Sequence[str] = [line.strip() for line in text.splitlines() if line.strip()]
+    if not names:
+        raise InputError("labels: the label file is empty; write one class name per line.")
+    known = {known.names: known for known in LABEL_SETS.values()}
+    return known.get(tuple(names)) or LabelSet(tuple(names), background=background)

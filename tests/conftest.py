@@ -1,0 +1,32 @@
+"""Fixtures shared by all tests, and the two switches: the reference folder and --network."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--network", action="store_true", help="also run tests that use the internet")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    reasons = {}
+    if not os.environ.get("DEEPLAB_REFERENCE"):
+        reasons["reference"] = "set DEEPLAB_REFERENCE to the folder of reference files"
+    if not config.getoption("--network"):
+        reasons["network"] = "needs the internet; run with --network"
+    for item in items:
+        for mark, reason in reasons.items():
+            if item.get_closest_marker(mark):
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="session")
+def reference() -> Path:
+    """Return the folder of reference files: models, golden masks, photos, parity fixtures."""
+    folder = Path(os.environ["DEEPLAB_REFERENCE"]).resolve()
+    assert folder.is_dir(), f"DEEPLAB_REFERENCE: no such folder: {folder}"
+    return folder

@@ -1,0 +1,353 @@
+"""A photo in: decode it, turn it upright, fit it into a network's frame, and undo that exactly.
+
+Everything that looks at photos goes through this file, so the two choices that change masks the
+most are made once: the resize filter (:data:`RESIZE_FILTER`) and how a photo meets the square
+frame (:class:`Geometry`).
+"""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from deeplab.errors import ImageError, InputError
+
+UInt8 = npt.NDArray[np.uint8]
+Source: TypeAlias = "str | PathLike[str] | bytes | bytearray | memoryview | Image.Image | UInt8"
+Fit = Literal["letterbox", "stretch"]
+
+MAX_PIXELS = 400_000_000
+"""Photos with more pixels than this are refused before they are decoded."""
+
+RESIZE_FILTER = Image.Resampling.BILINEAR
+"""Bilinear with a support that grows with the reduction (Pillow's), so every pixel counts."""
+
+_REDUCED_MARGIN = 2
+"""A reduced JPEG decode keeps at least this many times the pixels per side that are asked for."""
+
+# Pillow opens far more than photos; some of its readers start other programs (EPS) or are rarely
+# tested. These are the formats in which pictures come.
+_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "AVIF", "GIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000",
+            "ICO", "TGA")  # fmt: skip
+
+_ORIENTATION_TAG = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""EXIF orientation -> what turns the stored pixels upright. Source: Exif 2.32, tag 0x0112."""
+
+_pillow_limit = threading.Lock()
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputSpec:
+    """What a network wants to be fed with: one RGB picture, (height, width, 3).
+
+    Attributes:
+        height: rows of the network's frame.
+        width: columns of the network's frame.
+        mean: per channel (red, green, blue), in units of 0..255; the network sees
+            ``(value - mean) / std``.
+        std: per channel, in units of 0..255.
+        fit: how a photo of another shape meets the frame, see :class:`Geometry`.
+    """
+
+    height: int
+    width: int
+    mean: tuple[float, float, float] = (127.5, 127.5, 127.5)
+    std: tuple[float, float, float] = (127.5, 127.5, 127.5)
+    fit: Fit = "letterbox"
+
+    def __post_init__(self) -> None:
+        if self.height < 1 or self.width < 1:
+            raise InputError(f"input: got {self.height}×{self.width}, expected at least 1×1.")
+        if self.fit not in ("letterbox", "stretch"):
+            raise InputError(f"fit: got '{self.fit}', expected 'letterbox' or 'stretch'.")
+        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+            raise InputError(
+                f"normalisation: got mean {self.mean} and std {self.std}, expected three numbers "
+                "each (red, green, blue) and a std above 0."
+            )
+
+    @property
+    def padding(self) -> tuple[int, int, int]:
+        """The colour around a letterboxed photo: the mean, which the network sees as nothing."""
+        red, green, blue = (int(value) for value in self.mean)
+        return red, green, blue
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Where a photo lies inside a network's frame, both ways.
+
+    ``letterbox`` keeps the photo's shape, puts it into the top left corner and pads below or to
+    the right. Source: research/deeplab/core/preprocess_utils.py (``pad_to_bounding_box`` at
+    offset 0, 0) of the original. ``stretch`` fills the whole frame.
+
+    Attributes:
+        photo: (height, width) of the upright photo.
+        frame: (height, width) of the network's frame.
+        fit: "letterbox" or "stretch".
+    """
+
+    photo: tuple[int, int]
+    frame: tuple[int, int]
+    fit: Fit = "letterbox"
+
+    @property
+    def content(self) -> tuple[int, int]:
+        """(height, width) of the part of the frame that the photo fills, whole pixels."""
+        if self.fit == "stretch":
+            return self.frame
+        (height, width), (frame_height, frame_width) = self.photo, self.frame
+        scale = min(frame_height / height, frame_width / width)
+        return (
+            min(frame_height, max(1, round(height * scale))),
+            min(frame_width, max(1, round(width * scale))),
+        )
+
+    @property
+    def region(self) -> tuple[int, int, int, int]:
+        """(top, left, bottom, right) of the photo inside the frame; bottom and right excluded."""
+        height, width = self.content
+        return 0, 0, height, width
+
+    def place(self, image: Image.Image, padding: tuple[int, int, int]) -> UInt8:
+        """Return the frame with the photo in it: (frame height, frame width, 3) uint8 RGB.
+
+        Args:
+            image: the upright RGB photo, at its full size or reduced.
+            padding: RGB, 0..255, of the frame around a letterboxed photo.
+        """
+        height, width = self.content
+        if image.size != (width, height):
+            image = image.resize((width, height), RESIZE_FILTER)
+        if (height, width) == self.frame:
+            return np.asarray(image)
+        frame = np.empty((*self.frame, 3), dtype=np.uint8)
+        frame[:] = padding
+        frame[:height, :width] = np.asarray(image)
+        return frame
+
+
+class Photo:
+    """A photo whose header is known and whose pixels are decoded when they are wanted.
+
+    Attributes:
+        name: the path, or what the photo was made from; for messages.
+        height: rows of the upright photo (EXIF orientation applied), at full size.
+        width: columns of the upright photo.
+    """
+
+    def __init__(self, source: Source, *, max_pixels: int = MAX_PIXELS) -> None:
+        self._max_pixels = max_pixels
+        self._data: bytes | None = None
+        self._image: Image.Image | None
+        if isinstance(source, Image.Image):
+            self.name = "the PIL image"
+            self._image = source
+        elif isinstance(source, np.ndarray):
+            self.name = "the array"
+            self._image = _from_array(source)
+        else:
+            self.name, self._data = _read_bytes(source)
+            self._image = self._open(self._data)
+        self._orientation = _orientation(self._image)
+        width, height = self._image.size
+        if self._orientation >= 5:
+            width, height = height, width
+        self.height, self.width = height, width
+        if self._data is None:
+            self._image = self._finish(self._image)
+            self._orientation = 1
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the upright photo at full size."""
+        return self.height, self.width
+
+    def decode(self, *, at_least: tuple[int, int] | None = None) -> Image.Image:
+        """Return the upright RGB picture.
+
+        Args:
+            at_least: (height, width) that will be wanted of it. A JPEG is then decoded at a half,
+                a quarter or an eighth per side where that leaves at least twice as much; this
+                saves most of the time. None decodes every pixel.
+
+        Raises:
+            ImageError: the file is damaged or cut off.
+        """
+        if self._data is None:
+            assert self._image is not None
+            return self._image
+        image, self._image = self._image or self._open(self._data), None
+        if at_least is not None:
+            height, width = (_REDUCED_MARGIN * side for side in at_least)
+            if self._orientation >= 5:
+                height, width = width, height
+            image.draft("RGB", (width, height))
+        return self._finish(image)
+
+    def pixels(self) -> UInt8:
+        """Return every pixel: (height, width, 3) uint8 RGB, upright.
+
+        Raises:
+            ImageError: the file is damaged or cut off.
+        """
+        return np.asarray(self.decode())
+
+    def _open(self, data: bytes) -> Image.Image:
+        def opened() -> Image.Image:
+            # Pillow's own limit warns at 89 megapixels and is global; ours is per call.
+            with _pillow_limit:
+                limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+                try:
+                    return Image.open(io.BytesIO(data), formats=_FORMATS)
+                finally:
+                    Image.MAX_IMAGE_PIXELS = limit
+
+        image = _guarded(opened, self.name)
+        width, height = image.size
+        if width * height > self._max_pixels:
+            raise ImageError(
+                f"{self.name}: the photo has {width * height / 1e6:,.0f} megapixels "
+                f"({width}×{height}), the limit is {self._max_pixels / 1e6:,.0f}. "
+                "Make it smaller first, or raise max_pixels if you trust the file."
+            )
+        return image
+
+    def _finish(self, image: Image.Image) -> Image.Image:
+        def finished() -> Image.Image:
+            rgb = _to_rgb(image)
+            turn = _UPRIGHT.get(self._orientation)
+            return rgb if turn is None else rgb.transpose(turn)
+
+        return _guarded(finished, self.name)
+
+
+def read(source: Source, *, max_pixels: int = MAX_PIXELS) -> UInt8:
+    """Read a photo: (height, width, 3) uint8 RGB, upright, at its full size.
+
+    Args:
+        source: a path, the bytes of a file, a PIL image, or an array: (H, W, 3) uint8 RGB,
+            (H, W, 4) with alpha, (H, W) grey. Transparent parts are laid over white, which is what
+            viewers show; the colours hidden under them mean nothing. Of an animation, the first
+            frame. 16-bit grey is scaled to 8 bits.
+        max_pixels: more are refused before decoding.
+
+    Raises:
+        ImageError: there is no such file, it is not a picture, it is damaged, or too large.
+        InputError: ``source`` is an array of another shape or type, or no source at all.
+    """
+    return Photo(source, max_pixels=max_pixels).pixels()
+
+
+def _read_bytes(source: object) -> tuple[str, bytes]:
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        name, data = "the bytes", bytes(source)
+    elif isinstance(source, (str, PathLike)):
+        path = Path(source)
+        name = str(path)
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            raise ImageError(f"{name}: there is no such file.") from None
+        except IsADirectoryError:
+            raise ImageError(f"{name}: is a folder, expected a photo.") from None
+        except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
+            reason = getattr(error, "strerror", None) or error
+            hint = " It is a folder." if path.is_dir() else ""
+            raise ImageError(f"{name}: cannot be read: {reason}.{hint}") from None
+    else:
+        raise InputError(
+            f"photo: got {type(source).__name__}, expected a path, bytes, a PIL image "
+            "or an (H, W, 3) uint8 RGB array."
+        )
+    if not data:
+        raise ImageError(f"{name}: the file is empty (0 bytes).")
+    return name, data
+
+
+def _from_array(array: npt.NDArray[Any]) -> Image.Image:
+    expected = "expected (H, W, 3) uint8 RGB (or (H, W) grey, (H, W, 4) RGB and alpha)"
+    if array.dtype != np.uint8:
+        hint = "Scale it to 0..255 and convert it with .astype(np.uint8)."
+        raise InputError(f"photo: got an array of {array.dtype}, {expected}. {hint}")
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)):
+        channels_first = array.ndim == 3 and array.shape[0] in (1, 3, 4)
+        hint = " Channels come last: use array.transpose(1, 2, 0)." if channels_first else ""
+        raise InputError(f"photo: got an array of shape {array.shape}, {expected}.{hint}")
+    if array.size == 0:
+        raise InputError(f"photo: got an empty array of shape {array.shape}, {expected}.")
+    return Image.fromarray(np.ascontiguousarray(array))
+
+
+def _guarded(action: Callable[[], _Result], name: str) -> _Result:
+    """Run one step of reading; whatever a broken file makes Pillow raise becomes an ImageError."""
+    try:
+        return action()
+    except ImageError as error:
+        raise ImageError(f"{name}: {error}") from None
+    except Image.UnidentifiedImageError:
+        raise ImageError(
+            f"{name}: is not a picture in a format that can be read "
+            "(JPEG, PNG, WebP, AVIF, GIF, BMP, TIFF, …)."
+        ) from None
+    except MemoryError:
+        raise ImageError(f"{name}: there is not enough memory to decode this picture.") from None
+    except Exception as error:  # Pillow's readers raise nearly anything on damaged files
+        raise ImageError(f"{name}: the picture is damaged or cut off ({error}).") from error
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        value = image.getexif().get(_ORIENTATION_TAG, 1)
+    except Exception:  # damaged EXIF must not cost the photo
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """Return any Pillow image as RGB; colour profiles are not applied."""
+    image.load()
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    if image.mode == "F":
+        raise ImageError("floating-point pictures have no fixed range; convert it to 8 bits.")
+    if image.mode.startswith("I"):
+        return _scale_to_8_bits(np.asarray(image)).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        white = Image.new("RGB", image.size, (255, 255, 255))
+        white.paste(rgba, mask=rgba.getchannel("A"))
+        return white
+    return image.convert("RGB")
+
+
+def _scale_to_8_bits(grey: npt.NDArray[Any]) -> Image.Image:
+    """Return 16-bit grey as 8-bit: 65535 becomes 255."""
+    low, high = int(grey.min()), int(grey.max())
+    if low < 0 or high > 65535:
+        raise ImageError(
+            f"the grey values run from {low} to {high}, expected 16 bits (0..65535); "
+            "convert it to 8 bits."
+        )
+    return Image.fromarray(((grey.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8))

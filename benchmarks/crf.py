@@ -26,6 +26,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +60,7 @@ def segment(model: Path, photo: Path) -> tuple[npt.NDArray[np.uint8], Probabilit
     ]
     full = np.stack([np.asarray(plane) for plane in planes])
     powers = np.exp(full - full.max(axis=0))
-    return np.asarray(picture), (powers / powers.sum(axis=0)).astype(np.float32)
+    return np.array(picture), (powers / powers.sum(axis=0)).astype(np.float32)
 
 
 def load_peer() -> Callable[[npt.NDArray[np.uint8], Probabilities], Probabilities] | None:
@@ -114,6 +115,37 @@ def first_call_seconds() -> tuple[float, float]:
     return times[0], times[1]
 
 
+def compare(
+    image: npt.NDArray[np.uint8],
+    probabilities: Probabilities,
+    peer: Callable[[npt.NDArray[np.uint8], Probabilities], Probabilities] | None,
+    rounds: int,
+) -> None:
+    runs: dict[str, Callable[[], Probabilities]] = {}
+    for threads in sorted({1, os.cpu_count() or 1}):
+        name = f"deeplab, {threads} thread{'s' * (threads > 1)}"
+        runs[name] = partial(
+            crf.refine, image, probabilities, iterations=ITERATIONS, threads=threads
+        )
+    if peer is not None:
+        runs["pydensecrf"] = partial(peer, image, probabilities)
+    results = {name: run() for name, run in runs.items()}
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(rounds):
+        for name, run in runs.items():
+            times[name].append(seconds(run))
+    for name, values in times.items():
+        line = f"  {name:20} {statistics.median(values):6.3f} s"
+        if peer is not None and name != "pydensecrf":
+            pairs = zip(times["pydensecrf"], values, strict=True)
+            ratio = statistics.median(theirs / ours for theirs, ours in pairs)
+            differ = (results[name].argmax(0) != results["pydensecrf"].argmax(0)).sum()
+            apart = np.abs(results[name] - results["pydensecrf"]).max()
+            line += f"   {ratio:5.2f} x as fast as pydensecrf"
+            line += f"   {differ} labels differ, probabilities at most {apart:.1e} apart"
+        print(line)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", type=Path, required=True, help="float .tflite giving logits")
@@ -126,36 +158,10 @@ def main() -> None:
     if peer is None:
         print("pydensecrf is not installed, so there is nothing to compare with;")
         print("how to build it stands at the top of this script.")
-    cores = os.cpu_count() or 1
     for photo in arguments.photo:
         image, probabilities = segment(arguments.model, photo)
-        runs: dict[str, Callable[[], Probabilities]] = {
-            f"deeplab, {threads} thread{'s' * (threads > 1)}": (
-                lambda threads=threads: crf.refine(
-                    image, probabilities, iterations=ITERATIONS, threads=threads
-                )
-            )
-            for threads in sorted({1, cores})
-        }
-        if peer is not None:
-            runs["pydensecrf"] = lambda: peer(image, probabilities)
-        results = {name: run() for name, run in runs.items()}
-        times: dict[str, list[float]] = {name: [] for name in runs}
-        for _ in range(arguments.rounds):
-            for name, run in runs.items():
-                times[name].append(seconds(run))
         print(f"\n{photo.name}: {SIZE} x {SIZE}, {len(probabilities)} classes, {ITERATIONS} rounds")
-        for name, values in times.items():
-            line = f"  {name:20} {statistics.median(values):6.3f} s"
-            if peer is not None and name != "pydensecrf":
-                ratios = [
-                    theirs / ours for theirs, ours in zip(times["pydensecrf"], values, strict=True)
-                ]
-                differ = (results[name].argmax(0) != results["pydensecrf"].argmax(0)).sum()
-                apart = np.abs(results[name] - results["pydensecrf"]).max()
-                line += f"   {statistics.median(ratios):5.2f} x as fast as pydensecrf"
-                line += f"   {differ} labels differ, probabilities at most {apart:.1e} apart"
-            print(line)
+        compare(image, probabilities, peer, arguments.rounds)
 
 
 if __name__ == "__main__":

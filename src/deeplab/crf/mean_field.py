@@ -11,13 +11,14 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
-from deeplab.crf.permutohedral import FloatArray, IndexArray, Lattice, Team
+from deeplab.crf.permutohedral import LANES, FloatArray, IndexArray, Lattice, Team
 
 _LEAST = 1e-5
 """Smaller probabilities are raised to it. Source: pydensecrf, ``unary_from_softmax``."""
 _IDLE = 1e-3
 """A class that is nowhere above it sends no message. With weights that sum to 7, the message would
-change a probability by at most 7 * 1e-3 * 1e-3; the label maps of pydensecrf are still met."""
+change a probability by at most 7 * 1e-3 * 1e-3. Such a class never rises again: the messages of the
+others are not negative, so its share only falls."""
 
 
 @dataclass(frozen=True)
@@ -38,29 +39,39 @@ def infer(
 ) -> FloatArray:
     """Return the probabilities (K, N) after ``iterations`` rounds of mean field."""
     classes, count = probabilities.shape
-    # Classes in falling order of their peak: those that send messages are the first columns.
+    # Classes in falling order of their peak: those that ever send messages come first.
     order = np.argsort(-probabilities.max(axis=1), kind="stable")
-    prior = np.empty((count, classes), np.float32)
-    belief = np.empty_like(prior)
-    team.share(_transpose, count, probabilities, order, np.float32(_LEAST), prior)
-    peaks = team.share(_start, count, prior, belief)
+    total = np.empty(count, np.float32)
+    peaks = np.max(team.share(_sum_classes, count, probabilities, order, total), axis=0)
+    width = _columns(peaks)
+    prior = np.empty((count, width), np.float32)
+    team.share(_transpose, count, probabilities, order, prior)
+    belief = prior / total[:, None]
+    silent = total - prior.sum(axis=1)
     if kernels:
         edges, rows, gains = _readings(kernels)
-        buffer = np.empty(edges[-1] * classes, np.float32)
+        buffer = np.empty(edges[-1] * width, np.float32)
         for iteration in range(iterations):
             if progress:
                 progress(iteration, iterations)
-            active = int(np.flatnonzero(np.max(peaks, axis=0) > _IDLE)[-1]) + 1
-            grid = buffer[: edges[-1] * active].reshape(-1, active)
+            columns = _columns(peaks[:width])
+            grid = buffer[: edges[-1] * columns].reshape(-1, columns)
             for number, kernel in enumerate(kernels):
                 own = grid[edges[number] : edges[number + 1]]
                 kernel.lattice.splat_and_blur(belief, own, team)
-            peaks = team.share(_update, count, rows, gains, grid, prior, belief)
+            parts = team.share(_update, count, rows, gains, grid, prior, silent, belief, total)
+            peaks = np.max(parts, axis=0)
     if progress:
         progress(iterations, iterations)
     refined = np.empty_like(probabilities)
-    team.share(_restore, count, belief, order, refined)
+    team.share(_restore, count, belief, total, order, probabilities, refined)
     return refined
+
+
+def _columns(peaks: FloatArray) -> int:
+    """Return how many columns send messages, rounded up to whole lanes."""
+    active = int(np.flatnonzero(peaks > _IDLE)[-1]) + 1
+    return -(-active // LANES) * LANES
 
 
 def _readings(kernels: Sequence[Kernel]) -> tuple[list[int], IndexArray, FloatArray]:
@@ -82,71 +93,94 @@ def _readings(kernels: Sequence[Kernel]) -> tuple[list[int], IndexArray, FloatAr
     return edges, rows, gains
 
 
-@njit(nogil=True, cache=True)
-def _transpose(first, last, probabilities, order, least, prior):  # type: ignore[no-untyped-def]
-    """(K, N) -> (N, K), columns in ``order``, clipped to ``least``..1."""
+@njit(nogil=True, cache=True, error_model="numpy")
+def _clip(probability):  # type: ignore[no-untyped-def]
+    return min(max(probability, np.float32(_LEAST)), np.float32(1.0))
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _sum_classes(first, last, probabilities, order, total):  # type: ignore[no-untyped-def]
+    """Sum the clipped classes of every pixel; returns each one's largest share, in ``order``."""
+    total[first:last] = np.float32(0.0)
+    for plane in probabilities:
+        for point in range(first, last):
+            total[point] += _clip(plane[point])
+    peaks = np.zeros(len(order), np.float32)
     for column in range(len(order)):
         plane = probabilities[order[column]]
+        peak = np.float32(0.0)
         for point in range(first, last):
-            prior[point, column] = min(max(plane[point], least), np.float32(1.0))
-
-
-@njit(nogil=True, cache=True)
-def _restore(first, last, belief, order, refined):  # type: ignore[no-untyped-def]
-    """(N, K) -> (K, N), classes in their own order again."""
-    for column in range(len(order)):
-        plane = refined[order[column]]
-        for point in range(first, last):
-            plane[point] = belief[point, column]
-
-
-@njit(nogil=True, cache=True)
-def _start(first, last, prior, belief):  # type: ignore[no-untyped-def]
-    """The belief before any message; returns the peak of every column."""
-    classes = prior.shape[1]
-    peaks = np.zeros(classes, np.float32)
-    for point in range(first, last):
-        total = np.float32(0.0)
-        for k in range(classes):
-            total += prior[point, k]
-        for k in range(classes):
-            value = prior[point, k] / total
-            belief[point, k] = value
-            peaks[k] = max(peaks[k], value)
+            peak = max(peak, _clip(plane[point]) / total[point])
+        peaks[column] = peak
     return peaks
 
 
-@njit(nogil=True, cache=True)
-def _update(first, last, rows, gains, grid, prior, belief):  # type: ignore[no-untyped-def]
-    """Read all messages and renew the belief; returns the peak of every column."""
-    classes = prior.shape[1]
-    active = grid.shape[1]
-    peaks = np.zeros(classes, np.float32)
-    message = np.empty(active, np.float32)
+@njit(nogil=True, cache=True, error_model="numpy")
+def _transpose(first, last, probabilities, order, prior):  # type: ignore[no-untyped-def]
+    """(K, N) -> (N, columns) in ``order``, clipped; columns beyond K are 0."""
+    for column in range(prior.shape[1]):
+        if column < len(order):
+            plane = probabilities[order[column]]
+            for point in range(first, last):
+                prior[point, column] = _clip(plane[point])
+        else:
+            for point in range(first, last):
+                prior[point, column] = np.float32(0.0)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _restore(first, last, belief, total, order, probabilities, refined):  # type: ignore[no-untyped-def]
+    """(N, columns) -> (K, N): classes in their own order, with those that sent no message."""
+    for column in range(len(order)):
+        plane = refined[order[column]]
+        if column < belief.shape[1]:
+            for point in range(first, last):
+                plane[point] = belief[point, column]
+        else:
+            given = probabilities[order[column]]
+            for point in range(first, last):
+                plane[point] = _clip(given[point]) / total[point]
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _update(first, last, rows, gains, grid, prior, silent, belief, total):  # type: ignore[no-untyped-def]
+    """Read all messages and renew the belief; returns the peak of every column.
+
+    The belief is prior * exp(message) / total: what exp(message - unary) is, with one exponential
+    per message. A class that sent no message has the message 0. The largest message is taken off
+    all, and is in ``total``.
+    """
+    width = prior.shape[1]
+    columns = grid.shape[1]
+    peaks = np.zeros(width, np.float32)
+    message = np.empty(columns, np.float32)
     for point in range(first, last):
-        for k in range(active):
-            message[k] = np.float32(0.0)
-        for reading in range(rows.shape[1]):
-            row = grid[rows[point, reading]]
-            gain = gains[point, reading]
-            for k in range(active):
-                message[k] += gain * row[k]
-        # prior * exp(message): the same as exp(message - unary), with one exponential per message.
-        # Classes that sent none have the message 0, so the largest is at least that.
         largest = np.float32(0.0)
-        for k in range(active):
-            largest = max(largest, message[k])
+        for k in range(0, columns, LANES):
+            a = b = c = d = np.float32(0.0)  # in registers: a vector of LANES
+            for reading in range(rows.shape[1]):
+                row = rows[point, reading]
+                gain = gains[point, reading]
+                a += gain * grid[row, k]
+                b += gain * grid[row, k + 1]
+                c += gain * grid[row, k + 2]
+                d += gain * grid[row, k + 3]
+            message[k] = a
+            message[k + 1] = b
+            message[k + 2] = c
+            message[k + 3] = d
+            largest = max(largest, max(max(a, b), max(c, d)))
         own = belief[point]
-        total = np.float32(0.0)
-        for k in range(active):
+        quiet = np.exp(-largest)
+        whole = silent[point] * quiet
+        for k in range(columns):
             own[k] = prior[point, k] * np.exp(message[k] - largest)
-            total += own[k]
-        silent = np.exp(-largest)
-        for k in range(active, classes):
-            own[k] = prior[point, k] * silent
-            total += own[k]
-        share = np.float32(1.0) / total
-        for k in range(classes):
-            own[k] *= share
+            whole += own[k]
+        for k in range(columns, width):
+            own[k] = prior[point, k] * quiet
+            whole += own[k]
+        for k in range(width):
+            own[k] /= whole
             peaks[k] = max(peaks[k], own[k])
+        total[point] = whole * np.exp(largest)
     return peaks

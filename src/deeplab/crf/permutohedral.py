@@ -33,6 +33,9 @@ FloatArray = npt.NDArray[np.float32]
 IndexArray = npt.NDArray[np.int32]
 KeyArray = npt.NDArray[np.int64]
 
+LANES = 4
+"""Values are filtered in groups of so many columns, which compile to vector instructions."""
+
 
 @dataclass(frozen=True)
 class Team:
@@ -53,7 +56,7 @@ class Team:
 
 @dataclass(frozen=True)
 class Lattice:
-    """The lattice of N points in d dimensions: M corners in use, in the order of their keys.
+    """The lattice of N points in d dimensions: M corners in use, in the order of appearance.
 
     Attributes:
         corners: (N, d + 1) int32, the corners of the simplex that holds each point.
@@ -88,7 +91,10 @@ class Lattice:
         return 1.0 / (1.0 + math.pow(2.0, -dims))
 
     def splat_and_blur(self, values: FloatArray, grid: FloatArray, team: Team) -> None:
-        """Filter the first A columns of ``values`` (N, K) into ``grid`` (M, A)."""
+        """Filter the first A columns of ``values`` (N, K) into ``grid`` (M, A).
+
+        A is a multiple of LANES.
+        """
         team.share(
             _splat, self.size, self.splat_starts, self.splat_points, self.splat_weights,
             values, grid,
@@ -119,23 +125,19 @@ def build_lattice(features: FloatArray, team: Team, *, padding: int = 0) -> Latt
     team.share(_embed, len(features), features, factors, strides, origin, keys, weights)
     found, corners = _number(keys)
     del keys
-    order = np.argsort(found)
-    rank = np.empty(len(order), np.int32)
-    rank[order] = np.arange(len(order), dtype=np.int32)
-    found = found[order]
     corners, weights = corners[:count], weights[:count]
-    team.share(_renumber, count, corners, rank)
-    steps = [dims * strides[axis] - (strides.sum() - strides[axis]) for axis in range(dims)]
-    chains = tuple(
-        team.executor.map(lambda step: _chain(found, step), [*map(int, steps), -int(strides.sum())])
-    )
+    order = np.argsort(found)
+    in_order = found[order]
+    whole = int(strides.sum())
+    steps = [int(stride) * (dims + 1) - whole for stride in strides] + [-whole]
+    chains = tuple(team.executor.map(lambda step: _chain(in_order, order, step), steps))
 
     starts, points, splat_weights = _invert(corners, weights, len(found))
     lattice = Lattice(
         corners, weights, np.ones(count, np.float32), starts, points, splat_weights, chains
     )
-    grid = np.empty((lattice.size, 1), np.float32)
-    ones = np.ones((count, 1), np.float32)
+    grid = np.empty((lattice.size, LANES), np.float32)
+    ones = np.ones((count, LANES), np.float32)
     lattice.splat_and_blur(ones, grid, team)
     team.share(_normalise, count, corners, weights, grid, lattice.scale, lattice.normaliser)
     team.share(_scale_entries, len(points), points, lattice.normaliser, splat_weights)
@@ -169,7 +171,7 @@ def _number_plan(features: FloatArray, factors: FloatArray) -> tuple[KeyArray, K
     return strides, origin
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, error_model="numpy")
 def _embed(first, last, features, factors, strides, origin, keys, weights):  # type: ignore[no-untyped-def]
     """Find the simplex of every point: the keys of its corners and its barycentric coordinates."""
     dims = features.shape[1]
@@ -226,14 +228,14 @@ def _embed(first, last, features, factors, strides, origin, keys, weights):  # t
             weights[point, remainder] = coordinate[remainder]
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, error_model="numpy")
 def _slot(key, mask):  # type: ignore[no-untyped-def]
     """Return where in a table of ``mask + 1`` slots the search for ``key`` begins."""
     mixed = np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)
     return np.int64((mixed ^ (mixed >> np.uint64(32))) & np.uint64(mask))
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, error_model="numpy")
 def _number(keys):  # type: ignore[no-untyped-def]
     """Number the different keys in the order of their appearance.
 
@@ -273,27 +275,24 @@ def _number(keys):  # type: ignore[no-untyped-def]
     return found[:used].copy(), numbers
 
 
-@njit(nogil=True, cache=True)
-def _renumber(first, last, corners, rank):  # type: ignore[no-untyped-def]
-    for point in range(first, last):
-        for corner in range(corners.shape[1]):
-            corners[point, corner] = rank[corners[point, corner]]
+@njit(nogil=True, cache=True, error_model="numpy")
+def _chain(keys, numbers, step):  # type: ignore[no-untyped-def]
+    """Return the runs of corners whose keys are ``step`` apart: (starts, corners).
 
-
-@njit(nogil=True, cache=True)
-def _chain(keys, step):  # type: ignore[no-untyped-def]
-    """Return the runs of keys that are ``step`` apart: (starts, numbers). ``keys`` are sorted."""
+    ``keys`` are sorted, ``numbers`` the corners they belong to. Runs are in the order of their
+    first corners, so that one after the other touches rows near those of the last.
+    """
     count = len(keys)
     following = np.full(count, -1, np.int32)
     led = np.zeros(count, np.bool_)  # has a predecessor
     other = 0
-    for number in range(count):
-        wanted = keys[number] + step
+    for place in range(count):
+        wanted = keys[place] + step
         while other < count and keys[other] < wanted:
             other += 1
         if other < count and keys[other] == wanted:
-            following[number] = other
-            led[other] = True
+            following[numbers[place]] = numbers[other]
+            led[numbers[other]] = True
     runs = 0
     length = 0
     for number in range(count):
@@ -318,7 +317,7 @@ def _chain(keys, step):  # type: ignore[no-untyped-def]
     return starts, members
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, error_model="numpy")
 def _invert(corners, weights, size):  # type: ignore[no-untyped-def]
     """List the points of every corner, in rising order, with their weights."""
     count, per_point = corners.shape
@@ -340,7 +339,7 @@ def _invert(corners, weights, size):  # type: ignore[no-untyped-def]
     return starts, points, entries
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, error_model="numpy")
 def _normalise(first, last, corners, weights, grid, scale, normaliser):  # type: ignore[no-untyped-def]
     for point in range(first, last):
         total = np.float32(0.0)
@@ -349,43 +348,49 @@ def _normalise(first, last, corners, weights, grid, scale, normaliser):  # type:
         normaliser[point] = 1.0 / np.sqrt(total + 1e-20)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, error_model="numpy")
 def _scale_entries(first, last, points, normaliser, entries):  # type: ignore[no-untyped-def]
     for entry in range(first, last):
         entries[entry] *= normaliser[points[entry]]
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, error_model="numpy")
 def _splat(first, last, starts, points, entries, values, grid):  # type: ignore[no-untyped-def]
-    columns = grid.shape[1]
     for number in range(first, last):
-        row = grid[number]
-        for k in range(columns):
-            row[k] = np.float32(0.0)
-        for entry in range(starts[number], starts[number + 1]):
-            weight = entries[entry]
-            value = values[points[entry]]
-            for k in range(columns):
-                row[k] += weight * value[k]
+        for k in range(0, grid.shape[1], LANES):
+            a = b = c = d = np.float32(0.0)
+            for entry in range(starts[number], starts[number + 1]):
+                point = points[entry]
+                weight = entries[entry]
+                a += weight * values[point, k]
+                b += weight * values[point, k + 1]
+                c += weight * values[point, k + 2]
+                d += weight * values[point, k + 3]
+            grid[number, k] = a
+            grid[number, k + 1] = b
+            grid[number, k + 2] = c
+            grid[number, k + 3] = d
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, error_model="numpy")
 def _blur(first, last, starts, members, grid):  # type: ignore[no-untyped-def]
-    """Blur with (1/2, 1, 1/2) along runs, in place: ``before`` keeps the row just overwritten."""
-    columns = grid.shape[1]
+    """Blur with (1/2, 1, 1/2) along runs, in place: a to d keep the values just overwritten."""
     half = np.float32(0.5)
-    before = np.empty(columns, np.float32)
     for run in range(first, last):
-        for k in range(columns):
-            before[k] = np.float32(0.0)
+        # Each group of lanes walks the run on its own, so that its values stay in registers.
         final = starts[run + 1] - 1
-        for at in range(starts[run], final):
-            row = grid[members[at]]
-            after = grid[members[at + 1]]
-            for k in range(columns):
-                old = row[k]
-                row[k] = old + half * (before[k] + after[k])
-                before[k] = old
-        row = grid[members[final]]
-        for k in range(columns):
-            row[k] += half * before[k]
+        for k in range(0, grid.shape[1], LANES):
+            a = b = c = d = np.float32(0.0)
+            row = members[starts[run]]
+            for at in range(starts[run], final):
+                after = members[at + 1]
+                p, q, r, s = grid[row, k], grid[row, k + 1], grid[row, k + 2], grid[row, k + 3]
+                p1, q1 = p + half * (a + grid[after, k]), q + half * (b + grid[after, k + 1])
+                r1, s1 = r + half * (c + grid[after, k + 2]), s + half * (d + grid[after, k + 3])
+                grid[row, k], grid[row, k + 1], grid[row, k + 2], grid[row, k + 3] = p1, q1, r1, s1
+                a, b, c, d = p, q, r, s
+                row = after
+            grid[row, k] += half * a
+            grid[row, k + 1] += half * b
+            grid[row, k + 2] += half * c
+            grid[row, k + 3] += half * d

@@ -38,7 +38,7 @@ def infer(
     progress: Callable[[int, int], None] | None,
 ) -> FloatArray:
     """Return the probabilities (K, N) after ``iterations`` rounds of mean field."""
-    classes, count = probabilities.shape
+    count = probabilities.shape[1]
     # Classes in falling order of their peak: those that ever send messages come first.
     order = np.argsort(-probabilities.max(axis=1), kind="stable")
     total = np.empty(count, np.float32)

@@ -1,0 +1,253 @@
+"""``DeepLabConfig``: everything that decides what a network computes, in one frozen record.
+
+The defaults are the conventions of the original TensorFlow release. What other releases do
+differently (corner alignment, padding, epsilon, order of a concatenation, ...) is a field of its
+own, so that weights trained there run here exactly. A value left at ``None`` is derived from the
+version and the backbone when the configuration is made; afterwards every field is concrete, and
+``to_dict`` writes all of them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+from deeplab.errors import ConfigError, near_matches
+
+Version = Literal["v1", "v2", "v3", "v3+"]
+Padding = Literal["same", "symmetric", "block_input"]
+
+OUTPUT_STRIDES = (4, 8, 16, 32)
+
+
+class BackboneDefaults(NamedTuple):
+    """What the original does with a family of backbones.
+
+    Source: deeplab/core/feature_extractor.py (``_MEAN_RGB``, ``_PREPROCESSING_FN``, the argument
+    scopes), slim/nets/mobilenet, deeplab/core/xception.py.
+    """
+
+    family: str
+    pixel_mean: tuple[float, float, float]
+    pixel_std: tuple[float, float, float]
+    bn_eps: float
+    bn_decay: float
+    atrous_rates: tuple[int, ...]
+
+
+_UNIT = ((127.5,) * 3, (127.5,) * 3)  # (2/255)x − 1
+_MEAN = ((123.15, 115.90, 103.06), (1.0,) * 3)
+_CAFFE = ((122.675, 116.669, 104.008), (1.0,) * 3)  # the usual BGR mean, written in RGB order
+_RATES = (6, 12, 18)
+
+BACKBONES: dict[str, BackboneDefaults] = {
+    "vgg16": BackboneDefaults("vgg", *_CAFFE, 1e-5, 0.997, _RATES),
+    "resnet_v1_18": BackboneDefaults("resnet", *_MEAN, 1e-5, 0.95, _RATES),
+    "resnet_v1_50": BackboneDefaults("resnet", *_MEAN, 1e-5, 0.95, _RATES),
+    "resnet_v1_101": BackboneDefaults("resnet", *_MEAN, 1e-5, 0.95, _RATES),
+    "resnet_v1_18_beta": BackboneDefaults("resnet", *_UNIT, 1e-5, 0.95, _RATES),
+    "resnet_v1_50_beta": BackboneDefaults("resnet", *_UNIT, 1e-5, 0.95, _RATES),
+    "resnet_v1_101_beta": BackboneDefaults("resnet", *_UNIT, 1e-5, 0.95, _RATES),
+    "xception_41": BackboneDefaults("xception", *_UNIT, 1e-3, 0.9997, _RATES),
+    "xception_65": BackboneDefaults("xception", *_UNIT, 1e-3, 0.9997, _RATES),
+    "xception_71": BackboneDefaults("xception", *_UNIT, 1e-3, 0.9997, _RATES),
+    "mobilenet_v2": BackboneDefaults("mobilenet_v2", *_UNIT, 1e-3, 0.997, ()),
+    "mobilenet_v3_large": BackboneDefaults("mobilenet_v3", *_UNIT, 1e-3, 0.997, ()),
+    "mobilenet_v3_small": BackboneDefaults("mobilenet_v3", *_UNIT, 1e-3, 0.997, ()),
+    "mobilenet_v3_large_seg": BackboneDefaults("mobilenet_v3", *_UNIT, 1e-3, 0.997, ()),
+    "mobilenet_v3_small_seg": BackboneDefaults("mobilenet_v3", *_UNIT, 1e-3, 0.997, ()),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellBranch:
+    """One branch of a Dense Prediction Cell: a separable convolution and where it reads from.
+
+    ``rate`` is (vertical, horizontal) at output stride 16. ``input`` is −1 for the backbone's
+    features or the index of an earlier branch.
+    """
+
+    rate: tuple[int, int]
+    input: int
+    kernel: int = 3
+
+
+# Source: deeplab/core/dense_prediction_cell_branch5_top1_cityscapes.json.
+DPC_TOP1 = (
+    CellBranch(rate=(1, 6), input=-1),
+    CellBranch(rate=(18, 15), input=0),
+    CellBranch(rate=(6, 3), input=1),
+    CellBranch(rate=(1, 1), input=0),
+    CellBranch(rate=(6, 21), input=0),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeepLabConfig:
+    """A DeepLab network, complete.
+
+    >>> DeepLabConfig(version="v3+", backbone="xception_65").rates(8)
+    (12, 24, 36)
+
+    Raises:
+        ConfigError: a value is unknown, or two values contradict each other; the message says
+            what to change.
+    """
+
+    # -- what it is ------------------------------------------------------------------------------
+    version: Version = "v3"
+    backbone: str = "mobilenet_v2"
+    num_classes: int = 21
+    output_stride: int | None = None
+    """Stride at which the network was trained; ``forward`` may be asked for another one."""
+
+    # -- backbone --------------------------------------------------------------------------------
+    depth_multiplier: float = 1.0
+    divisible_by: int | None = None
+    """MobileNetV2 widths are rounded to a multiple of this: 8 at depth multiplier 1, else 1."""
+    multi_grid: tuple[int, ...] = (1, 1, 1)
+    """Rates of the three units of the last block, relative to that block's rate."""
+    cascade_blocks: int = 0
+    """v3, cascaded form: copies of ResNet's block4 that follow it (the paper's block5 to 7)."""
+    padding: Padding = "same"
+    """``same``: the original's. ``symmetric``: (k − 1)/2 on every side, as torchvision.
+    ``block_input``: MobileNetV2 whose blocks pad before they expand, and an unpadded stem."""
+    lost_stride_rate: Literal["old", "new"] | None = None
+    """Rate of the layer that loses its stride: the rate before it (``old``) or after it (``new``).
+    The original says old; v2's Caffe ResNet and several re-implementations say new."""
+    stride_unit: Literal["last", "first"] | None = None
+    """ResNet: the unit of a block that strides."""
+    stride_conv: Literal["3x3", "1x1"] | None = None
+    """ResNet: the convolution of a bottleneck that strides."""
+    pool_ceil_mode: bool | None = None
+    """VGG and ResNet: round the size after max-pooling up, as Caffe does."""
+    last_conv: bool = False
+    """MobileNetV2: keep the 1×1 convolution to 1280 channels that the original leaves out."""
+    gate_slope: float = 0.16667
+    """MobileNetV3: slope of the hard sigmoid in gates. The original writes 0.16667, others 1/6."""
+    backbone_bn_eps: float | None = None
+    backbone_bn_decay: float | None = None
+
+    # -- head ------------------------------------------------------------------------------------
+    aspp: bool | None = None
+    """v3, v3+: pyramid pooling after the backbone. Off in the cascaded form."""
+    atrous_rates: tuple[int, ...] | None = None
+    """Rates of the 3×3 branches at output stride ``rates_stated_at``; at others they scale."""
+    rates_stated_at: int | None = None
+    large_fov_channels: int = 1024
+    """v1 and v2 on VGG16: width of fc6 and fc7."""
+    multi_scale_features: bool = False
+    """v1: the MSc variant, which adds features from the image and the first four pools."""
+    head_channels: int = 256
+    aspp_separable: bool = True
+    separable_norm: bool = True
+    """Separable convolutions of head and decoder have batch norm + ReLU between their halves."""
+    image_pooling: bool = True
+    image_pooling_crop_size: tuple[int, int] | None = None
+    """Photo size whose features one pooling window covers; None pools over the whole map."""
+    image_pooling_stride: tuple[int, int] = (1, 1)
+    pooling_first: bool = True
+    """Image pooling comes first in the concatenation of branches (else last)."""
+    squeeze_excitation: bool = False
+    """Image pooling gates the other branches by a sigmoid instead of joining them."""
+    hard_gate: bool = False
+    """That sigmoid is the piecewise linear one."""
+    concat_projection: bool = True
+    post_aspp: Literal["none", "conv", "separable"] = "none"
+    """One more 3×3 convolution after the projection, as torchvision and others have."""
+    dense_prediction_cell: tuple[CellBranch, ...] = ()
+    """A Dense Prediction Cell in place of ASPP; see ``DPC_TOP1``."""
+    dropout: float | None = None
+    """Probability that a channel value is dropped in training."""
+    head_bn_eps: float = 1e-5
+    head_bn_decay: float = 0.9997
+
+    # -- decoder (v3+) ---------------------------------------------------------------------------
+    decoder_output_stride: tuple[int, ...] | None = None
+    """Strides at which low-level features join, coarse to fine: (4,) or (8, 4)."""
+    decoder_channels: int = 256
+    decoder_convs: int = 2
+    decoder_separable: bool = True
+    decoder_merge: Literal["concat", "sum"] = "concat"
+    decoder_order: Literal["encoder_first", "low_level_first"] = "encoder_first"
+    decoder_output_is_logits: bool = False
+    low_level_channels: int | None = None
+    low_level: Literal["inner", "block"] = "inner"
+    """``inner``: the original's taps inside a block. ``block``: the output of the last block at
+    that stride, as in PyTorch re-implementations."""
+    logits_kernel_size: int = 1
+
+    # -- image in, logits out --------------------------------------------------------------------
+    pixel_mean: tuple[float, float, float] | None = None
+    """RGB order, 0..255. Also the value that pads a photo."""
+    pixel_std: tuple[float, float, float] | None = None
+    channel_order: Literal["rgb", "bgr"] | None = None
+    """Order in which the first convolution expects the channels. Photos are always given as RGB."""
+    align_corners: bool = True
+    image_pyramid: tuple[float, ...] = ()
+    """Scales whose logits are merged inside ``forward``; empty means the photo as it is."""
+    merge_method: Literal["max", "avg"] = "max"
+
+    def __post_init__(self) -> None:
+        from deeplab.models.config_check import check_config, derive_config
+
+        for name, value in derive_config(self).items():
+            object.__setattr__(self, name, value)
+        check_config(self)
+
+    # -- derived ---------------------------------------------------------------------------------
+
+    @property
+    def family(self) -> str:
+        """``vgg``, ``resnet``, ``xception``, ``mobilenet_v2`` or ``mobilenet_v3``."""
+        return BACKBONES[self.backbone].family
+
+    @property
+    def logits_stride(self) -> int:
+        """Stride of the logits at the trained output stride."""
+        assert self.output_stride is not None
+        return min((self.output_stride, *(self.decoder_output_stride or ())))
+
+    def rates(self, output_stride: int) -> tuple[int, ...]:
+        """Return the atrous rates of the head's branches at an output stride."""
+        assert self.atrous_rates is not None
+        assert self.rates_stated_at is not None
+        return tuple(max(1, r * self.rates_stated_at // output_stride) for r in self.atrous_rates)
+
+    # -- files -----------------------------------------------------------------------------------
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all fields as values that JSON knows."""
+        return {field.name: _plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> DeepLabConfig:
+        """Make a configuration from what ``to_dict`` gave.
+
+        Raises:
+            ConfigError: a name is unknown, or a value does not fit.
+        """
+        names = [field.name for field in dataclasses.fields(cls)]
+        known: dict[str, Any] = {}
+        for name, value in values.items():
+            if name not in names:
+                raise ConfigError(
+                    f"Network configuration: unknown field '{name}'.{near_matches(name, names)} "
+                    "Correct the name, or remove it."
+                )
+            if name == "dense_prediction_cell":
+                known[name] = tuple(
+                    CellBranch(rate=tuple(b["rate"]), input=b["input"], kernel=b.get("kernel", 3))
+                    for b in value
+                )
+            else:
+                known[name] = tuple(value) if isinstance(value, list) else value
+        return cls(**known)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value  # type: ignore[arg-type]

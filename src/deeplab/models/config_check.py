@@ -1,0 +1,228 @@
+"""Deriving what a configuration leaves open, and refusing what cannot work."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from deeplab.errors import ConfigError, near_matches
+from deeplab.models.config import BACKBONES, OUTPUT_STRIDES, DeepLabConfig
+
+_CHOICES: dict[str, tuple[Any, ...]] = {
+    "version": ("v1", "v2", "v3", "v3+"),
+    "backbone": tuple(BACKBONES),
+    "padding": ("same", "symmetric", "block_input"),
+    "lost_stride_rate": ("old", "new"),
+    "stride_unit": ("last", "first"),
+    "stride_conv": ("3x3", "1x1"),
+    "post_aspp": ("none", "conv", "separable"),
+    "decoder_merge": ("concat", "sum"),
+    "decoder_order": ("encoder_first", "low_level_first"),
+    "low_level": ("inner", "block"),
+    "channel_order": ("rgb", "bgr"),
+    "merge_method": ("max", "avg"),
+}
+_POSITIVE = (
+    "num_classes",
+    "depth_multiplier",
+    "head_channels",
+    "decoder_channels",
+    "decoder_convs",
+    "large_fov_channels",
+    "logits_kernel_size",
+    "backbone_bn_eps",
+    "head_bn_eps",
+)
+
+
+def derive_config(config: DeepLabConfig) -> dict[str, Any]:
+    """Return a value for every field that was left at None."""
+    _check_choice(config, "version")
+    _check_choice(config, "backbone")
+    backbone = BACKBONES[config.backbone]
+    early = config.version in ("v1", "v2")
+    caffe = config.version == "v2" and backbone.family == "resnet"
+    derived: dict[str, Any] = {
+        # v1 and v2 predict at stride 8 (1606.00915, section 3.1), v3 and v3+ at 16 by default.
+        "output_stride": 8 if early else 16,
+        "divisible_by": 8 if config.depth_multiplier == 1.0 else 1,
+        "lost_stride_rate": "new" if caffe else "old",
+        "stride_unit": "first" if caffe else "last",
+        "stride_conv": "1x1" if caffe else "3x3",
+        "pool_ceil_mode": early,
+        "backbone_bn_eps": backbone.bn_eps,
+        "backbone_bn_decay": backbone.bn_decay,
+        "aspp": not early and config.cascade_blocks == 0,
+        "rates_stated_at": 8 if early else 16,
+        "atrous_rates": {"v1": (12,), "v2": (6, 12, 18, 24)}.get(
+            config.version, backbone.atrous_rates
+        ),
+        "dropout": 0.5 if early else 0.1,
+        "decoder_output_stride": (4,) if config.version == "v3+" else (),
+        "low_level_channels": config.decoder_channels if config.decoder_merge == "sum" else 48,
+        "pixel_mean": BACKBONES["vgg16"].pixel_mean if early else backbone.pixel_mean,
+        "pixel_std": BACKBONES["vgg16"].pixel_std if early else backbone.pixel_std,
+        "channel_order": "bgr" if early else "rgb",
+    }
+    return {name: value for name, value in derived.items() if getattr(config, name) is None}
+
+
+def check_config(config: DeepLabConfig) -> None:
+    """Refuse a configuration that contradicts itself.
+
+    Raises:
+        ConfigError: says which field, what it got, and what to do.
+    """
+    for name in _CHOICES:
+        _check_choice(config, name)
+    for name in _POSITIVE:
+        value = getattr(config, name)
+        if not value > 0:
+            raise ConfigError(f"{name}: got {value}. Give a number above 0.")
+    for name in ("output_stride", "rates_stated_at"):
+        if getattr(config, name) not in OUTPUT_STRIDES:
+            raise ConfigError(
+                f"{name}: got {getattr(config, name)}. Choose one of "
+                f"{', '.join(map(str, OUTPUT_STRIDES))}; 16 trains, 8 is finer and slower."
+            )
+    _check_numbers(config)
+    _check_version(config)
+    _check_head(config)
+    _check_decoder(config)
+
+
+def _check_choice(config: DeepLabConfig, name: str) -> None:
+    value, choices = getattr(config, name), _CHOICES[name]
+    if value not in choices:
+        near = near_matches(value, choices) if isinstance(value, str) else ""
+        raise ConfigError(
+            f"{name}: got {value!r}.{near} Choose one of: {', '.join(map(str, choices))}."
+        )
+
+
+def _check_numbers(config: DeepLabConfig) -> None:
+    assert config.dropout is not None
+    assert config.backbone_bn_decay is not None
+    if config.num_classes < 2:
+        raise ConfigError(
+            f"num_classes: got {config.num_classes}. Give at least 2; background is a class too."
+        )
+    if not 0 <= config.dropout < 1:
+        raise ConfigError(
+            f"dropout: got {config.dropout}. Give the probability of dropping, 0 to below 1 "
+            "(a keep probability of 0.9 is dropout 0.1)."
+        )
+    for name, decay in (
+        ("backbone_bn_decay", config.backbone_bn_decay),
+        ("head_bn_decay", config.head_bn_decay),
+    ):
+        if not 0 <= decay < 1:
+            raise ConfigError(
+                f"{name}: got {decay}. Give the weight of the old average, 0 to below 1 "
+                "(PyTorch's momentum is 1 − decay)."
+            )
+    if any(scale <= 0 for scale in config.image_pyramid):
+        raise ConfigError(f"image_pyramid: got {config.image_pyramid}. Give scales above 0.")
+    for name in ("pixel_mean", "pixel_std"):
+        if len(getattr(config, name)) != 3:
+            raise ConfigError(f"{name}: got {getattr(config, name)}. Give three values, for R G B.")
+    assert config.pixel_std is not None
+    if min(config.pixel_std) <= 0:
+        raise ConfigError(f"pixel_std: got {config.pixel_std}. Give values above 0, in 0..255.")
+
+
+def _check_version(config: DeepLabConfig) -> None:
+    family = config.family
+    if config.version == "v1" and family != "vgg":
+        raise ConfigError(
+            f"backbone: v1 is defined on vgg16 only, got '{config.backbone}'. "
+            "Use version='v3' with this backbone, or backbone='vgg16'."
+        )
+    if config.version == "v2" and family not in ("vgg", "resnet"):
+        raise ConfigError(
+            f"backbone: v2 is defined on vgg16 and ResNets, got '{config.backbone}'. "
+            "Use version='v3' with this backbone, or backbone='resnet_v1_101'."
+        )
+    if family == "vgg" and config.version not in ("v1", "v2"):
+        raise ConfigError(
+            f"backbone: vgg16 belongs to v1 and v2, got version='{config.version}'. "
+            "Use version='v1', or a ResNet, Xception or MobileNet backbone."
+        )
+    if config.depth_multiplier != 1.0 and family != "mobilenet_v2":
+        raise ConfigError(
+            f"depth_multiplier: got {config.depth_multiplier} with '{config.backbone}'. "
+            "Only mobilenet_v2 has one; leave it at 1.0."
+        )
+    if config.cascade_blocks and (config.version != "v3" or family != "resnet"):
+        raise ConfigError(
+            f"cascade_blocks: got {config.cascade_blocks} with version='{config.version}', "
+            f"backbone='{config.backbone}'. The cascaded form is v3 on a ResNet; set it to 0."
+        )
+    if config.padding == "block_input" and family != "mobilenet_v2":
+        raise ConfigError(
+            f"padding: 'block_input' exists for mobilenet_v2 only, got '{config.backbone}'. "
+            "Use 'same' or 'symmetric'."
+        )
+    if config.multi_scale_features and config.version != "v1":
+        raise ConfigError(
+            f"multi_scale_features: is the MSc variant of v1, got version='{config.version}'. "
+            "Set version='v1', or remove it (image_pyramid merges several scales of the photo)."
+        )
+    if len(config.multi_grid) != 3 or min(config.multi_grid) < 1:
+        raise ConfigError(
+            f"multi_grid: got {config.multi_grid}. Give three rates of at least 1, such as "
+            "(1, 2, 4): one for each unit of the last block."
+        )
+
+
+def _check_head(config: DeepLabConfig) -> None:
+    assert config.atrous_rates is not None
+    if any(rate < 1 for rate in config.atrous_rates):
+        raise ConfigError(f"atrous_rates: got {config.atrous_rates}. Give rates of at least 1.")
+    if config.version == "v1" and len(config.atrous_rates) != 1:
+        raise ConfigError(
+            f"atrous_rates: v1 has one (fc6, rate 12), got {config.atrous_rates}. "
+            "Give one rate, or use version='v2' for several."
+        )
+    if config.version == "v2" and not config.atrous_rates:
+        raise ConfigError(
+            "atrous_rates: v2 sums one branch per rate, got none. Use (6, 12, 18, 24)."
+        )
+    if config.squeeze_excitation and not config.image_pooling:
+        raise ConfigError(
+            "squeeze_excitation: gates with the pooled image, but image_pooling is off. "
+            "Set image_pooling=True, or squeeze_excitation=False."
+        )
+    for index, branch in enumerate(config.dense_prediction_cell):
+        if not -1 <= branch.input < index:
+            raise ConfigError(
+                f"dense_prediction_cell: branch {index} reads from branch {branch.input}. "
+                "Give −1 for the features, or the index of an earlier branch."
+            )
+
+
+def _check_decoder(config: DeepLabConfig) -> None:
+    strides = config.decoder_output_stride
+    assert strides is not None
+    assert config.output_stride is not None
+    if (config.version == "v3+") != bool(strides):
+        raise ConfigError(
+            f"decoder_output_stride: got {strides} with version='{config.version}'. "
+            "A decoder is what makes v3+: use version='v3+' with (4,), or 'v3' without it."
+        )
+    if list(strides) != sorted(set(strides), reverse=True) or any(
+        stride not in (4, 8, 16) or stride > config.output_stride for stride in strides
+    ):
+        raise ConfigError(
+            f"decoder_output_stride: got {strides} at output_stride={config.output_stride}. "
+            "Give strides out of 16, 8, 4, coarse to fine, none above output_stride: (4,)."
+        )
+    if len(strides) > 1 and config.low_level == "block" and config.family == "xception":
+        raise ConfigError(
+            "low_level: 'block' is not defined for Xception with several decoder strides. "
+            "Use low_level='inner'."
+        )
+    if config.decoder_output_is_logits and config.decoder_channels != config.num_classes:
+        raise ConfigError(
+            f"decoder_channels: got {config.decoder_channels}, but decoder_output_is_logits makes "
+            f"them the classes. Set decoder_channels={config.num_classes}."
+        )

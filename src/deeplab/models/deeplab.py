@@ -1,0 +1,402 @@
+"""DeepLab v1, v2, v3 and v3+: the forward pass of each, top to bottom.
+
+    v1   VGG16 at stride 8 → fc6 (3×3, rate 12) → fc7 → classes
+    v2   VGG16 or ResNet at stride 8 → sum of four branches at rates 6, 12, 18, 24
+    v3   backbone → ASPP: pooled image, 1×1, three rates; concatenate, project → classes
+    v3+  v3 → decoder: resize, concatenate with low-level features, two 3×3 → classes
+
+A backbone turns (photo, output stride) into features and, for the decoder, the low-level features
+at the strides it is asked for. ``layers.py`` has the convolutions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from deeplab.errors import ConfigError
+from deeplab.models.config import OUTPUT_STRIDES, DeepLabConfig
+from deeplab.models.layers import (
+    BatchNorm2d,
+    Conv2d,
+    ConvNorm,
+    Norm,
+    SeparableConv,
+    as_tensor,
+    gate,
+    init_truncated,
+    reduced_size,
+    resize,
+    scale_size,
+)
+
+
+class Backbone(Protocol):
+    """What a head needs from a backbone."""
+
+    out_channels: int
+
+    def tap_channels(self, stride: int) -> int:
+        """Return how many channels the low-level features of a stride have."""
+
+    def __call__(
+        self, x: Tensor, output_stride: int, taps: Collection[int] = ()
+    ) -> tuple[Tensor, dict[int, Tensor]]:
+        """Return features at the output stride, and low-level features by stride."""
+
+
+# -- v3 ------------------------------------------------------------------------------------------
+
+
+class ImagePooling(nn.Module):
+    """The pooled image: one value per channel, or a grid of them where a window is given.
+
+    Source: deeplab/model.py ``extract_features``.
+    """
+
+    def __init__(self, in_channels: int, config: DeepLabConfig, norm: Norm) -> None:
+        super().__init__()
+        self.config = config
+        gates = config.squeeze_excitation
+        self.project = ConvNorm(
+            in_channels,
+            config.head_channels,
+            norm=None if gates else norm,
+            activation=None if gates else nn.ReLU(),
+        )
+
+    def forward(self, x: Tensor, output_stride: int, scale: float) -> Tensor:
+        """Return (B, head_channels, 1, 1), or the size of ``x`` where a window slides."""
+        height, width = x.shape[2:]
+        crop = self.config.image_pooling_crop_size
+        if crop is None:
+            pooled = x.mean((2, 3), keepdim=True)
+        else:
+            window = [reduced_size(scale_size(side, scale), output_stride) for side in crop]
+            window = [min(window[0], height), min(window[1], width)]
+            pooled = F.avg_pool2d(x, window, self.config.image_pooling_stride)
+        pooled = self.project(pooled)
+        if self.config.squeeze_excitation:
+            hard = self.config.hard_gate
+            pooled = gate(pooled, self.config.gate_slope) if hard else pooled.sigmoid()
+        if crop is None:
+            return pooled
+        return resize(pooled, (height, width), align_corners=self.config.align_corners)
+
+
+class ASPP(nn.Module):
+    """Atrous spatial pyramid pooling: look at the features at several rates, then project.
+
+    Source: 1706.05587 section 3.3; deeplab/model.py ``extract_features``.
+    """
+
+    def __init__(self, in_channels: int, config: DeepLabConfig, norm: Norm) -> None:
+        super().__init__()
+        assert config.atrous_rates is not None
+        assert config.dropout is not None
+        self.config = config
+        channels = config.head_channels
+        self.pooling = ImagePooling(in_channels, config, norm) if config.image_pooling else None
+        self.branches = nn.ModuleList(
+            [ConvNorm(in_channels, channels, norm=norm, activation=nn.ReLU())]
+        )
+        for _ in config.atrous_rates:
+            self.branches.append(
+                conv3x3(in_channels, channels, config, norm=norm, separable=config.aspp_separable)
+            )
+        count = len(self.branches)
+        if self.pooling is not None and not config.squeeze_excitation:
+            count += 1
+        self.out_channels = count * channels
+        self.project = None
+        if config.concat_projection:
+            self.project = ConvNorm(self.out_channels, channels, norm=norm, activation=nn.ReLU())
+            self.out_channels = channels
+        self.dropout = nn.Dropout(config.dropout)
+        self.post = None
+        if config.post_aspp != "none":
+            self.post = conv3x3(
+                self.out_channels,
+                channels,
+                config,
+                norm=norm,
+                separable=config.post_aspp == "separable",
+            )
+
+    def forward(self, x: Tensor, output_stride: int, scale: float = 1.0) -> Tensor:
+        """(B, C, h, w) to (B, head_channels, h, w)."""
+        rates = (1, *self.config.rates(output_stride))
+        parts = [branch(x, 1, rate) for branch, rate in zip(self.branches, rates, strict=True)]
+        pooled = None if self.pooling is None else self.pooling(x, output_stride, scale)
+        if pooled is not None and not self.config.squeeze_excitation:
+            pooled = pooled.expand(-1, -1, x.shape[2], x.shape[3])
+            parts = [pooled, *parts] if self.config.pooling_first else [*parts, pooled]
+        y = torch.cat(parts, 1) if len(parts) > 1 else parts[0]
+        if self.project is not None:
+            y = self.dropout(self.project(y))
+        if pooled is not None and self.config.squeeze_excitation:
+            y = y * pooled
+        return y if self.post is None else self.post(y)
+
+
+class DensePredictionCell(nn.Module):
+    """The searched alternative to ASPP: a small graph of separable convolutions.
+
+    Source: 1809.04184; deeplab/core/dense_prediction_cell.py.
+    """
+
+    def __init__(self, in_channels: int, config: DeepLabConfig, norm: Norm) -> None:
+        super().__init__()
+        assert config.dropout is not None
+        self.cell = config.dense_prediction_cell
+        channels = config.head_channels
+        self.branches = nn.ModuleList()
+        for branch in self.cell:
+            inputs = in_channels if branch.input < 0 else channels
+            if branch.kernel == 1:
+                layer: nn.Module = ConvNorm(inputs, channels, norm=norm, activation=nn.ReLU())
+            else:
+                layer = SeparableConv(
+                    inputs,
+                    channels,
+                    norm=norm,
+                    activation=nn.ReLU(),
+                    between=config.separable_norm,
+                    kernel_size=branch.kernel,
+                )
+            self.branches.append(layer)
+        self.dropout = nn.Dropout(config.dropout)
+        self.project = ConvNorm(
+            len(self.cell) * channels, channels, norm=norm, activation=nn.ReLU()
+        )
+        self.out_channels = channels
+
+    def forward(self, x: Tensor, output_stride: int, scale: float = 1.0) -> Tensor:
+        """(B, C, h, w) to (B, head_channels, h, w). ``scale`` plays no part."""
+        outputs: list[Tensor] = []
+        for spec, branch in zip(self.cell, self.branches, strict=True):
+            rate = tuple(max(1, r * 16 // output_stride) for r in spec.rate)
+            outputs.append(branch(x if spec.input < 0 else outputs[spec.input], 1, rate))
+        return self.project(self.dropout(torch.cat(outputs, 1)))  # type: ignore[no-any-return]
+
+
+# -- v3+ -----------------------------------------------------------------------------------------
+
+
+class DecoderStage(nn.Module):
+    """Join the features with low-level features of a finer stride.
+
+    Source: 1802.02611 section 3.1; deeplab/model.py ``refine_by_decoder``.
+    """
+
+    def __init__(
+        self, in_channels: int, tap_channels: int, config: DeepLabConfig, norm: Norm
+    ) -> None:
+        super().__init__()
+        assert config.low_level_channels is not None
+        self.config = config
+        channels = config.decoder_channels
+        last = config.decoder_output_is_logits
+        self.low_level = ConvNorm(
+            tap_channels,
+            config.low_level_channels,
+            norm=None if last else norm,
+            activation=None if last else nn.ReLU(),
+        )
+        # A sum needs one convolution, which brings the features to the same channels.
+        count = 1 if config.decoder_merge == "sum" else config.decoder_convs
+        if config.decoder_merge == "concat":
+            in_channels += config.low_level_channels
+        self.convs = nn.ModuleList()
+        for index in range(count):
+            inputs = channels if index else in_channels
+            self.convs.append(
+                ConvNorm(inputs, channels, norm=None)
+                if last
+                else conv3x3(
+                    inputs, channels, config, norm=norm, separable=config.decoder_separable
+                )
+            )
+
+    def forward(self, x: Tensor, low_level: Tensor) -> Tensor:
+        """(B, C, h, w) and (B, L, H, W) to (B, decoder_channels, H, W)."""
+        low = self.low_level(low_level)
+        size = low.shape[2:]
+        if self.config.decoder_merge == "sum":
+            x = resize(x, size, align_corners=self.config.align_corners)
+            return self.convs[0](x) + low  # type: ignore[no-any-return]
+        x = resize(x, size, align_corners=self.config.align_corners)
+        encoder_first = self.config.decoder_order == "encoder_first"
+        x = torch.cat((x, low) if encoder_first else (low, x), 1)
+        for conv in self.convs:
+            x = conv(x)
+        return x
+
+
+# -- the network ---------------------------------------------------------------------------------
+
+
+class DeepLab(nn.Module):
+    """A whole network: normalisation, backbone, head, decoder, classes.
+
+    >>> model = build(DeepLabConfig(version="v3+", backbone="xception_65")).eval()
+    >>> model(image).shape  # image: (1, 3, 513, 513), 0..255
+    torch.Size([1, 21, 129, 129])
+    """
+
+    def __init__(self, config: DeepLabConfig) -> None:
+        super().__init__()
+        assert config.pixel_mean is not None
+        assert config.pixel_std is not None
+        self.config = config
+        self.batch_norm_frozen = False
+        self.register_buffer("pixel_mean", as_tensor(config.pixel_mean), persistent=False)
+        self.register_buffer("pixel_std", as_tensor(config.pixel_std), persistent=False)
+        self.backbone = build_backbone(config)
+        backbone: Backbone = self.backbone  # type: ignore[assignment]
+        norm = Norm(eps=config.head_bn_eps, decay=config.head_bn_decay)
+        channels = backbone.out_channels
+
+        self.head: nn.Module | None = None
+        if config.dense_prediction_cell:
+            self.head = DensePredictionCell(channels, config, norm)
+        elif config.aspp:
+            self.head = ASPP(channels, config, norm)
+        if self.head is not None:
+            channels = int(self.head.out_channels)  # type: ignore[arg-type]
+
+        self.decoder = nn.ModuleList()
+        for stride in config.decoder_output_stride or ():
+            self.decoder.append(DecoderStage(channels, backbone.tap_channels(stride), config, norm))
+            channels = config.decoder_channels
+
+        self.classifier: Conv2d | None = None
+        if not config.decoder_output_is_logits:
+            self.classifier = Conv2d(
+                channels, config.num_classes, config.logits_kernel_size, bias=True
+            )
+            init_truncated(self.classifier, 0.01)  # Source: model.py get_branch_logits.
+
+    def forward(self, image: Tensor, output_stride: int | None = None) -> Tensor:
+        """Return logits (B, num_classes, h, w), before the last upsampling.
+
+        Args:
+            image: (B, 3, H, W) RGB, uint8 or floating point in 0..255, any size.
+            output_stride: 4, 8, 16 or 32; by default the configuration's. Each value is a
+                graph of its own when the network is compiled or exported.
+
+        Raises:
+            ConfigError: the output stride is not one of those.
+        """
+        scales = self.config.image_pyramid
+        if not scales:
+            return self.one_scale(image, output_stride)
+        logits = self.every_scale(image, output_stride)
+        stacked = torch.stack(logits)
+        return stacked.amax(0) if self.config.merge_method == "max" else stacked.mean(0)
+
+    def every_scale(self, image: Tensor, output_stride: int | None = None) -> list[Tensor]:
+        """Return the logits of each scale of the pyramid, on one grid.
+
+        Source: deeplab/model.py ``multi_scale_logits``; 1606.00915 section 4.1.
+        """
+        scales = self.config.image_pyramid or (1.0,)
+        logits = [self.one_scale(image, output_stride, scale=scale) for scale in scales]
+        largest = max(1.0, *scales)
+        if self.config.align_corners:
+            stride = self.logits_stride(output_stride)
+            size = [scale_size(side, largest / stride) for side in image.shape[2:]]
+        else:
+            size = list(logits[scales.index(max(scales))].shape[2:])
+        return [resize(x, size, align_corners=self.config.align_corners) for x in logits]
+
+    def one_scale(
+        self, image: Tensor, output_stride: int | None = None, *, scale: float = 1.0
+    ) -> Tensor:
+        """Return the logits of the photo at one scale, on that scale's own grid."""
+        stride = self.config.output_stride if output_stride is None else output_stride
+        if stride not in OUTPUT_STRIDES:
+            raise ConfigError(
+                f"output_stride: got {stride}. Choose one of {', '.join(map(str, OUTPUT_STRIDES))}."
+            )
+        taps = self.config.decoder_output_stride or ()
+
+        x = rescale(self.normalise(image), scale, align_corners=self.config.align_corners)
+        x, low_level = self.backbone(x, stride, taps)
+        if self.head is not None:
+            x = self.head(x, stride, scale)
+        for tap, stage in zip(taps, self.decoder, strict=True):
+            x = stage(x, low_level[tap])
+        return x if self.classifier is None else self.classifier(x)
+
+    def normalise(self, image: Tensor) -> Tensor:
+        """Turn RGB in 0..255 into what the first convolution expects."""
+        mean, std = self.pixel_mean, self.pixel_std
+        assert isinstance(mean, Tensor)
+        assert isinstance(std, Tensor)
+        wide = torch.promote_types(mean.dtype, torch.float32)
+        x = ((image.to(wide) - mean) / std).to(mean.dtype)
+        return x.flip(1) if self.config.channel_order == "bgr" else x
+
+    def logits_stride(self, output_stride: int | None = None) -> int:
+        """Return the stride of the logits."""
+        stride = self.config.output_stride if output_stride is None else output_stride
+        assert stride is not None
+        return min((stride, *(self.config.decoder_output_stride or ())))
+
+    def freeze_batch_norm(self, frozen: bool = True) -> None:
+        """Use running statistics, unchanged, in training too (``fine_tune_batch_norm=False``)."""
+        self.batch_norm_frozen = frozen
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> DeepLab:
+        """Switch training mode; frozen batch norms stay in evaluation mode."""
+        super().train(mode)
+        if self.batch_norm_frozen:
+            for module in self.modules():
+                if isinstance(module, BatchNorm2d):
+                    module.eval()
+        return self
+
+
+def build(config: DeepLabConfig) -> DeepLab:
+    """Return the network with initial weights; no input or output happens."""
+    return DeepLab(config)
+
+
+def build_backbone(config: DeepLabConfig) -> nn.Module:
+    """Return the backbone that a configuration names."""
+    if config.family == "mobilenet_v2":
+        from deeplab.models.mobilenet_v2 import MobileNetV2
+
+        return MobileNetV2(config)
+    raise ConfigError(f"backbone: '{config.backbone}' is not built yet.")
+
+
+def conv3x3(
+    in_channels: int, out_channels: int, config: DeepLabConfig, *, norm: Norm, separable: bool
+) -> nn.Module:
+    """Return a 3×3 convolution with batch norm and ReLU, separable or not."""
+    if separable:
+        return SeparableConv(
+            in_channels,
+            out_channels,
+            norm=norm,
+            activation=nn.ReLU(),
+            between=config.separable_norm,
+        )
+    return ConvNorm(in_channels, out_channels, 3, norm=norm, activation=nn.ReLU())
+
+
+def rescale(x: Tensor, scale: float, *, align_corners: bool) -> Tensor:
+    """Resize by a factor: with aligned corners both ends are kept, else sizes are rounded down."""
+    if scale == 1.0:
+        return x
+    if not align_corners:
+        return F.interpolate(x, scale_factor=scale, mode="bilinear", align_corners=False)
+    size = [scale_size(side, scale) for side in x.shape[2:]]
+    return resize(x, size, align_corners=True)

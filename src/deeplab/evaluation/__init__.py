@@ -1,0 +1,1 @@
+"""How good is a network: counts that merge, a stated protocol, a report."""

@@ -13,6 +13,10 @@ import pytest
 
 from deeplab import crf
 from deeplab.errors import InputError, MissingExtraError
+from deeplab.images import Geometry, Photo
+from deeplab.labels import LabelSet
+from deeplab.results import Segmentation
+from deeplab.upsample import Region, argmax_bilinear
 
 needs_numba = pytest.mark.skipif(
     importlib.util.find_spec("numba") is None, reason="needs the extra 'crf' (numba)"
@@ -348,6 +352,75 @@ def test_wrong_parameters_are_refused_in_words(settings: dict[str, Any], message
     }
     with pytest.raises(InputError, match=message):
         crf.CrfParameters(**{**fields, **settings})
+
+
+def segmentation(
+    photo: npt.NDArray[np.uint8], logits: npt.NDArray[np.float32] | None, frame: int
+) -> Segmentation:
+    """What a network with an answer of ``logits`` for the letterboxed photo would give."""
+    source = Photo(photo)
+    geometry = Geometry(source.size, (frame, frame))
+    region = Region(frame, frame, *geometry.region)
+    mask = np.zeros(source.size, np.uint8)
+    if logits is not None:
+        mask = argmax_bilinear(logits, *source.size, align_corners=True, region=region)
+    return Segmentation(
+        mask=mask,
+        labels=LabelSet(("background", "thing")),
+        photo=source,
+        geometry=geometry,
+        logits=logits,
+        align_corners=True,
+        timings={"network": 1.0},
+    )
+
+
+def half_and_half(height: int, width: int) -> npt.NDArray[np.uint8]:
+    photo = np.full((height, width, 3), 30, np.uint8)
+    photo[:, width // 2 :] = 220
+    return photo
+
+
+@needs_numba
+@pytest.mark.parametrize("max_pixels", [1 << 20, 2000])
+def test_segmentation_of_a_letterboxed_photo_snaps_to_its_edge(max_pixels: int) -> None:
+    photo = half_and_half(60, 90)
+    # A frame of 33: the photo fills its upper 22 rows. Classes change at column 20, not 16.
+    logits = np.zeros((33, 33, 2), np.float32)
+    logits[:, :20, 0] = logits[:, 20:, 1] = 1.5
+    result = segmentation(photo, logits, 33)
+    edge = np.arange(90) >= 45
+    assert (result.mask != edge).any()
+    refined = crf.refine_segmentation(result, max_pixels=max_pixels)
+    assert refined.mask.dtype == np.uint8
+    reduced = max_pixels < photo.shape[0] * photo.shape[1]
+    clear = np.abs(np.arange(90) - 44.5) > (3 if reduced else 0)  # a reduced edge is blended
+    np.testing.assert_array_equal(
+        refined.mask[:, clear], np.broadcast_to(edge[clear], (60, clear.sum()))
+    )
+    assert refined.logits is not None
+    assert refined.logits.shape[0] * refined.logits.shape[1] <= max_pixels
+    assert refined.timings.keys() == {"network", "crf"}
+    # The result describes itself: its mask follows from its logits and its geometry.
+    again = argmax_bilinear(
+        refined.logits,
+        *refined.mask.shape,
+        align_corners=refined.align_corners,
+        region=Region(*refined.geometry.frame, *refined.geometry.region),
+    )
+    np.testing.assert_array_equal(again, refined.mask)
+
+
+def test_segmentation_without_logits_is_refused() -> None:
+    result = segmentation(half_and_half(8, 8), None, 9)
+    with pytest.raises(InputError, match="gives a label map only; use a network that gives logits"):
+        crf.refine_segmentation(result)
+
+
+def test_segmentation_with_no_pixels_is_refused() -> None:
+    result = segmentation(half_and_half(8, 8), np.zeros((3, 3, 2), np.float32), 9)
+    with pytest.raises(InputError, match="max_pixels: got 0, expected a whole number"):
+        crf.refine_segmentation(result, max_pixels=0)
 
 
 def test_without_numba_the_message_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

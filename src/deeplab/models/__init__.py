@@ -11,7 +11,7 @@ from deeplab.models.config import DeepLabConfig
 
 if TYPE_CHECKING:
     from deeplab.models.deeplab import DeepLab, build
-    from deeplab.models.predict import predict
+    from deeplab.models.inference import predict
 
 __all__ = ["DeepLab", "DeepLabConfig", "build", "predict"]
 
@@ -23,7 +23,7 @@ def __getattr__(name: str) -> Any:
 
         return getattr(deeplab, name)
     if name == "predict":
-        from deeplab.models.predict import predict
+        from deeplab.models.inference import predict
 
         return predict
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -162,6 +162,17 @@ def _check_version(config: DeepLabConfig) -> None:
             f"padding: 'block_input' exists for mobilenet_v2 only, got '{config.backbone}'. "
             "Use 'same' or 'symmetric'."
         )
+    if (
+        config.low_level == "block"
+        and config.decoder_output_stride
+        and family in ("resnet", "xception")
+        and (family == "xception" or config.stride_unit == "last")
+    ):
+        raise ConfigError(
+            f"low_level: 'block' needs blocks that stride in their first unit, got "
+            f"'{config.backbone}' with stride_unit='{config.stride_unit}'. "
+            "Use low_level='inner', or stride_unit='first' on a ResNet."
+        )
     if config.multi_scale_features and config.version != "v1":
         raise ConfigError(
             f"multi_scale_features: is the MSc variant of v1, got version='{config.version}'. "
@@ -215,11 +226,6 @@ def _check_decoder(config: DeepLabConfig) -> None:
         raise ConfigError(
             f"decoder_output_stride: got {strides} at output_stride={config.output_stride}. "
             "Give strides out of 16, 8, 4, coarse to fine, none above output_stride: (4,)."
-        )
-    if len(strides) > 1 and config.low_level == "block" and config.family == "xception":
-        raise ConfigError(
-            "low_level: 'block' is not defined for Xception with several decoder strides. "
-            "Use low_level='inner'."
         )
     if config.decoder_output_is_logits and config.decoder_channels != config.num_classes:
         raise ConfigError(

@@ -11,8 +11,7 @@ at the strides it is asked for. ``layers.py`` has the convolutions.
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import Protocol
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -33,20 +32,101 @@ from deeplab.models.layers import (
     resize,
     scale_size,
 )
+from deeplab.models.mobilenet_v2 import MobileNetV2
+from deeplab.models.mobilenet_v3 import MobileNetV3
+from deeplab.models.resnet import ResNet
+from deeplab.models.vgg import VGG16
+from deeplab.models.xception import Xception
+
+Backbone = VGG16 | ResNet | Xception | MobileNetV2 | MobileNetV3
+BACKBONE_CLASSES: dict[str, type[Backbone]] = {
+    "vgg": VGG16,
+    "resnet": ResNet,
+    "xception": Xception,
+    "mobilenet_v2": MobileNetV2,
+    "mobilenet_v3": MobileNetV3,
+}
 
 
-class Backbone(Protocol):
-    """What a head needs from a backbone."""
+# -- v1 and v2 -----------------------------------------------------------------------------------
 
-    out_channels: int
 
-    def tap_channels(self, stride: int) -> int:
-        """Return how many channels the low-level features of a stride have."""
+class LargeFOV(nn.Module):
+    """v1: VGG's fully connected layers as convolutions, the first one 3×3 with a large rate.
 
-    def __call__(
-        self, x: Tensor, output_stride: int, taps: Collection[int] = ()
-    ) -> tuple[Tensor, dict[int, Tensor]]:
-        """Return features at the output stride, and low-level features by stride."""
+    The MSc variant also looks at the photo and the first four pools, by 128 channels each.
+    Source: 1412.7062 sections 3.2 and 4.2.
+    """
+
+    def __init__(self, in_channels: int, config: DeepLabConfig, side: list[int]) -> None:
+        super().__init__()
+        assert config.dropout is not None
+        channels = config.large_fov_channels
+        self.config = config
+        self.fc6 = early_conv(in_channels, channels, 3)
+        self.fc7 = early_conv(channels, channels, 1)
+        self.side = nn.ModuleList(
+            nn.ModuleList([early_conv(inputs, 128, 3), early_conv(128, 128, 1)]) for inputs in side
+        )
+        self.dropout = nn.Dropout(config.dropout)
+        self.out_channels = channels + 128 * len(side)
+
+    def forward(self, x: Tensor, output_stride: int, side: dict[int, Tensor]) -> Tensor:
+        """(B, 512, h, w) to (B, 1024, h, w); 1664 channels with the side branches."""
+        (rate,) = self.config.rates(output_stride)
+        x = self.dropout(F.relu(self.fc6(x, 1, rate)))
+        parts = [self.dropout(F.relu(self.fc7(x)))]
+        for branch, y, stride in zip(self.side, side.values(), (1, 2, 4, 8, 8), strict=False):
+            first, second = branch  # type: ignore[misc]
+            y = F.relu(first(y, max(1, output_stride // stride)))
+            y = self.dropout(F.relu(second(y)))
+            parts.append(resize(y, x.shape[2:], align_corners=self.config.align_corners))
+        return torch.cat(parts, 1)
+
+
+class SummedASPP(nn.Module):
+    """v2: one branch per rate, each all the way to classes; the logits are their sum.
+
+    On ResNet a branch is one 3×3 convolution, on VGG16 it is fc6, fc7, fc8.
+    Source: 1606.00915 section 3.2 and figure 7.
+    """
+
+    def __init__(self, in_channels: int, config: DeepLabConfig) -> None:
+        super().__init__()
+        assert config.atrous_rates is not None
+        assert config.dropout is not None
+        self.config = config
+        channels, classes = config.large_fov_channels, config.num_classes
+        self.branches = nn.ModuleList()
+        for _ in config.atrous_rates:
+            if config.family == "vgg":
+                layers = [
+                    early_conv(in_channels, channels, 3),
+                    early_conv(channels, channels, 1),
+                    early_conv(channels, classes, 1),
+                ]
+            else:
+                layers = [early_conv(in_channels, classes, 3)]
+            self.branches.append(nn.ModuleList(layers))
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor, output_stride: int) -> Tensor:
+        """(B, C, h, w) to logits (B, num_classes, h, w)."""
+        logits = []
+        for branch, rate in zip(self.branches, self.config.rates(output_stride), strict=True):
+            first, *rest = branch  # type: ignore[misc]
+            y = first(x, 1, rate)
+            for conv in rest:
+                y = conv(self.dropout(F.relu(y)))
+            logits.append(y)
+        return torch.stack(logits).sum(0)
+
+
+def early_conv(in_channels: int, out_channels: int, kernel_size: int) -> Conv2d:
+    """Return a convolution of v1's and v2's heads: with a bias, drawn from N(0, 0.01²)."""
+    conv = Conv2d(in_channels, out_channels, kernel_size, bias=True, padding="symmetric")
+    nn.init.normal_(conv.weight, std=0.01)
+    return conv
 
 
 # -- v3 ------------------------------------------------------------------------------------------
@@ -257,25 +337,30 @@ class DeepLab(nn.Module):
         self.register_buffer("pixel_mean", as_tensor(config.pixel_mean), persistent=False)
         self.register_buffer("pixel_std", as_tensor(config.pixel_std), persistent=False)
         self.backbone = build_backbone(config)
-        backbone: Backbone = self.backbone  # type: ignore[assignment]
+        channels = self.backbone.out_channels
         norm = Norm(eps=config.head_bn_eps, decay=config.head_bn_decay)
-        channels = backbone.out_channels
 
         self.head: nn.Module | None = None
-        if config.dense_prediction_cell:
+        if config.version == "v1":
+            side = range(5) if config.multi_scale_features else ()
+            self.head = LargeFOV(channels, config, [self.backbone.tap_channels(n) for n in side])
+        elif config.version == "v2":
+            self.head = SummedASPP(channels, config)
+        elif config.dense_prediction_cell:
             self.head = DensePredictionCell(channels, config, norm)
         elif config.aspp:
             self.head = ASPP(channels, config, norm)
-        if self.head is not None:
-            channels = int(self.head.out_channels)  # type: ignore[arg-type]
+        if isinstance(self.head, (LargeFOV, DensePredictionCell, ASPP)):
+            channels = self.head.out_channels
 
         self.decoder = nn.ModuleList()
         for stride in config.decoder_output_stride or ():
-            self.decoder.append(DecoderStage(channels, backbone.tap_channels(stride), config, norm))
+            taps = self.backbone.tap_channels(stride)
+            self.decoder.append(DecoderStage(channels, taps, config, norm))
             channels = config.decoder_channels
 
         self.classifier: Conv2d | None = None
-        if not config.decoder_output_is_logits:
+        if config.version != "v2" and not config.decoder_output_is_logits:
             self.classifier = Conv2d(
                 channels, config.num_classes, config.logits_kernel_size, bias=True
             )
@@ -323,9 +408,17 @@ class DeepLab(nn.Module):
             raise ConfigError(
                 f"output_stride: got {stride}. Choose one of {', '.join(map(str, OUTPUT_STRIDES))}."
             )
-        taps = self.config.decoder_output_stride or ()
-
         x = rescale(self.normalise(image), scale, align_corners=self.config.align_corners)
+        if isinstance(self.head, LargeFOV):  # v1
+            x, side = self.backbone(x, stride, range(len(self.head.side)))
+            assert self.classifier is not None
+            return self.classifier(self.head(x, stride, side))  # type: ignore[no-any-return]
+        if isinstance(self.head, SummedASPP):  # v2
+            x, _ = self.backbone(x, stride)
+            return self.head(x, stride)  # type: ignore[no-any-return]
+
+        # v3: features, pyramid pooling, classes. v3+: a decoder before the classes.
+        taps = self.config.decoder_output_stride or ()
         x, low_level = self.backbone(x, stride, taps)
         if self.head is not None:
             x = self.head(x, stride, scale)
@@ -341,6 +434,10 @@ class DeepLab(nn.Module):
         wide = torch.promote_types(mean.dtype, torch.float32)
         x = ((image.to(wide) - mean) / std).to(mean.dtype)
         return x.flip(1) if self.config.channel_order == "bgr" else x
+
+    def upsample(self, logits: Tensor, size: Sequence[int]) -> Tensor:
+        """Resize logits to the photo's (height, width), float32, as the network was trained."""
+        return resize(logits.float(), size, align_corners=self.config.align_corners)
 
     def logits_stride(self, output_stride: int | None = None) -> int:
         """Return the stride of the logits."""
@@ -368,13 +465,9 @@ def build(config: DeepLabConfig) -> DeepLab:
     return DeepLab(config)
 
 
-def build_backbone(config: DeepLabConfig) -> nn.Module:
+def build_backbone(config: DeepLabConfig) -> Backbone:
     """Return the backbone that a configuration names."""
-    if config.family == "mobilenet_v2":
-        from deeplab.models.mobilenet_v2 import MobileNetV2
-
-        return MobileNetV2(config)
-    raise ConfigError(f"backbone: '{config.backbone}' is not built yet.")
+    return BACKBONE_CLASSES[config.family](config)
 
 
 def conv3x3(

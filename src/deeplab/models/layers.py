@@ -166,6 +166,7 @@ class Norm:
         self.eps, self.decay = eps, decay
 
     def __call__(self, channels: int) -> BatchNorm2d:
+        """Return a batch norm for a number of channels."""
         return BatchNorm2d(channels, eps=self.eps, decay=self.decay)
 
 

@@ -31,11 +31,14 @@ Float64 = npt.NDArray[np.float64]
 Index = npt.NDArray[np.intp]
 Mask = npt.NDArray[np.uint8]
 
-_CHUNK = 1 << 17
-"""Numbers worked on at once: 1 MB of float64, so that a chunk's few arrays stay in the cache."""
+_CHUNK = 1 << 16
+"""Numbers worked on at once: half a megabyte of float64, so that a few arrays fit the cache."""
 
 _NEAR = 1e-12
 """How much earlier than its computed place a crossing is looked for; far below one pixel."""
+
+_TINY = 1e-300
+"""Stands for zero where something is divided by it."""
 
 
 class Region(NamedTuple):
@@ -99,8 +102,10 @@ def argmax_bilinear(
             first[strip, x], last[strip, x] = _walk(segments, rows, mask)
     first[1:] ^= last[:-1]
     mask[rows.start[:-1]] = first
-    for y in range(1, height):  # so far the mask holds changes; each row continues the one above
-        np.bitwise_xor(mask[y], mask[y - 1], out=mask[y])
+    above = mask[0]
+    for row in mask[1:]:  # so far the mask holds changes; each row continues the one above
+        np.bitwise_xor(row, above, row)
+        above = row
     return mask
 
 
@@ -136,8 +141,9 @@ def interpolate(
     x = _axis(w, width, align_corners, _column_span(region))
     cell, weight = y.cell[rows or slice(None)], y.weight[rows or slice(None)]
     top, bottom = logits[cell], logits[np.minimum(cell + 1, h - 1)]
-    band = top + weight.astype(np.float32)[:, None, None] * (bottom - top)
-    left, right = band[:, x.cell], band[:, np.minimum(x.cell + 1, w - 1)]
+    band: Float32 = top + weight.astype(np.float32)[:, None, None] * (bottom - top)
+    left: Float32 = band[:, x.cell]
+    right: Float32 = band[:, np.minimum(x.cell + 1, w - 1)]
     right -= left
     right *= x.weight.astype(np.float32)[None, :, None]
     right += left
@@ -276,13 +282,11 @@ def _segments(
     below, right = np.minimum(i + 1, h - 1), np.minimum(j + 1, w - 1)
     values = np.stack([logits[i, j], logits[i, right], logits[below, j], logits[below, right]])
     alive = _survivors(values, np.stack([winners[row, column] for winners in corners]))
-    count = alive.sum(axis=1)
-    for m in np.unique(count):
-        members = np.flatnonzero(count == m)
-        classes = np.nonzero(alive[members])[1].reshape(-1, m).T  # (m, cells), ascending
+    for members, classes in _contests(alive.T):
+        m = len(classes)
         contest = values[:, members, classes].astype(np.float64)  # (4, m, cells)
         pixels = np.diff(columns.start)[column[members]]
-        for part in _parts(pixels, max(1, _CHUNK // int(m))):
+        for part in _parts(pixels, max(1, _CHUNK // m)):
             repeat = pixels[part]
             ends = np.cumsum(repeat)
             first_pixel = columns.start[column[members[part]]]
@@ -318,6 +322,23 @@ def _survivors(values: Float32, winners: Mask) -> npt.NDArray[np.bool_]:
     return alive
 
 
+def _contests(alive: npt.NDArray[np.bool_]) -> Iterator[tuple[Index, Index]]:
+    """Group the columns of ``alive`` (K, N) by how many classes are alive in them.
+
+    Yields ``(members, classes)``: which of the N, and (m, members) their m classes, ascending.
+    m is rounded up to one of a few sizes, so that there are few groups; the places left over go to
+    classes that are not alive, which changes nothing, as they cannot win.
+    """
+    count = alive.sum(axis=0)
+    lower = 0
+    for size in (2, 3, 4, 8, 16, 32, 64, 128, 256):
+        members = np.flatnonzero((lower < count) & (count <= size))
+        lower = size
+        if len(members):
+            living_first = np.argsort(~alive[:, members], axis=0, kind="stable")
+            yield members, np.sort(living_first[:size], axis=0)
+
+
 def _parts(sizes: Index, limit: int) -> Iterator[slice]:
     """Yield slices of consecutive members whose sizes sum to about ``limit``."""
     number = np.cumsum(sizes) // limit
@@ -338,30 +359,30 @@ def _walk(segments: _Segments, rows: _Axis, mask: Mask) -> tuple[Mask, Mask]:
     cell, end = rows.cells[segments.strip], rows.start[segments.strip + 1]
     y = rows.start[segments.strip]
     inverse = 1 / rows.scale if rows.scale else 0.0
-    pick = np.arange(len(x))
-    winner = _argmax(top + rows.weight[y] * slope)
+    alive = pick = np.arange(len(x))
+    value = top + rows.weight[y] * slope
+    winner = _argmax(value)
     first = classes[winner, pick]
     last = first.copy()
-    alive = pick
     while len(pick):
-        # Where does the first class that climbs faster than the winner overtake it?
-        gap = top[winner, pick] - top
-        rate = slope - slope[winner, pick]
-        crossing = np.full_like(gap, np.inf)
-        np.divide(gap, rate, out=crossing, where=rate > 0)
-        t = crossing.min(axis=0) - _NEAR
+        # Where does the first class that climbs faster than the winner overtake it? A class is
+        # behind by ``lead`` and gains ``rate`` per weight: it needs lead / rate, and the smallest
+        # of these is the inverse of the largest rate / lead.
+        lead = np.maximum(value[winner, pick] - value, _TINY, out=value)
+        urgency = ((slope - slope[winner, pick]) / lead).max(axis=0)
+        t = rows.weight[y] + (1 - _NEAR) / np.maximum(urgency, _TINY)
         go = np.flatnonzero((t <= rows.weight[end - 1]) & (y + 1 < end))
-        if not len(go):
-            break
-        alive, x, cell, y, end, t = (a[go] for a in (alive, x, cell, y, end, t))
-        classes, top, slope, winner = classes[:, go], top[:, go], slope[:, go], winner[go]
-        pick = np.arange(len(go))
+        if len(go) < len(t):
+            alive, x, cell, y, end, t = (a[go] for a in (alive, x, cell, y, end, t))
+            classes, top, slope, winner = classes[:, go], top[:, go], slope[:, go], winner[go]
+            pick = np.arange(len(go))
 
         guess = np.ceil((cell + t - rows.offset) * inverse).astype(np.intp)
         here, y = y, np.clip(guess, y + 1, end - 1)
         y -= (y - 1 > here) & (rows.weight[y - 1] >= t)  # the guess may be one off either way
         y += rows.weight[y] < t
-        before, winner = winner, _argmax(top + rows.weight[y] * slope)
+        value = top + rows.weight[y] * slope
+        before, winner = winner, _argmax(value)
         after = classes[winner, pick]
         mask[y, x] = classes[before, pick] ^ after
         last[alive] = after

@@ -115,7 +115,9 @@ def build_pytorch(fixture: Fixture) -> DeepLab:
     from deeplab.weights import from_state_dict
 
     state = {name: torch.from_numpy(value) for name, value in fixture.variables().items()}
-    config, weights, _ = from_state_dict(state)
+    # A state dict does not say at which stride its network was made; the call in "source" does.
+    stride = re.search(r"output_stride=(\d+)", fixture.spec["source"])
+    config, weights, _ = from_state_dict(state, output_stride=int(stride[1]) if stride else None)
     return _with_weights(config, weights)
 
 

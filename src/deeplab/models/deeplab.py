@@ -77,9 +77,9 @@ class LargeFOV(nn.Module):
         x = self.dropout(F.relu(self.fc6(x, 1, rate)))
         parts = [self.dropout(F.relu(self.fc7(x)))]
         for branch, y, stride in zip(self.side, side.values(), (1, 2, 4, 8, 8), strict=False):
-            first, second = branch  # type: ignore[misc]
-            y = F.relu(first(y, max(1, output_stride // stride)))
-            y = self.dropout(F.relu(second(y)))
+            assert isinstance(branch, nn.ModuleList)
+            y = F.relu(branch[0](y, max(1, output_stride // stride)))
+            y = self.dropout(F.relu(branch[1](y)))
             parts.append(resize(y, x.shape[2:], align_corners=self.config.align_corners))
         return torch.cat(parts, 1)
 
@@ -97,29 +97,23 @@ class SummedASPP(nn.Module):
         assert config.dropout is not None
         self.config = config
         channels, classes = config.large_fov_channels, config.num_classes
-        self.branches = nn.ModuleList()
-        for _ in config.atrous_rates:
-            if config.family == "vgg":
-                layers = [
-                    early_conv(in_channels, channels, 3),
-                    early_conv(channels, channels, 1),
-                    early_conv(channels, classes, 1),
-                ]
-            else:
-                layers = [early_conv(in_channels, classes, 3)]
-            self.branches.append(nn.ModuleList(layers))
+        count, vgg = len(config.atrous_rates), config.family == "vgg"
+        self.branches = nn.ModuleList(
+            early_conv(in_channels, channels if vgg else classes, 3) for _ in range(count)
+        )
+        self.fc7 = nn.ModuleList(early_conv(channels, channels, 1) for _ in range(count * vgg))
+        self.fc8 = nn.ModuleList(early_conv(channels, classes, 1) for _ in range(count * vgg))
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor, output_stride: int) -> Tensor:
         """(B, C, h, w) to logits (B, num_classes, h, w)."""
-        logits = []
-        for branch, rate in zip(self.branches, self.config.rates(output_stride), strict=True):
-            first, *rest = branch  # type: ignore[misc]
-            y = first(x, 1, rate)
-            for conv in rest:
-                y = conv(self.dropout(F.relu(y)))
-            logits.append(y)
-        return torch.stack(logits).sum(0)
+        rates = self.config.rates(output_stride)
+        parts = [conv(x, 1, rate) for conv, rate in zip(self.branches, rates, strict=True)]
+        if self.fc7:
+            for index, (fc7, fc8) in enumerate(zip(self.fc7, self.fc8, strict=True)):
+                y = fc7(self.dropout(F.relu(parts[index])))
+                parts[index] = fc8(self.dropout(F.relu(y)))
+        return torch.stack(parts).sum(0)
 
 
 def early_conv(in_channels: int, out_channels: int, kernel_size: int) -> Conv2d:
@@ -424,7 +418,7 @@ class DeepLab(nn.Module):
             x = self.head(x, stride, scale)
         for tap, stage in zip(taps, self.decoder, strict=True):
             x = stage(x, low_level[tap])
-        return x if self.classifier is None else self.classifier(x)
+        return x if self.classifier is None else self.classifier(x)  # type: ignore[no-any-return]
 
     def normalise(self, image: Tensor) -> Tensor:
         """Turn RGB in 0..255 into what the first convolution expects."""

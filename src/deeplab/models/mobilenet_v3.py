@@ -35,7 +35,7 @@ class BlockSpec(NamedTuple):
     stride: int
 
 
-_LARGE = (
+_LARGE: tuple[BlockSpec, ...] = (
     BlockSpec(3, 16, 16, False, False, 1),
     BlockSpec(3, 64, 24, False, False, 2),
     BlockSpec(3, 72, 24, False, False, 1),
@@ -52,7 +52,7 @@ _LARGE = (
     BlockSpec(5, 960, 160, True, True, 1),
     BlockSpec(5, 960, 160, True, True, 1),
 )
-_SMALL = (
+_SMALL: tuple[BlockSpec, ...] = (
     BlockSpec(3, 16, 16, True, False, 2),
     BlockSpec(3, 72, 24, False, False, 2),
     BlockSpec(3, 88, 24, False, False, 1),

@@ -93,7 +93,7 @@ class ResNet(nn.Module):
             channels = 64 * 2 ** min(index, 3)
             out_channels = channels * 4 if bottleneck else channels
             block = nn.ModuleList()
-            for unit in range(count):
+            for _ in range(count):
                 block.append(
                     Unit(
                         width,
@@ -164,7 +164,8 @@ class ResNet(nn.Module):
             x = conv(x, 2 if index == 0 else 1)
         x = max_pool(x, 3, 2, padding="ceil" if self.config.pool_ceil_mode else self.config.padding)
         for b, block in enumerate(self.blocks):
-            for u, unit in enumerate(block):  # type: ignore[arg-type]
+            assert isinstance(block, nn.ModuleList)
+            for u, unit in enumerate(block):
                 stride, rate = next(plan)
                 x, residual = unit(x, stride, rate * next(factors))
                 if (b, u) in wanted:

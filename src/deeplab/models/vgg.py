@@ -56,7 +56,8 @@ class VGG16(nn.Module):
         pool_rates = (1, 1, 1, extra, extra)
         side = {0: x} if 0 in taps else {}
         for index, block in enumerate(self.blocks):
-            for conv in block:  # type: ignore[union-attr]
+            assert isinstance(block, nn.ModuleList)
+            for conv in block:
                 x = F.relu(conv(x, 1, rates[index]))
             x = max_pool(x, 3, strides[index], padding=padding, rate=pool_rates[index])
             if index + 1 in taps:

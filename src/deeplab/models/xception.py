@@ -116,9 +116,9 @@ class Xception(nn.Module):
             flows.append(flow)
         self.entry, self.middle, self.exit = flows
         self.out_channels = width
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):  # Source: xception_arg_scope.
-                init_truncated(module, 0.09)
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d):  # Source: xception_arg_scope.
+                init_truncated(layer, 0.09)
 
     def _taps(self) -> dict[int, int]:
         """Return the module that gives the low-level features of each stride.
@@ -132,11 +132,8 @@ class Xception(nn.Module):
 
     def tap_channels(self, stride: int) -> int:
         """Return how many channels the low-level features of a stride have."""
-        module = [*self.entry, *self.middle, *self.exit][self._taps()[stride]]
-        assert isinstance(module, XceptionModule)
-        second = module.separable[1]
-        assert isinstance(second, SeparableConv)
-        return second.pointwise.conv.out_channels
+        index = self._taps()[stride]
+        return [spec for flow in FLOWS[self.config.backbone] for spec in flow][index].depths[1]
 
     def forward(
         self, x: Tensor, output_stride: int, taps: Collection[int] = ()

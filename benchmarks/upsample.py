@@ -12,15 +12,16 @@ differ only where OpenCV's rounding decides between equal classes.
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
 
 import cv2
 import numpy as np
-from interleave import interleave, machine
 from PIL import Image
 
 import deeplab
+from interleave import interleave, machine
 
 PHOTOS = Path(__file__).parents[1] / "examples" / "photos"
 
@@ -71,16 +72,13 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|---|")
     for name, (height, width) in {"1280×720": (720, 1280), "4000×3000": (3000, 4000)}.items():
         for case, logits in cases.items():
-            ms = interleave(
-                {
-                    "ours": lambda: deeplab.argmax_bilinear(
-                        logits, height, width, align_corners=False
-                    ),
-                    "running": lambda: running_maximum(logits, height, width),
-                    "stack": lambda: stack_argmax(logits, height, width),
-                },
-                rounds=options.rounds,
-            )
+            ways = {
+                "ours": partial(deeplab.argmax_bilinear, align_corners=False),
+                "running": running_maximum,
+                "stack": stack_argmax,
+            }
+            runs = {way: partial(run, logits, height, width) for way, run in ways.items()}
+            ms = interleave(runs, rounds=options.rounds)
             ours = deeplab.argmax_bilinear(logits, height, width, align_corners=False)
             same = (ours == running_maximum(logits, height, width)).mean()
             print(

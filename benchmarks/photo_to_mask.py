@@ -46,7 +46,7 @@ class OrdinaryWay:
         height, width = (int(side) for side in self.input["shape"][1:3])
         scale = min(height / image.height, width / image.width)
         fitted = max(1, round(image.width * scale)), max(1, round(image.height * scale))
-        frame = np.full((1, height, width, 3), 127.5, np.float32)
+        frame = np.full((1, height, width, 3), 127, np.float32)
         frame[0, : fitted[1], : fitted[0]] = image.resize(fitted, Image.Resampling.BILINEAR)
         self.interpreter.set_tensor(self.input["index"], frame / 127.5 - 1)
         self.interpreter.invoke()

@@ -175,13 +175,13 @@ def refine_segmentation(
     iterations: int | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
-    max_pixels: int = 1 << 20,
+    max_pixels: int = 1 << 19,
 ) -> Segmentation:
     """Return the segmentation of a photo with its mask and logits refined by the CRF.
 
     The photo is refined at full size up to ``max_pixels``, and above that at a reduced size from
     which the mask is interpolated: the published standard deviations are in pixels of photos of
-    about 500 x 375, and memory stays near 1 GB however large the photo is.
+    about 500 x 375, and memory stays below 1 GB however large the photo is.
 
     Args:
         result: a segmentation with logits.

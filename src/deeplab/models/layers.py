@@ -107,7 +107,7 @@ def same_padding(size: int, kernel: int, stride: int, rate: int = 1) -> int:
 
 def _is(value: object, number: int) -> bool:
     """Compare without forcing a symbolic size (which has no value yet) to become a constant."""
-    return isinstance(value, int) and value == number
+    return isinstance(value, int) and isinstance(number, int) and value == number
 
 
 def _both_sides(total: Sequence[int]) -> list[int]:
@@ -124,6 +124,9 @@ def max_pool(x: Tensor, kernel: int, stride: int, *, padding: str, rate: int = 1
             # Zeros do: the input comes from a ReLU.
             x = F.pad(x, _both_sides(total))
             pad = 0
+    if pad > kernel // 2:  # more than PyTorch's pooling pads by itself
+        x = F.pad(x, (pad, pad, pad, pad))
+        pad = 0
     return F.max_pool2d(x, kernel, stride, pad, rate, ceil_mode=padding == "ceil")
 
 
@@ -252,8 +255,8 @@ def init_truncated(conv: nn.Conv2d, stddev: float) -> None:
 
 
 def resize(x: Tensor, size: Sequence[int], *, align_corners: bool) -> Tensor:
-    """Bilinear resize to (height, width); no work when the size is already right."""
-    if x.shape[2] == size[0] and x.shape[3] == size[1]:
+    """Bilinear resize to (height, width); no work when the size is known to be right."""
+    if _is(x.shape[2], size[0]) and _is(x.shape[3], size[1]):
         return x
     return F.interpolate(x, (size[0], size[1]), mode="bilinear", align_corners=align_corners)
 

@@ -97,7 +97,11 @@ class SqueezeExcitation(nn.Module):
 
 
 class Block(nn.Module):
-    """Expand, filter each channel, weigh, project; add the input where shape and stride allow."""
+    """Expand, filter each channel, weigh, project; add the input where shape and stride allow.
+
+    A block that loses its stride gains a residual connection if its channels allow one, which
+    happens in the small ``_seg`` variant. The original does the same.
+    """
 
     def __init__(
         self, in_channels: int, spec: BlockSpec, *, config: DeepLabConfig, norm: Norm

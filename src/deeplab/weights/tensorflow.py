@@ -402,18 +402,14 @@ def guess_config(variables: Variables) -> DeepLabConfig:
         (1, 1, 0, 256),
     )
     filters = int(decoder_conv[-1])
-    num_classes = filters if as_logits else int(logits[-1]) if logits else 21
+    num_classes = filters if as_logits else 21 if logits is None else int(logits[-1])
     seg = backbone.endswith("_seg")
     values: dict[str, Any] = {
         "backbone": backbone,
         "depth_multiplier": multiplier,
         "num_classes": num_classes,
         "output_stride": 32 if seg else 16,
-        "aspp": "aspp0/weights" in shapes or not logits,
-        "atrous_rates": _guess_rates(branches, shapes),
         "head_channels": int(shapes.get("aspp0/weights", (256,))[-1]),
-        "aspp_separable": "aspp1/weights" not in shapes,
-        "image_pooling": "image_pooling/weights" in shapes or not logits,
         "squeeze_excitation": gated,
         "hard_gate": gated,
         "concat_projection": not gated,
@@ -425,6 +421,11 @@ def guess_config(variables: Variables) -> DeepLabConfig:
         "decoder_merge": "sum" if as_logits else "concat",
         "decoder_output_is_logits": as_logits,
     }
+    if not cell and logits is not None:
+        values["aspp"] = "aspp0/weights" in shapes
+        values["atrous_rates"] = _guess_rates(branches)
+        values["aspp_separable"] = "aspp1/weights" not in shapes
+        values["image_pooling"] = "image_pooling/weights" in shapes
     if not stages:
         return DeepLabConfig(version="v3", **values)
     strides = _guess_strides(stages, int(projection[2]), values)
@@ -434,7 +435,7 @@ def guess_config(variables: Variables) -> DeepLabConfig:
 _ASPP_KINDS = ("/weights", "_depthwise/depthwise_weights")
 
 
-def _guess_rates(branches: int, shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
+def _guess_rates(branches: int) -> tuple[int, ...]:
     if branches in (0, 3):
         return (6, 12, 18)[:branches]
     raise WeightsError(

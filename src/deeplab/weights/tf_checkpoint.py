@@ -67,7 +67,7 @@ def read_checkpoint(path: str | Path) -> Variables:
 
 def read_variables(path: str | Path) -> tuple[Variables, list[str]]:
     """Return (variables, what was skipped and why) of a checkpoint; see :func:`read_checkpoint`."""
-    archive, prefix = _locate(Path(path))
+    archive, prefix = locate_checkpoint(Path(path))
     return read_bundle(archive, prefix)
 
 
@@ -102,6 +102,32 @@ def read_bundle(archive: Archive, prefix: str) -> tuple[Variables, list[str]]:
     return variables, skipped
 
 
+def locate_checkpoint(path: Path) -> tuple[Archive, str]:
+    """Return the archive and the prefix that ``path`` means; see :func:`read_checkpoint`.
+
+    Raises:
+        ModelNotFoundError: there is no checkpoint at that path.
+    """
+    if path.is_dir() or path.name.endswith((".tar.gz", ".tgz", ".tar")):
+        archive = Archive.open(path)
+        prefixes = find_checkpoints(archive)
+        if not prefixes:
+            raise ModelNotFoundError(
+                f"checkpoint: {path} holds no TensorFlow checkpoint (a .index file). "
+                f"It holds: {', '.join(archive.names[:10]) or 'nothing'}."
+            )
+        return archive, prefixes[0]
+    prefix = re.sub(r"\.(index|meta|data-\d{5}-of-\d{5})$", "", path.name)
+    if path.name == "checkpoint" or not (path.parent / f"{prefix}.index").exists():
+        if path.name == "checkpoint" and path.exists():
+            return locate_checkpoint(path.parent)
+        raise ModelNotFoundError(
+            f"checkpoint: there is no file {path.parent / prefix}.index. Give the prefix of a "
+            "TensorFlow checkpoint, its .index file, or the folder that holds it."
+        )
+    return Archive.open(path.parent), prefix
+
+
 def find_checkpoints(archive: Archive) -> list[str]:
     """Return the prefixes of all checkpoints in ``archive``, the one to use first.
 
@@ -127,28 +153,6 @@ def _named_by(archive: Archive, name: str) -> str:
 
 def _base(name: str) -> str:
     return re.split(r"[/\\]", name)[-1]
-
-
-def _locate(path: Path) -> tuple[Archive, str]:
-    """Return the archive and the prefix that ``path`` means."""
-    if path.is_dir() or path.name.endswith((".tar.gz", ".tgz", ".tar")):
-        archive = Archive.open(path)
-        prefixes = find_checkpoints(archive)
-        if not prefixes:
-            raise ModelNotFoundError(
-                f"checkpoint: {path} holds no TensorFlow checkpoint (a .index file). "
-                f"It holds: {', '.join(archive.names[:10]) or 'nothing'}."
-            )
-        return archive, prefixes[0]
-    prefix = re.sub(r"\.(index|meta|data-\d{5}-of-\d{5})$", "", path.name)
-    if path.name == "checkpoint" or not (path.parent / f"{prefix}.index").exists():
-        if path.name == "checkpoint" and path.exists():
-            return _locate(path.parent)
-        raise ModelNotFoundError(
-            f"checkpoint: there is no file {path.parent / prefix}.index. Give the prefix of a "
-            "TensorFlow checkpoint, its .index file, or the folder that holds it."
-        )
-    return Archive.open(path.parent), prefix
 
 
 # ---------------------------------------------------------------------- the sorted string table

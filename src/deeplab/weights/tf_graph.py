@@ -89,13 +89,18 @@ class Graph:
 
     nodes: dict[str, Node]
 
-    def variables(self) -> Variables:
-        """Return the network's weights by variable name, as the checkpoint had them."""
+    def variable_names(self) -> set[str]:
+        """Return the names of the network's weights."""
         return {
-            name: node.array()
+            name
             for name, node in self.nodes.items()
             if node.op == "Const" and _VARIABLE.search(name)
         }
+
+    def variables(self) -> Variables:
+        """Return the network's weights by variable name, as the checkpoint had them."""
+        names = self.variable_names()
+        return {name: node.array() for name, node in self.nodes.items() if name in names}
 
     def constant(self, name: str) -> npt.NDArray[np.generic] | None:
         """Return a constant, also through Identity; None when ``name`` is computed."""

@@ -1,0 +1,233 @@
+"""Whatever file it is, its configuration and weights; the content decides, not the name.
+
+``load`` is the one place that knows every reader; no reader knows another.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from deeplab.errors import ConfigError, ModelNotFoundError, WeightsError
+from deeplab.models.config import DeepLabConfig
+from deeplab.weights.archive import Archive, map_file
+from deeplab.weights.release import is_release, open_release
+from deeplab.weights.report import ImportReport
+from deeplab.weights.state_dicts import from_state_dict
+from deeplab.weights.tensorflow import guess_config, read_tensorflow
+from deeplab.weights.tf_checkpoint import (
+    Variables,
+    find_checkpoints,
+    locate_checkpoint,
+    read_bundle,
+)
+from deeplab.weights.tf_graph import parse_graph, read_settings
+from deeplab.weights.tflite import read_tflite
+from deeplab.weights.torch_file import read_safetensors, read_torch
+
+Loaded = tuple[DeepLabConfig, dict[str, torch.Tensor], ImportReport]
+
+
+def load(
+    path: str | Path, *, output_stride: int | None = None
+) -> tuple[DeepLabConfig, dict[str, torch.Tensor]]:
+    """Return configuration and state dict of a file of any known origin.
+
+    Known are our release pairs, TensorFlow checkpoints, frozen graphs and release archives,
+    ``.tflite`` files, and state dicts of several PyTorch libraries. A classifier gives the
+    backbone's weights only; :func:`load_with_report` says so.
+
+    Args:
+        path: the file, the folder that holds it, or a checkpoint's prefix.
+        output_stride: 4, 8, 16 or 32; None takes what the file says, else the origin's default.
+
+    Raises:
+        ModelNotFoundError: there is no such file.
+        WeightsError: the file is damaged, or of no known origin.
+        MissingExtraError: a package to read it is not installed.
+    """
+    config, state, _ = load_with_report(path, output_stride=output_stride)
+    return config, state
+
+
+def load_with_report(
+    path: str | Path, *, output_stride: int | None = None, prefer_ema: bool = False
+) -> Loaded:
+    """Return configuration, state dict, and what was kept, ignored and missed; see :func:`load`.
+
+    Args:
+        path: as for ``load``.
+        output_stride: as for ``load``.
+        prefer_ema: of a TensorFlow checkpoint, take the moving averages where it has them.
+    """
+    path = Path(path)
+    config, state, report = _dispatch(path, output_stride, prefer_ema)
+    if output_stride is not None and config.output_stride != output_stride:
+        try:
+            config = dataclasses.replace(config, output_stride=output_stride)
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from error
+    return config, state, report
+
+
+def _dispatch(path: Path, output_stride: int | None, prefer_ema: bool) -> Loaded:
+    if is_release(path):
+        release = open_release(path)
+        state = release.state_dict()
+        return release.config, state, ImportReport(kept=tuple(state))
+    if path.is_dir():
+        return _load_folder(path, output_stride, prefer_ema)
+    if _is_checkpoint(path):
+        archive, prefix = locate_checkpoint(path)
+        return _load_checkpoint(archive, prefix, prefer_ema)
+    head = bytes(map_file(path)[:16])
+    if head[4:8] == b"TFL3":
+        return read_tflite(path)
+    if head[:2] == b"\x1f\x8b" or path.suffix == ".tar":
+        return _load_archive(Archive.open(path), prefer_ema)
+    if head[:4] == b"PK\x03\x04" or head[:1] == b"\x80":
+        return _from_tensors(read_torch(path), path, output_stride)
+    if head[8:9] == b"{":
+        return _from_tensors(read_safetensors(path), path, output_stride)
+    if head[:1] == b"\x0a" or path.suffix == ".pb":
+        return _load_graph(map_file(path), path, prefer_ema)
+    raise WeightsError(
+        f"{path}: its first bytes {head[:8]!r} are of no file that is known here. Known are "
+        "release pairs, TensorFlow checkpoints and frozen graphs (.index, .pb, .tar.gz), .tflite, "
+        "PyTorch (.pth, .pt, .bin) and .safetensors."
+    )
+
+
+def _is_checkpoint(path: Path) -> bool:
+    """Whether the name is that of a checkpoint, or a prefix that has an index beside it."""
+    return (
+        path.name == "checkpoint"
+        or re.search(r"\.(index|meta|data-\d{5}-of-\d{5})$", path.name) is not None
+        or path.with_name(path.name + ".index").is_file()
+    )
+
+
+# ------------------------------------------------------------------------------------- TensorFlow
+
+
+def _load_folder(path: Path, output_stride: int | None, prefer_ema: bool) -> Loaded:
+    archive = Archive.open(path)
+    if not find_checkpoints(archive):
+        # Folders of transformers and smp; the safe format first.
+        for name in ("model.safetensors", "pytorch_model.bin"):
+            if name in archive.names:
+                return _dispatch(path / name, output_stride, prefer_ema)
+    return _load_archive(archive, prefer_ema)
+
+
+def _load_archive(archive: Archive, prefer_ema: bool) -> Loaded:
+    """Take the checkpoint if there is one, else the frozen graph."""
+    prefixes = find_checkpoints(archive)
+    if prefixes:
+        return _load_checkpoint(archive, prefixes[0], prefer_ema)
+    graphs = _graphs(archive)
+    if not graphs:
+        raise ModelNotFoundError(
+            f"{archive.where}: holds neither a TensorFlow checkpoint (.index) nor a frozen graph "
+            f"(.pb). It holds: {', '.join(archive.names[:8]) or 'nothing'}."
+        )
+    where = Path(archive.describe(graphs[0]))
+    return _load_graph(archive.read(graphs[0]), where, prefer_ema)
+
+
+def _load_checkpoint(archive: Archive, prefix: str, prefer_ema: bool) -> Loaded:
+    """Take a checkpoint, with the settings of a frozen graph of the same network beside it."""
+    variables, skipped = read_bundle(archive, prefix)
+    settings: dict[str, Any] = {}
+    for name in _graphs(archive):
+        try:
+            graph = parse_graph(archive.read(name))
+        except WeightsError as error:
+            raise WeightsError(f"{archive.describe(name)}: {error}") from error
+        if graph.variable_names() and graph.variable_names() <= set(variables):
+            settings = read_settings(graph)
+            break
+    where = Path(archive.describe(prefix))
+    return _from_variables(variables, skipped, settings, prefer_ema=prefer_ema, where=where)
+
+
+def _graphs(archive: Archive) -> list[str]:
+    return [name for name in archive.names if name.endswith(".pb")]
+
+
+def _load_graph(data: memoryview, path: Path, prefer_ema: bool) -> Loaded:
+    try:
+        graph = parse_graph(data)
+        variables, settings = graph.variables(), read_settings(graph)
+    except WeightsError as error:
+        raise WeightsError(f"{path}: {error}") from error
+    if not variables:
+        raise WeightsError(
+            f"{path}: no variables among the {len(graph.nodes)} operators; the graph is not "
+            "frozen. Give the checkpoint instead."
+        )
+    return _from_variables(variables, [], settings, prefer_ema=prefer_ema, where=path)
+
+
+def _from_variables(
+    variables: Variables,
+    skipped: list[str],
+    settings: dict[str, Any],
+    *,
+    prefer_ema: bool,
+    where: Path,
+) -> Loaded:
+    backbone_only = not any(name.startswith("logits/") for name in variables) and not any(
+        name.startswith("decoder/") for name in variables
+    )
+    if backbone_only:  # a classifier's stride of 32 is not what a segmentation wants
+        settings = {name: settings[name] for name in settings if name == "backbone_bn_eps"}
+    try:
+        config = dataclasses.replace(guess_config(variables), **settings)
+        config, state, report = read_tensorflow(
+            variables, config, prefer_ema=prefer_ema, strict=not backbone_only
+        )
+    except WeightsError as error:
+        raise WeightsError(f"{where}: {error}") from error
+    return (
+        config,
+        state,
+        dataclasses.replace(
+            report, ignored=(*report.ignored, *skipped), backbone_only=backbone_only
+        ),
+    )
+
+
+# ---------------------------------------------------------------------------------------- PyTorch
+
+
+def _from_tensors(
+    tensors: dict[str, torch.Tensor], path: Path, output_stride: int | None
+) -> Loaded:
+    try:
+        return from_state_dict(tensors, output_stride=output_stride or _stated_stride(path))
+    except WeightsError as error:
+        raise WeightsError(f"{path}: {error}") from error
+
+
+def _stated_stride(path: Path) -> int | None:
+    """Return the output stride that a config.json beside the file states, or the file's name.
+
+    Source: MobileNetV2Config (transformers), save_pretrained of smp; VainF's
+    "best_deeplabv3plus_mobilenet_voc_os16.pth".
+    """
+    try:
+        values = json.loads((path.parent / "config.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        values = {}
+    if isinstance(values, dict):
+        for name in ("output_stride", "encoder_output_stride"):
+            if isinstance(values.get(name), int):
+                return int(values[name])
+    match = re.search(r"_os(4|8|16|32)(?!\d)", path.stem)
+    return int(match.group(1)) if match else None

@@ -1,0 +1,77 @@
+"""State dicts of Hugging Face transformers: ``MobileNetV2ForSemanticSegmentation``.
+
+Source: transformers/models/mobilenet_v2/modeling_mobilenet_v2.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from deeplab.errors import WeightsError
+from deeplab.models.config import DeepLabConfig
+from deeplab.models.mobilenet_v2 import BLOCKS
+from deeplab.weights.naming import (
+    Foreign,
+    Layer,
+    Shapes,
+    mobilenet_v2_width,
+    shape_of,
+    unused_keys,
+)
+
+
+def recognise(shapes: Shapes, output_stride: int | None) -> Foreign | None:
+    """Return the network, or None when the names are not those of transformers.
+
+    Raises:
+        WeightsError: a MobileNetV2 of transformers without the segmentation head.
+    """
+    if "mobilenet_v2.conv_stem.first_conv.convolution.weight" not in shapes:
+        return None
+    if "segmentation_head.classifier.convolution.weight" not in shapes:
+        raise WeightsError(
+            "state dict: this MobileNetV2 has no segmentation head. Give one of "
+            "MobileNetV2ForSemanticSegmentation."
+        )
+    projections = ("conv_stem", *(f"layer.{index}" for index in range(len(BLOCKS) - 1)))
+    widths = [shape_of(shapes, "mobilenet_v2.conv_stem.first_conv.convolution.weight")[0]]
+    for name in projections:
+        widths.append(shape_of(shapes, f"mobilenet_v2.{name}.reduce_1x1.convolution.weight")[0])
+    multiplier, divisor = mobilenet_v2_width(tuple(widths))
+    return Foreign(
+        library="transformers",
+        config=DeepLabConfig(
+            version="v3",
+            backbone="mobilenet_v2",
+            num_classes=shapes["segmentation_head.classifier.convolution.weight"][0],
+            output_stride=output_stride or 16,
+            depth_multiplier=multiplier,
+            divisible_by=divisor,
+            head_channels=shape_of(shapes, "segmentation_head.conv_projection.convolution.weight")[
+                0
+            ],
+            align_corners=False,
+        ),
+        layers=tuple(_layers()),
+        unused=unused_keys(r"^mobilenet_v2\.conv_1x1\."),
+    )
+
+
+def _layers() -> Iterator[Layer]:
+    yield _layer("backbone.stem", "mobilenet_v2.conv_stem.first_conv")
+    yield _layer("backbone.blocks.0.depthwise", "mobilenet_v2.conv_stem.conv_3x3")
+    yield _layer("backbone.blocks.0.project", "mobilenet_v2.conv_stem.reduce_1x1")
+    names = {"expand": "expand_1x1", "depthwise": "conv_3x3", "project": "reduce_1x1"}
+    for index in range(1, len(BLOCKS)):
+        for ours, theirs in names.items():
+            yield _layer(
+                f"backbone.blocks.{index}.{ours}", f"mobilenet_v2.layer.{index - 1}.{theirs}"
+            )
+    yield _layer("head.pooling.project", "segmentation_head.conv_pool")
+    yield _layer("head.branches.0", "segmentation_head.conv_aspp")
+    yield _layer("head.project", "segmentation_head.conv_projection")
+    yield "classifier", "segmentation_head.classifier.convolution", None
+
+
+def _layer(ours: str, theirs: str) -> Layer:
+    return ours, f"{theirs}.convolution", f"{theirs}.normalization"

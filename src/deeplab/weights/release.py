@@ -1,0 +1,310 @@
+"""The release pair: ``NAME.safetensors`` with the weights and ``NAME.json`` with all the rest.
+
+It loads without the data set and without the code that made it. The JSON holds the architecture,
+the label set, the input specification, where the weights come from, their licence and their
+measured scores, and the digest of the weights it belongs to.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from deeplab.errors import (
+    DeepLabError,
+    InputError,
+    MissingExtraError,
+    ModelNotFoundError,
+    OutputError,
+    WeightsError,
+)
+from deeplab.images import InputSpec
+from deeplab.labels import LABEL_SETS, LabelSet
+from deeplab.models.config import DeepLabConfig
+
+if TYPE_CHECKING:
+    import torch
+
+FORMAT = "deeplab release"
+VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Release:
+    """What a release pair says about a network; the weights are read by ``state_dict()``.
+
+    Attributes:
+        path: the ``.safetensors`` file.
+        config: the architecture.
+        labels: the classes.
+        input_spec: the frame it was trained on, normalisation, and how photos meet it.
+        provenance: where the weights come from, in words and numbers that JSON knows.
+        licence: SPDX name, or None where it is not known.
+        scores: measured quality with its protocol.
+    """
+
+    path: Path
+    config: DeepLabConfig
+    labels: LabelSet
+    input_spec: InputSpec
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    licence: str | None = None
+    scores: Mapping[str, Any] = field(default_factory=dict)
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """Read the weights.
+
+        Raises:
+            WeightsError: the file is damaged.
+        """
+        from deeplab.weights.torch_file import read_safetensors
+
+        return read_safetensors(self.path)
+
+
+def default_labels(num_classes: int) -> LabelSet:
+    """Return the label set that a class count means by custom, else "class 0", "class 1", …"""
+    for labels in LABEL_SETS.values():
+        if len(labels) == num_classes:
+            return labels
+    return LabelSet(tuple(f"class {index}" for index in range(num_classes)), background=None)
+
+
+def save(
+    name: str | Path,
+    config: DeepLabConfig,
+    state_dict: Mapping[str, torch.Tensor],
+    *,
+    labels: LabelSet,
+    input_spec: InputSpec,
+    provenance: Mapping[str, Any] | None = None,
+    licence: str | None = None,
+    scores: Mapping[str, Any] | None = None,
+) -> Release:
+    """Write ``NAME.safetensors`` and ``NAME.json``, each to a temporary name and then renamed.
+
+    Args:
+        name: the path without suffix; either suffix is taken off.
+        config: the architecture.
+        state_dict: all weights of ``build(config)``.
+        labels: one class per channel of the logits.
+        input_spec: its height, width and fit are written; the normalisation is the network's.
+        provenance: where the weights come from; anything that JSON knows.
+        licence: SPDX name.
+        scores: measured quality with its protocol; anything that JSON knows.
+
+    Raises:
+        InputError: the labels do not fit the classes, or something is nothing that JSON knows.
+        WeightsError: the weights are not those of this architecture, all of them.
+        OutputError: the files cannot be written.
+    """
+    weights_path, json_path = _pair(Path(name))
+    if len(labels) != config.num_classes:
+        raise InputError(
+            f"labels: got {len(labels)} names for a network of {config.num_classes} classes; "
+            "give one name per class."
+        )
+    check_complete(config, state_dict)
+    content: dict[str, Any] = {
+        "format": FORMAT,
+        "format_version": VERSION,
+        "architecture": config.to_dict(),
+        "labels": {
+            "names": list(labels.names),
+            "colours": [list(colour) for colour in labels.colours],
+            "background": labels.background,
+            "ignore_index": labels.ignore_index,
+        },
+        "input": {
+            "height": input_spec.height,
+            "width": input_spec.width,
+            "fit": input_spec.fit,
+        },
+        "provenance": dict(provenance or {}),
+        "licence": licence,
+        "scores": dict(scores or {}),
+    }
+    try:
+        json.dumps(content)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"provenance, scores: {error}; give values that JSON knows.") from error
+    _write(weights_path, json_path, content, state_dict)
+    return open_release(json_path)
+
+
+def open_release(name: str | Path) -> Release:
+    """Return what ``NAME.json`` says, after checking that the weights are those it was made with.
+
+    ``name`` is the path without suffix, or with either of the two. torch is not imported.
+
+    Raises:
+        ModelNotFoundError: one of the two files is not there.
+        WeightsError: the JSON is damaged, of a newer format, or belongs to other weights.
+    """
+    weights_path, json_path = _pair(Path(name))
+    for path in (json_path, weights_path):
+        if not path.is_file():
+            raise ModelNotFoundError(
+                f"release: there is no file {path}. A release is a pair, "
+                f"{weights_path.name} and {json_path.name}; keep both in one folder."
+            )
+    content = _read_json(json_path)
+    try:
+        config = DeepLabConfig.from_dict(content["architecture"])
+        release = Release(
+            path=weights_path,
+            config=config,
+            labels=_read_labels(content["labels"]),
+            input_spec=_read_input(content["input"], config),
+            provenance=content["provenance"],
+            licence=content["licence"],
+            scores=content["scores"],
+        )
+        digest = content["weights"]["sha256"]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise WeightsError(f"{json_path}: a part is missing or of another kind ({error}).") from (
+            error
+        )
+    except DeepLabError as error:
+        raise WeightsError(f"{json_path}: {error}") from error
+    if _sha256(weights_path) != digest:
+        raise WeightsError(
+            f"{weights_path}: is not the file that {json_path.name} was written with (its SHA-256 "
+            "differs): it is cut off or replaced. Copy both files again."
+        )
+    return release
+
+
+def is_release(path: Path) -> bool:
+    """Whether ``path`` (any of the pair's names) has a JSON of ours beside it."""
+    json_path = _pair(path)[1]
+    try:
+        return bool(json.loads(json_path.read_text("utf-8"))["format"] == FORMAT)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def check_complete(config: DeepLabConfig, state_dict: Mapping[str, torch.Tensor]) -> None:
+    """Refuse weights that are not exactly those of ``build(config)``.
+
+    Raises:
+        WeightsError: names the first weights that are missing, left over, or of another shape.
+    """
+    import torch
+
+    from deeplab.models import build
+
+    with torch.device("meta"):
+        expected = build(config).state_dict()
+    missing = [name for name in expected if name not in state_dict]
+    left = [name for name in state_dict if name not in expected]
+    wrong = [
+        name
+        for name, value in expected.items()
+        if name in state_dict and state_dict[name].shape != value.shape
+    ]
+    if missing and all(not name.startswith("backbone.") for name in missing) and not left:
+        raise WeightsError(
+            "state dict: the backbone is there, but not the head: this network must be trained "
+            f"first (missing {len(missing)} weights, such as {missing[0]})."
+        )
+    for what, names in (("missing", missing), ("left over", left), ("of another shape", wrong)):
+        if names:
+            raise WeightsError(
+                f"state dict: {len(names)} weights are {what}: {', '.join(names[:5])}"
+                f"{', …' * (len(names) > 5)}. Give all weights of build(config), no others."
+            )
+
+
+# ------------------------------------------------------------------------------------- the files
+
+
+def _pair(name: Path) -> tuple[Path, Path]:
+    base = name
+    if name.suffix in (".json", ".safetensors"):
+        base = name.with_suffix("")
+    return base.with_name(base.name + ".safetensors"), base.with_name(base.name + ".json")
+
+
+def _write(
+    weights_path: Path,
+    json_path: Path,
+    content: dict[str, Any],
+    state_dict: Mapping[str, torch.Tensor],
+) -> None:
+    try:
+        from safetensors.torch import save_file
+    except ImportError as error:
+        raise MissingExtraError(
+            "Writing a release", package="safetensors", extra="train"
+        ) from error
+    partial = [path.with_name(f".{path.name}.partial") for path in (weights_path, json_path)]
+    try:
+        tensors = {
+            name: value.detach().cpu().contiguous().clone() for name, value in state_dict.items()
+        }
+        save_file(tensors, partial[0])
+        content["weights"] = {
+            "file": weights_path.name,
+            "sha256": _sha256(partial[0]),
+            "bytes": partial[0].stat().st_size,
+        }
+        text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+        partial[1].write_text(text, "utf-8")
+        os.replace(partial[0], weights_path)
+        os.replace(partial[1], json_path)  # last: the JSON says that the weights are whole
+    except (OSError, RuntimeError) as error:
+        raise OutputError(f"release: {json_path.parent} cannot be written: {error}.") from error
+    finally:
+        for path in partial:
+            path.unlink(missing_ok=True)
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{path}: cannot be read as JSON ({error}).") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise WeightsError(f"{path}: is not the JSON of a release (its format is not '{FORMAT}').")
+    if content.get("format_version") != VERSION:
+        raise WeightsError(
+            f"{path}: has format version {content.get('format_version')}, this program reads "
+            f"{VERSION}. Update deeplab."
+        )
+    return content
+
+
+def _read_labels(values: Mapping[str, Any]) -> LabelSet:
+    labels = LabelSet(
+        names=tuple(values["names"]),
+        colours=tuple((int(r), int(g), int(b)) for r, g, b in values["colours"]),
+        background=values["background"],
+        ignore_index=values["ignore_index"],
+    )
+    return next((known for known in LABEL_SETS.values() if known == labels), labels)
+
+
+def _read_input(values: Mapping[str, Any], config: DeepLabConfig) -> InputSpec:
+    assert config.pixel_mean is not None
+    assert config.pixel_std is not None
+    return InputSpec(
+        height=values["height"],
+        width=values["width"],
+        mean=config.pixel_mean,
+        std=config.pixel_std,
+        fit=values["fit"],
+    )

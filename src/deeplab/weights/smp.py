@@ -1,0 +1,108 @@
+"""State dicts of segmentation-models-pytorch: ``DeepLabV3`` and ``DeepLabV3Plus``.
+
+Source: segmentation_models_pytorch/decoders/deeplabv3/{model,decoder}.py, encoders/_utils.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from deeplab.errors import WeightsError
+from deeplab.models.config import DeepLabConfig
+from deeplab.weights.naming import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Foreign,
+    Layer,
+    Shapes,
+    aspp_layers,
+    conv_layers,
+    mobilenet_v2_layers,
+    resnet_depth,
+    resnet_layers,
+    shape_of,
+    unused_keys,
+)
+
+
+def recognise(shapes: Shapes, output_stride: int | None) -> Foreign | None:
+    """Return the network, or None when the names are not smp's DeepLab.
+
+    Raises:
+        WeightsError: it is smp's, but on an encoder that is not known here.
+    """
+    aspps = {"decoder.aspp.0.": "v3+", "decoder.aspp.": "v3", "decoder.0.": "v3"}
+    found = [prefix for prefix in aspps if f"{prefix}convs.0.0.weight" in shapes]
+    if not found or "segmentation_head.0.weight" not in shapes:
+        return None
+    aspp = found[0]
+    plus = aspps[aspp] == "v3+"
+    mobilenet = "encoder.features.1.conv.0.0.weight" in shapes
+    if not mobilenet and "encoder.layer1.0.conv1.weight" not in shapes:
+        raise WeightsError(
+            "backbone: of smp's encoders 'resnet18', 'resnet50', 'resnet101' and 'mobilenet_v2' "
+            "are known here."
+        )
+    depth = None if mobilenet else resnet_depth(shapes, "encoder.")
+    separable = "" if f"{aspp}convs.1.0.0.weight" in shapes else None
+    head = shape_of(shapes, "segmentation_head.0.weight")
+    # Source: the default of encoder_output_stride in model.py; the rates do not follow it.
+    stride = output_stride or (16 if plus else 8)
+    config = DeepLabConfig(
+        version="v3+" if plus else "v3",
+        backbone="mobilenet_v2" if mobilenet else f"resnet_v1_{depth}",
+        num_classes=head[0],
+        output_stride=stride,
+        last_conv=mobilenet,
+        padding="symmetric",
+        lost_stride_rate="new",
+        stride_unit="first",
+        backbone_bn_eps=1e-5,
+        backbone_bn_decay=0.9,
+        head_bn_decay=0.9,
+        head_channels=shape_of(shapes, f"{aspp}project.0.weight")[0],
+        atrous_rates=(12, 24, 36),
+        rates_stated_at=stride,
+        aspp_separable=separable is not None,
+        separable_norm=False,
+        pooling_first=False,
+        post_aspp="separable" if plus else "conv",
+        dropout=0.5,
+        decoder_convs=1,
+        low_level_channels=shapes["decoder.block1.0.weight"][0] if plus else None,
+        decoder_channels=head[1],
+        low_level="block",
+        logits_kernel_size=head[2],
+        pixel_mean=IMAGENET_MEAN,
+        pixel_std=IMAGENET_STD,
+        align_corners=True,
+    )
+    backbone = (
+        mobilenet_v2_layers(lambda index: f"encoder.features.{index}")
+        if depth is None
+        else resnet_layers("encoder.", depth)
+    )
+    return Foreign(
+        library="segmentation-models-pytorch",
+        config=config,
+        layers=(
+            *backbone,
+            *aspp_layers(aspp, separable=separable),
+            *_head_layers(aspp, plus=plus),
+            ("classifier", "segmentation_head.0", None),
+        ),
+        unused=unused_keys(r"^classification_head\.", r"^encoder\.(fc|classifier)\."),
+    )
+
+
+def _head_layers(aspp: str, *, plus: bool) -> Iterator[Layer]:
+    if plus:
+        yield from conv_layers("head.post", "decoder.aspp.1", "decoder.aspp.2", separable="")
+        yield "decoder.0.low_level", "decoder.block1.0", "decoder.block1.1"
+        yield from conv_layers(
+            "decoder.0.convs.0", "decoder.block2.0", "decoder.block2.1", separable=""
+        )
+    elif aspp == "decoder.0.":  # before 0.4 the decoder was one nn.Sequential
+        yield "head.post", "decoder.1", "decoder.2"
+    else:
+        yield "head.post", "decoder.conv", "decoder.bn"

@@ -1,0 +1,96 @@
+"""Parameters and multiply-adds of a ``.tflite`` file, read from its graph; nothing is run."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from deeplab.errors import ModelError
+from deeplab.weights.tflite_graph import TFLiteGraph
+
+# A fully connected layer is what some writers make of a 1×1 convolution.
+_CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+# Source: schema.fbs, TensorType.
+_PRECISIONS = {0: "float32", 1: "float16", 3: "uint8", 7: "int16", 9: "int8", 17: "int4"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScopeCount:
+    """What the convolutions of one scope cost.
+
+    Attributes:
+        name: the first component of their tensors' names, or "network" where names have none.
+        parameters: values of weights and biases.
+        macs: multiply-adds.
+    """
+
+    name: str
+    parameters: int
+    macs: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class GraphCount:
+    """What a file's convolutions cost.
+
+    Attributes:
+        scopes: in the order of the graph.
+        precision: in what the weights are stored: "float32", "float16", "int8", "uint8", or
+            several joined by "+".
+        output_stride: input rows per row of the coarsest features.
+        logits_size: (height, width) of the last convolution's output.
+        num_classes: its channels.
+    """
+
+    scopes: tuple[ScopeCount, ...]
+    precision: str
+    output_stride: int
+    logits_size: tuple[int, int]
+    num_classes: int
+
+
+def count_graph(graph: TFLiteGraph) -> GraphCount:
+    """Count the convolutions of a ``.tflite`` file's graph.
+
+    Raises:
+        ModelError: there are none, or the input is no picture.
+    """
+    totals: dict[str, list[int]] = {}
+    counted: set[int] = set()  # a tensor that two operators read is stored once
+    precisions: list[str] = []
+    maps: list[tuple[int, ...]] = []
+    for operator in graph.operators:
+        if operator.kind not in _CONVOLUTIONS:
+            continue
+        output = graph.tensors[operator.outputs[0]]
+        weights = graph.tensors[graph.source(operator.inputs[1])]
+        total = totals.setdefault(_scope(output.name), [0, 0])
+        for index in {graph.source(tensor) for tensor in operator.inputs[1:] if tensor >= 0}:
+            total[0] += 0 if index in counted else math.prod(graph.tensors[index].shape)
+            counted.add(index)
+        # Whatever the kernel's layout, every position of the output takes all of it once.
+        total[1] += math.prod(weights.shape) * math.prod(output.shape[:-1])
+        precisions.append(_PRECISIONS.get(weights.dtype, f"type {weights.dtype}"))
+        if len(output.shape) == 4:
+            maps.append(output.shape)
+    if not maps:
+        raise ModelError("the file holds no convolutions, expected a DeepLab network.")
+    photo = graph.tensors[graph.inputs[0]].shape
+    if len(photo) != 4:
+        raise ModelError(f"the input has shape {photo}, expected (1, height, width, 3).")
+    # The pooled image is smaller still, but a map of one row has no stride.
+    rows = min((shape[1] for shape in maps if shape[1] > 1), default=1)
+    return GraphCount(
+        scopes=tuple(
+            ScopeCount(name=name, parameters=own, macs=macs) for name, (own, macs) in totals.items()
+        ),
+        precision="+".join(dict.fromkeys(precisions)),
+        output_stride=2 ** round(math.log2(photo[1] / rows)),
+        logits_size=(maps[-1][1], maps[-1][2]),
+        num_classes=maps[-1][3],
+    )
+
+
+def _scope(name: str) -> str:
+    first, slash, _ = name.split(";")[0].partition("/")
+    return first if slash else "network"

@@ -10,6 +10,7 @@ import pytest
 
 from deeplab.errors import InputError, MissingExtraError, ModelError, ModelNotFoundError
 from deeplab.info import describe
+from deeplab.labels import CITYSCAPES, VOC
 from deeplab.models.config import DeepLabConfig
 
 needs_torch = pytest.mark.skipif(
@@ -56,7 +57,19 @@ def test_published_files(
     assert info.precision == precision
     assert info.num_classes == classes
     assert info.logits_size == (33, 33)
+    assert info.labels in (None, VOC, CITYSCAPES)
+    assert info.labels is None or len(info.labels) == classes
     assert {"aspp0", "image_pooling", "concat_projection", "logits"} < {p.name for p in info.parts}
+
+
+@pytest.mark.reference
+def test_packed_labels_are_read(reference: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deeplab.zoo.find_by_hash", lambda sha256: None)
+    with_labels = describe(reference / "models" / "deeplabv3_with_metadata.tflite")
+    assert with_labels.labels == VOC
+    assert describe(reference / "models" / "deeplabv3_257_mv_gpu.tflite").labels is None
+    # A classifier's thousand names are no label set, and no reason to refuse.
+    assert describe(reference / "models" / "mobilenet_v2_1.0_224_quant.tflite").labels is None
 
 
 @needs_torch
@@ -112,7 +125,7 @@ def test_a_tflite_has_its_own_size(reference: Path, asked: dict[str, Any], messa
 
 
 def test_missing_and_damaged_files_are_refused_in_words(tmp_path: Path) -> None:
-    with pytest.raises(ModelNotFoundError, match=r"none\.tflite: cannot be read \(No such file"):
+    with pytest.raises(ModelNotFoundError, match=r"there is no file .*none\.tflite"):
         describe(tmp_path / "none.tflite")
     bad = tmp_path / "bad.tflite"
     for data in (b"", b"not a model", b"\x1c\x00\x00\x00TFL3", b"\x1c\x00\x00\x00TFL3" + b"x" * 99):
@@ -124,7 +137,6 @@ def test_missing_and_damaged_files_are_refused_in_words(tmp_path: Path) -> None:
 @needs_torch
 def test_release_pair(tmp_path: Path) -> None:
     from deeplab.images import InputSpec
-    from deeplab.labels import CITYSCAPES
     from deeplab.models import build
     from deeplab.weights.release import save
 

@@ -14,13 +14,15 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from deeplab.errors import InputError, MissingExtraError, ModelError, ModelNotFoundError
+from deeplab import tflite_file, zoo
+from deeplab.errors import InputError, MissingExtraError
 from deeplab.images import InputSpec
-from deeplab.labels import LabelSet
+from deeplab.labels import LabelSet, read_label_file
 from deeplab.weights.release import is_release
 
 if TYPE_CHECKING:
     from deeplab.models.config import DeepLabConfig
+    from deeplab.tflite_file import TfliteFile
     from deeplab.weights.report import ImportReport
 
 Kind = Literal["configuration", "weights", "release pair", "tflite"]
@@ -138,13 +140,13 @@ def describe(
 
 
 def _is_tflite(path: Path) -> bool:
-    """Tell by the content, or by the name where the content is cut off."""
+    """Tell by the name, or by the content where the name says nothing."""
+    if path.suffix.lower() == ".tflite":
+        return True
     try:
         with path.open("rb") as file:
-            return file.read(8)[4:] == b"TFL3" or path.suffix.lower() == ".tflite"
-    except OSError as error:
-        if path.suffix.lower() == ".tflite":
-            raise ModelNotFoundError(f"{path}: cannot be read ({error.strerror}).") from error
+            return file.read(8)[4:] == tflite_file.IDENTIFIER
+    except OSError:
         return False  # a folder, the prefix of a checkpoint, or nothing: for the reader of weights
 
 
@@ -195,15 +197,11 @@ def _describe_tflite(
     path: Path, size: Sequence[int] | None, output_stride: int | None
 ) -> ModelInfo:
     from deeplab.info.tflite_count import count_graph
-    from deeplab.weights.tflite_graph import parse_tflite
 
-    data = path.read_bytes()
-    try:
-        graph = parse_tflite(data)
-        count = count_graph(graph)
-    except ModelError as error:
-        raise type(error)(f"{path}: {error}") from error
-    _, height, width, _ = graph.tensors[graph.inputs[0]].shape
+    file = tflite_file.read(path)
+    count = count_graph(file)
+    known = zoo.find_by_hash(file.sha256)
+    _, height, width, _ = file.tensors[file.inputs[0]].shape
     for name, asked, own in (
         ("size", size and tuple(size), (height, width)),
         ("output_stride", output_stride, count.output_stride),
@@ -216,7 +214,7 @@ def _describe_tflite(
     return ModelInfo(
         name=str(path),
         kind="tflite",
-        architecture=f"a graph of {len(graph.operators)} operators",
+        architecture=f"a graph of {len(file.operators)} operators",
         config=None,
         size=(height, width),
         output_stride=count.output_stride,
@@ -231,30 +229,23 @@ def _describe_tflite(
             )
             for scope in count.scopes
         ),
+        labels=known.labels if known else _packed_labels(file, count.num_classes),
+        input=known.input if known else None,
         precision=count.precision,
-        file_bytes=len(data),
+        file_bytes=len(file.data),
+        licence=known.licence if known else None,
     )
 
 
-def _describe_config(
-    config: DeepLabConfig, size: Sequence[int] | None, output_stride: int | None
-) -> ModelInfo:
-    from deeplab.models.count import count_network
-
-    count = count_network(config, size or (513, 513), output_stride=output_stride)
-    assert config.pixel_mean is not None
-    assert config.pixel_std is not None
-    return ModelInfo(
-        name="configuration",
-        kind="configuration",
-        architecture=f"DeepLab {config.version} on {config.backbone}",
-        config=config,
-        size=count.size,
-        output_stride=count.output_stride,
-        logits_size=count.logits_size,
-        num_classes=config.num_classes,
-        parts=tuple(Part(**dataclasses.asdict(part)) for part in count.parts),
-        input=InputSpec(
-            height=count.size[0], width=count.size[1], mean=config.pixel_mean, std=config.pixel_std
-        ),
-    )
+def _packed_labels(file: TfliteFile, num_classes: int) -> LabelSet | None:
+    """Return the label file that travels with a ``.tflite``; None where there is none that fits."""
+    for name, content in file.associated_files.items():
+        if not name.endswith(".txt"):
+            continue
+        try:
+            labels = read_label_file(content.decode("utf-8", "replace"))
+        except InputError:  # doubled names, or the thousand of a classifier
+            continue
+        if len(labels) == num_classes:
+            return labels
+    return None

@@ -6,12 +6,10 @@ import math
 from dataclasses import dataclass
 
 from deeplab.errors import ModelError
-from deeplab.weights.tflite_graph import TFLiteGraph
+from deeplab.tflite_file import TfliteFile
 
 # A fully connected layer is what some writers make of a 1×1 convolution.
 _CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
-# Source: schema.fbs, TensorType.
-_PRECISIONS = {0: "float32", 1: "float16", 3: "uint8", 7: "int16", 9: "int8", 17: "int4"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +47,8 @@ class GraphCount:
     num_classes: int
 
 
-def count_graph(graph: TFLiteGraph) -> GraphCount:
-    """Count the convolutions of a ``.tflite`` file's graph.
+def count_graph(file: TfliteFile) -> GraphCount:
+    """Count the convolutions of a ``.tflite`` file.
 
     Raises:
         ModelError: there are none, or the input is no picture.
@@ -59,25 +57,30 @@ def count_graph(graph: TFLiteGraph) -> GraphCount:
     counted: set[int] = set()  # a tensor that two operators read is stored once
     precisions: list[str] = []
     maps: list[tuple[int, ...]] = []
-    for operator in graph.operators:
-        if operator.kind not in _CONVOLUTIONS:
+    # float16 files keep their weights behind an operator that widens them.
+    stored = {op.outputs[0]: op.inputs[0] for op in file.operators if op.name == "DEQUANTIZE"}
+    for operator in file.operators:
+        if operator.name not in _CONVOLUTIONS:
             continue
-        output = graph.tensors[operator.outputs[0]]
-        weights = graph.tensors[graph.source(operator.inputs[1])]
+        output = file.tensors[operator.outputs[0]]
+        constants = [stored.get(tensor, tensor) for tensor in operator.inputs[1:] if tensor >= 0]
+        weights = file.tensors[constants[0]]
         total = totals.setdefault(_scope(output.name), [0, 0])
-        for index in {graph.source(tensor) for tensor in operator.inputs[1:] if tensor >= 0}:
-            total[0] += 0 if index in counted else math.prod(graph.tensors[index].shape)
-            counted.add(index)
+        for tensor in constants:
+            total[0] += 0 if tensor in counted else math.prod(file.tensors[tensor].shape)
+            counted.add(tensor)
         # Whatever the kernel's layout, every position of the output takes all of it once.
         total[1] += math.prod(weights.shape) * math.prod(output.shape[:-1])
-        precisions.append(_PRECISIONS.get(weights.dtype, f"type {weights.dtype}"))
+        precisions.append(weights.type.lower())
         if len(output.shape) == 4:
             maps.append(output.shape)
     if not maps:
-        raise ModelError("the file holds no convolutions, expected a DeepLab network.")
-    photo = graph.tensors[graph.inputs[0]].shape
+        raise ModelError(f"{file.name}: holds no convolutions, expected a DeepLab network.")
+    photo = file.tensors[file.inputs[0]].shape
     if len(photo) != 4:
-        raise ModelError(f"the input has shape {photo}, expected (1, height, width, 3).")
+        raise ModelError(
+            f"{file.name}: the input has shape {photo}, expected (1, height, width, 3)."
+        )
     # The pooled image is smaller still, but a map of one row has no stride.
     rows = min((shape[1] for shape in maps if shape[1] > 1), default=1)
     return GraphCount(

@@ -249,3 +249,27 @@ def _packed_labels(file: TfliteFile, num_classes: int) -> LabelSet | None:
         if len(labels) == num_classes:
             return labels
     return None
+
+
+def _describe_config(
+    config: DeepLabConfig, size: Sequence[int] | None, output_stride: int | None
+) -> ModelInfo:
+    from deeplab.models.count import count_network
+
+    count = count_network(config, size or (513, 513), output_stride=output_stride)
+    assert config.pixel_mean is not None
+    assert config.pixel_std is not None
+    return ModelInfo(
+        name="configuration",
+        kind="configuration",
+        architecture=f"DeepLab {config.version} on {config.backbone}",
+        config=config,
+        size=count.size,
+        output_stride=count.output_stride,
+        logits_size=count.logits_size,
+        num_classes=config.num_classes,
+        parts=tuple(Part(**dataclasses.asdict(part)) for part in count.parts),
+        input=InputSpec(
+            height=count.size[0], width=count.size[1], mean=config.pixel_mean, std=config.pixel_std
+        ),
+    )

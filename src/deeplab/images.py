@@ -17,9 +17,10 @@ from typing import Any, Literal, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from deeplab.errors import ImageError, InputError
+from deeplab.upsample import Region
 
 UInt8 = npt.NDArray[np.uint8]
 Source: TypeAlias = "str | PathLike[str] | bytes | bytearray | memoryview | Image.Image | UInt8"
@@ -123,10 +124,10 @@ class Geometry:
         )
 
     @property
-    def region(self) -> tuple[int, int, int, int]:
-        """(top, left, bottom, right) of the photo inside the frame; bottom and right excluded."""
+    def region(self) -> Region:
+        """The photo's place inside the frame, as :mod:`deeplab.upsample` wants it."""
         height, width = self.content
-        return 0, 0, height, width
+        return Region(*self.frame, top=0, left=0, bottom=height, right=width)
 
     def place(self, image: Image.Image, padding: tuple[int, int, int]) -> UInt8:
         """Return the frame with the photo in it: (frame height, frame width, 3) uint8 RGB.
@@ -306,7 +307,7 @@ def _guarded(action: Callable[[], _Result], name: str) -> _Result:
         return action()
     except ImageError as error:
         raise ImageError(f"{name}: {error}") from None
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         raise ImageError(
             f"{name}: is not a picture in a format that can be read "
             "(JPEG, PNG, WebP, AVIF, GIF, BMP, TIFF, …)."

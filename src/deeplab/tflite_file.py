@@ -27,7 +27,7 @@ from deeplab.errors import ModelError, ModelNotFoundError
 
 IDENTIFIER = b"TFL3"
 
-DTYPES = {
+DTYPES: dict[str, np.dtype[Any]] = {
     "FLOAT32": np.dtype("<f4"), "FLOAT16": np.dtype("<f2"), "FLOAT64": np.dtype("<f8"),
     "INT8": np.dtype("i1"), "INT16": np.dtype("<i2"), "INT32": np.dtype("<i4"),
     "INT64": np.dtype("<i8"), "UINT8": np.dtype("u1"), "UINT16": np.dtype("<u2"),
@@ -35,7 +35,8 @@ DTYPES = {
 }  # fmt: skip
 """Tensor types that numpy has too."""
 
-# Positions of fields in the SubGraph table. Source: tensorflow/compiler/mlir/lite/schema/schema.fbs.
+# Positions of fields in the SubGraph table.
+# Source: tensorflow/compiler/mlir/lite/schema/schema.fbs.
 _SUBGRAPH_OUTPUTS, _SUBGRAPH_OPERATORS = 8, 10
 
 
@@ -96,7 +97,8 @@ class Tensor:
                 f"tensor {self.index} '{self.name}': stores {len(self.buffer)} bytes, expected "
                 f"{count * dtype.itemsize} for shape {self.shape} of {self.type}."
             )
-        return np.frombuffer(self.buffer, dtype).reshape(self.shape)
+        values: npt.NDArray[Any] = np.frombuffer(self.buffer, dtype=dtype)
+        return values.reshape(self.shape)
 
     def dequantize(self, stored: npt.NDArray[Any] | None = None) -> npt.NDArray[np.float32]:
         """Return real values, float32: of ``stored`` (same quantisation), or of the constant."""
@@ -122,7 +124,8 @@ class Operator:
         name: the schema's name, "CONV_2D", "RESIZE_BILINEAR", …; a custom operator's own name.
         inputs: tensor numbers; -1 marks an optional input that is left out.
         outputs: tensor numbers.
-        options: the scalar options by their schema name ("stride_w", "dilation_w_factor", "align_corners", …).
+        options: the scalar options by their schema name ("stride_w", "dilation_w_factor",
+            "align_corners", …); enumerations as their numbers.
     """
 
     index: int

@@ -1,0 +1,234 @@
+"""Understand the graph of a DeepLab ``.tflite``: what goes in, what comes out, where to stop.
+
+Published files end in a bilinear resize to the frame, often followed by an argmax. Both decide
+nothing: :mod:`deeplab.upsample` goes from the small grid of logits straight to the photo's size. So
+the graph is cut in front of them, which gives the finer mask, the probabilities, and most of the
+time that those two steps take.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from deeplab.errors import ModelError
+from deeplab.images import InputSpec
+from deeplab.labels import LabelSet
+from deeplab.runtimes import Float32, Output, UInt8
+from deeplab.tflite_file import Operator, Tensor, TfliteFile
+from deeplab.tflite_metadata import Metadata, read_metadata
+
+_LABEL_MAP_TYPES = ("INT64", "INT32", "UINT8", "INT8")
+_LOGIT_TYPES = ("FLOAT32", "UINT8", "INT8")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TfliteNetwork:
+    """What an engine must know to run a DeepLab file.
+
+    Attributes:
+        file: the file.
+        spec: what it is fed with.
+        labels: its classes, where the metadata says so.
+        num_classes: how many; None where only a label map of unknown range comes out.
+        output: "logits" or "label map".
+        align_corners: how the logits lie on the frame, see :class:`deeplab.runtimes.Network`.
+        input_tensor: the picture's tensor.
+        output_tensor: the tensor to fetch.
+        normalisation: "metadata", "quantisation" (the file's integer input says it), or "assumed":
+            (2/255) x - 1, as in every network of the original but plain ResNet.
+    """
+
+    file: TfliteFile
+    spec: InputSpec
+    labels: LabelSet | None
+    num_classes: int | None
+    output: Output
+    align_corners: bool
+    input_tensor: Tensor
+    output_tensor: Tensor
+    normalisation: str
+
+    @property
+    def is_cut(self) -> bool:
+        """True where the file computes more than the tensor that is fetched."""
+        return self.output_tensor.index != self.file.outputs[0]
+
+    def feed(self, frame: UInt8) -> npt.NDArray[Any]:
+        """Return a (height, width, 3) uint8 RGB frame as the (1, height, width, 3) input tensor."""
+        mean, std = np.asarray(self.spec.mean), np.asarray(self.spec.std)
+        if self.input_tensor.type == "FLOAT32":
+            batch = np.subtract(frame, mean.astype(np.float32), dtype=np.float32)
+            batch /= std.astype(np.float32)
+            return batch[None]
+        quantization = self.input_tensor.quantization
+        assert quantization is not None
+        dtype = np.uint8 if self.input_tensor.type == "UINT8" else np.int8
+        real = (np.arange(256)[:, None] - mean) / std
+        stored = np.round(real / float(quantization.scale[0])) + int(quantization.zero_point[0])
+        limits = np.iinfo(dtype)
+        table = np.clip(stored, limits.min, limits.max).astype(dtype)
+        if dtype is np.uint8 and (table == np.arange(256)[:, None]).all():
+            return frame[None]
+        return np.stack([table[frame[:, :, c], c] for c in range(3)], axis=2)[None]
+
+    def answer(self, fetched: npt.NDArray[Any]) -> Float32 | UInt8:
+        """Return the fetched tensor as (h, w, K) float32 logits or a (h, w) uint8 label map."""
+        first = fetched[0]
+        if self.output == "logits":
+            return self.output_tensor.dequantize(first)
+        label_map: UInt8 = first.reshape(first.shape[:2]).astype(np.uint8)
+        return label_map
+
+
+def understand(file: TfliteFile, *, whole: bool = False) -> TfliteNetwork:
+    """Find out how a DeepLab file is run.
+
+    Args:
+        file: the file.
+        whole: fetch what the file gives, even where a finer answer lies inside.
+
+    Raises:
+        ModelError: the graph is not a segmentation network of one RGB picture.
+    """
+    picture = _input(file)
+    _, height, width, _ = picture.shape
+    output, fetched, align_corners, num_classes = _output(file, whole)
+    _, h, w = fetched.shape[:3]
+    if align_corners is None:  # the original's frames are k * output stride + 1
+        align_corners = _divides(h - 1, height - 1) and _divides(w - 1, width - 1)
+    metadata = read_metadata(file)
+    spec = InputSpec(height=height, width=width)
+    spec, normalisation = _normalisation(file, spec, picture, metadata)
+    labels = metadata.labels if metadata else None
+    if labels is not None and num_classes is not None and len(labels) != num_classes:
+        raise ModelError(
+            f"{file.name}: its label file has {len(labels)} names, but the network tells "
+            f"{num_classes} classes apart; pass labels= with the right ones."
+        )
+    return TfliteNetwork(
+        file=file,
+        spec=spec,
+        labels=labels,
+        num_classes=num_classes,
+        output=output,
+        align_corners=align_corners,
+        input_tensor=picture,
+        output_tensor=fetched,
+        normalisation=normalisation,
+    )
+
+
+def _input(file: TfliteFile) -> Tensor:
+    picture = file.tensors[file.inputs[0]]
+    shape, kind = picture.shape, picture.type
+    if len(file.inputs) != 1 or len(shape) != 4 or shape[0] != 1 or shape[3] != 3:
+        shapes = ", ".join(str(list(file.tensors[i].shape)) for i in file.inputs)
+        hint = " (channels come first: export it channel-last)" if shape[1:2] == (3,) else ""
+        raise ModelError(
+            f"{file.name}: is not a DeepLab: its input is {shapes}{hint}, "
+            "expected one RGB picture [1, height, width, 3]."
+        )
+    integer = kind in ("UINT8", "INT8")
+    if kind != "FLOAT32" and not (integer and picture.quantization is not None):
+        raise ModelError(
+            f"{file.name}: its input has type {kind}, expected FLOAT32, or UINT8 or INT8 with "
+            "scale and zero point."
+        )
+    return picture
+
+
+def _output(file: TfliteFile, whole: bool) -> tuple[Output, Tensor, bool | None, int | None]:
+    """Return (kind, tensor to fetch, align_corners if known, number of classes if known)."""
+    last = file.tensors[file.outputs[0]]
+    shape = last.shape
+    is_map = last.type in _LABEL_MAP_TYPES and (len(shape) == 3 or shape[3:] == (1,))
+    is_logits = last.type in _LOGIT_TYPES and len(shape) == 4 and 1 <= shape[3] <= 256
+    if len(file.outputs) != 1 or shape[:1] != (1,) or not (is_map or is_logits):
+        shapes = ", ".join(f"{list(file.tensors[i].shape)}" for i in file.outputs)
+        raise ModelError(
+            f"{file.name}: is not a DeepLab: its output is {shapes}, expected logits "
+            "[1, h, w, classes] or a label map [1, h, w]."
+        )
+    logits, found = _before_argmax(file, last) if is_map else (last, True)
+    num_classes = logits.shape[3] if found else None
+    if found and not whole:
+        grid, align_corners = _before_resize(file, logits)
+        if grid is not None:
+            return "logits", grid, align_corners, num_classes
+    if is_map:
+        return "label map", last, None, num_classes
+    return "logits", last, None, num_classes
+
+
+def _before_argmax(file: TfliteFile, last: Tensor) -> tuple[Tensor, bool]:
+    """Return the tensor whose argmax ``last`` is, and whether there is one."""
+    step: Operator | None = file.producer(last.index)
+    while step is not None and step.name in ("CAST", "RESHAPE", "SQUEEZE", "EXPAND_DIMS"):
+        step = file.producer(step.inputs[0])
+    if step is None or step.name != "ARG_MAX":
+        return last, False
+    source = file.tensors[step.inputs[0]]
+    axis = int(file.tensors[step.inputs[1]].values.ravel()[0])
+    fits = len(source.shape) == 4 and axis in (3, -1) and source.type in _LOGIT_TYPES
+    return source, fits
+
+
+def _before_resize(file: TfliteFile, logits: Tensor) -> tuple[Tensor | None, bool | None]:
+    """Return the grid from which the last resize makes ``logits``; None where there is none.
+
+    Resizes to the same size do nothing and are passed by; of those that do something only the
+    last is left out, because two in a row are not one.
+    """
+    align_corners: bool | None = None
+    tensor = logits
+    while True:
+        step = file.producer(tensor.index)
+        if step is None or len(file.consumers(tensor.index)) > 1:
+            break
+        source = file.tensors[step.inputs[0]]
+        if step.name == "RESIZE_BILINEAR":
+            corners = bool(step.options["align_corners"])
+            if source.shape != tensor.shape:
+                known = corners or bool(step.options["half_pixel_centers"])
+                if align_corners is not None or not known:
+                    break
+                align_corners = corners
+        elif step.name not in ("DEQUANTIZE", "QUANTIZE"):
+            break
+        tensor = source
+    if tensor is logits or tensor.type not in _LOGIT_TYPES or len(tensor.shape) != 4:
+        return None, None
+    return tensor, align_corners
+
+
+def _divides(part: int, whole: int) -> bool:
+    return part > 0 and whole % part == 0
+
+
+def _normalisation(
+    file: TfliteFile, spec: InputSpec, picture: Tensor, metadata: Metadata | None
+) -> tuple[InputSpec, str]:
+    if metadata is not None and metadata.mean and metadata.std:
+        if {len(metadata.mean), len(metadata.std)} - {1, 3}:
+            raise ModelError(
+                f"{file.name}: its metadata normalises with mean {metadata.mean} and std "
+                f"{metadata.std}, expected one number or three each."
+            )
+        return replace(spec, mean=_three(metadata.mean), std=_three(metadata.std)), "metadata"
+    if picture.quantization is not None:
+        # An integer input says itself which real number each byte stands for. The published
+        # files take the picture's bytes as they are: (byte - zero point) * scale.
+        offset = 128.0 if picture.type == "INT8" else 0.0
+        mean = float(picture.quantization.zero_point[0]) + offset
+        std = 1.0 / float(picture.quantization.scale[0])
+        return replace(spec, mean=_three((mean,)), std=_three((std,))), "quantisation"
+    return spec, "assumed"
+
+
+def _three(values: tuple[float, ...]) -> tuple[float, float, float]:
+    red, green, blue = values * 3 if len(values) == 1 else values
+    return red, green, blue

@@ -13,7 +13,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "deeplab"
 
 FLOORS = [
     {"errors"},
-    {"images", "upsample", "labels", "results", "draw", "tflite_file"},
+    {"images", "upsample", "labels", "results", "draw", "tflite_file", "tflite_metadata"},
     {"models", "data", "runtimes", "weights", "crf", "zoo"},
     {"segmenter", "training", "evaluation", "export", "benchmark", "info"},
     {"cli"},

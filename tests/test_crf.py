@@ -16,7 +16,7 @@ from deeplab.errors import InputError, MissingExtraError
 from deeplab.images import Geometry, Photo
 from deeplab.labels import LabelSet
 from deeplab.results import Segmentation
-from deeplab.upsample import Region, argmax_bilinear
+from deeplab.upsample import argmax_bilinear
 
 needs_numba = pytest.mark.skipif(
     importlib.util.find_spec("numba") is None, reason="needs the extra 'crf' (numba)"
@@ -360,10 +360,9 @@ def segmentation(
     """What a network with an answer of ``logits`` for the letterboxed photo would give."""
     source = Photo(photo)
     geometry = Geometry(source.size, (frame, frame))
-    region = Region(frame, frame, *geometry.region)
     mask = np.zeros(source.size, np.uint8)
     if logits is not None:
-        mask = argmax_bilinear(logits, *source.size, align_corners=True, region=region)
+        mask = argmax_bilinear(logits, *source.size, align_corners=True, region=geometry.region)
     return Segmentation(
         mask=mask,
         labels=LabelSet(("background", "thing")),
@@ -406,7 +405,7 @@ def test_segmentation_of_a_letterboxed_photo_snaps_to_its_edge(max_pixels: int) 
         refined.logits,
         *refined.mask.shape,
         align_corners=refined.align_corners,
-        region=Region(*refined.geometry.frame, *refined.geometry.region),
+        region=refined.geometry.region,
     )
     np.testing.assert_array_equal(again, refined.mask)
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from deeplab.errors import InputError, MissingExtraError, ModelError, ModelNotFoundError
+from deeplab.images import InputSpec
 from deeplab.info import describe
 from deeplab.labels import CITYSCAPES, VOC
 from deeplab.models.config import DeepLabConfig
@@ -63,13 +64,22 @@ def test_published_files(
 
 
 @pytest.mark.reference
-def test_packed_labels_are_read(reference: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_nobody_knows_speaks_for_itself(
+    reference: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("deeplab.zoo.find_by_hash", lambda sha256: None)
-    with_labels = describe(reference / "models" / "deeplabv3_with_metadata.tflite")
-    assert with_labels.labels == VOC
-    assert describe(reference / "models" / "deeplabv3_257_mv_gpu.tflite").labels is None
-    # A classifier's thousand names are no label set, and no reason to refuse.
-    assert describe(reference / "models" / "mobilenet_v2_1.0_224_quant.tflite").labels is None
+    stated = describe(reference / "models" / "deeplabv3_with_metadata.tflite")
+    assert stated.labels == VOC
+    assert stated.input == InputSpec(height=257, width=257)
+    silent = describe(reference / "models" / "deeplabv3_257_mv_gpu.tflite")
+    assert silent.labels is None
+    assert silent.input is None
+
+
+@pytest.mark.reference
+def test_a_classifier_is_refused_in_words(reference: Path) -> None:
+    with pytest.raises(ModelError, match="1001 names, expected 1 to 256"):
+        describe(reference / "models" / "mobilenet_v2_1.0_224_quant.tflite")
 
 
 @needs_torch
@@ -136,7 +146,6 @@ def test_missing_and_damaged_files_are_refused_in_words(tmp_path: Path) -> None:
 
 @needs_torch
 def test_release_pair(tmp_path: Path) -> None:
-    from deeplab.images import InputSpec
     from deeplab.models import build
     from deeplab.weights.release import save
 

@@ -25,7 +25,7 @@ import numpy.typing as npt
 from deeplab.errors import InputError, MissingExtraError, near_matches
 from deeplab.images import RESIZE_FILTER, Geometry
 from deeplab.results import Segmentation
-from deeplab.upsample import Region, argmax_bilinear, softmax_rows
+from deeplab.upsample import argmax_bilinear, softmax_rows
 
 Progress = Callable[[int, int], None]
 """Called as ``progress(done, iterations)``: once when the lattices stand (done = 0), then after
@@ -218,7 +218,7 @@ def refine_segmentation(
         result.logits,
         *size,
         align_corners=result.align_corners,
-        region=Region(*result.geometry.frame, *result.geometry.region),
+        region=result.geometry.region,
     ):
         probabilities[:, rows] = band.transpose(2, 0, 1)
     refined = refine(

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from deeplab import tflite_file, zoo
 from deeplab.errors import InputError, MissingExtraError
 from deeplab.images import InputSpec
-from deeplab.labels import LabelSet, read_label_file
+from deeplab.labels import LabelSet
 from deeplab.weights.release import is_release
 
 if TYPE_CHECKING:
     from deeplab.models.config import DeepLabConfig
-    from deeplab.tflite_file import TfliteFile
+    from deeplab.tflite_metadata import Metadata
     from deeplab.weights.report import ImportReport
 
 Kind = Literal["configuration", "weights", "release pair", "tflite"]
@@ -197,10 +197,10 @@ def _describe_tflite(
     path: Path, size: Sequence[int] | None, output_stride: int | None
 ) -> ModelInfo:
     from deeplab.info.tflite_count import count_graph
+    from deeplab.tflite_metadata import read_metadata
 
     file = tflite_file.read(path)
     count = count_graph(file)
-    known = zoo.find_by_hash(file.sha256)
     _, height, width, _ = file.tensors[file.inputs[0]].shape
     for name, asked, own in (
         ("size", size and tuple(size), (height, width)),
@@ -211,6 +211,12 @@ def _describe_tflite(
                 f"{name}: got {asked}, but {path.name} was written for {own}; leave {name} out, "
                 "or describe the weights it was made from."
             )
+    labels, spec, licence = None, None, ""
+    if known := zoo.find_by_hash(file.sha256):
+        labels, spec, licence = known.labels, known.input, known.licence
+    elif metadata := read_metadata(file):
+        labels, licence = metadata.labels, metadata.licence
+        spec = _stated_input(metadata, height, width)
     return ModelInfo(
         name=str(path),
         kind="tflite",
@@ -229,26 +235,27 @@ def _describe_tflite(
             )
             for scope in count.scopes
         ),
-        labels=known.labels if known else _packed_labels(file, count.num_classes),
-        input=known.input if known else None,
+        labels=labels,
+        input=spec,
         precision=count.precision,
         file_bytes=len(file.data),
-        licence=known.licence if known else None,
+        licence=licence or None,
     )
 
 
-def _packed_labels(file: TfliteFile, num_classes: int) -> LabelSet | None:
-    """Return the label file that travels with a ``.tflite``; None where there is none that fits."""
-    for name, content in file.associated_files.items():
-        if not name.endswith(".txt"):
-            continue
-        try:
-            labels = read_label_file(content.decode("utf-8", "replace"))
-        except InputError:  # doubled names, or the thousand of a classifier
-            continue
-        if len(labels) == num_classes:
-            return labels
-    return None
+def _stated_input(metadata: Metadata, height: int, width: int) -> InputSpec | None:
+    """Return what the metadata says about the input; one number stands for all channels."""
+    if not metadata.mean or not metadata.std:
+        return None
+    mean, std = (
+        values if len(values) == 3 else values[:1] * 3 for values in (metadata.mean, metadata.std)
+    )
+    return InputSpec(
+        height=height,
+        width=width,
+        mean=(mean[0], mean[1], mean[2]),
+        std=(std[0], std[1], std[2]),
+    )
 
 
 def _describe_config(

@@ -70,7 +70,8 @@ class Fixture:
     @property
     def framework(self) -> str:
         source = self.spec["source"]
-        return str(source["framework"] if isinstance(source, dict) else source).split(",")[0]
+        text = str(source["framework"] if isinstance(source, dict) else source).split(",")[0]
+        return re.sub(r"^github:(\S+) commit (\w{7}).*", r"\1 @ \2", text)
 
     def image(self) -> torch.Tensor:
         """Return the fixture's photo, uint8 (1, 3, H, W) RGB."""
@@ -98,7 +99,8 @@ def load_fixture(name: str) -> Fixture:
 
 def build_tensorflow(fixture: Fixture) -> DeepLab:
     """Build the network of a ``tf_deeplab`` fixture from its flags and seeded weights."""
-    from deeplab.weights.tensorflow import config_from_flags, from_tensorflow
+    from deeplab.weights.tensorflow import from_tensorflow
+    from deeplab.weights.tensorflow_config import config_from_flags
 
     model = fixture.spec["model"]
     config = config_from_flags(
@@ -122,9 +124,7 @@ def build_pytorch(fixture: Fixture) -> DeepLab:
 
 
 def _with_weights(config: DeepLabConfig, state: dict[str, torch.Tensor]) -> DeepLab:
-    model = build(config).eval()
-    model.load_state_dict(state)
-    return model
+    return build(config, state).eval()
 
 
 @dataclass(frozen=True)

@@ -71,10 +71,20 @@ def make(name: str, seed: int = 0) -> DeepLab:
     batch norm, and without it fade to nothing.
     """
     torch.manual_seed(seed)
-    model = build(NETWORKS[name]).eval()
+    with torch.device("meta"):
+        model = build(NETWORKS[name]).eval()
+    model.to_empty(device="cpu")
+    model.set_pixel_statistics()
     for module in model.modules():
         if isinstance(module, torch.nn.Conv2d):
             torch.nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+            if module.bias is not None:
+                torch.nn.init.zeros_(module.bias)
+        elif isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.ones_(module.weight)
+            torch.nn.init.zeros_(module.bias)
+            module.running_mean.zero_()
+            module.running_var.fill_(1)
     return model
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from networks import NETWORKS, make, photo
 
-from deeplab.errors import ConfigError, InputError
+from deeplab.errors import ConfigError, InputError, WeightsError
 from deeplab.models import DeepLabConfig, build, predict
 from deeplab.models.inference import pad_to_stride
 from deeplab.models.layers import BatchNorm2d, plan_strides, same_padding
@@ -227,9 +228,61 @@ def test_scales_must_be_above_zero() -> None:
         predict(make("v3-mobilenet"), photo(9, 9), scales=(0.0,))
 
 
+def test_what_is_not_a_batch_of_photos_is_refused_with_the_way_out() -> None:
+    with pytest.raises(InputError, match=r"image\.permute\(2, 0, 1\)\[None\]"):
+        make("v3-mobilenet")(torch.zeros(33, 33, 3))
+
+
 def test_an_output_stride_that_no_plan_reaches_is_refused() -> None:
     with pytest.raises(ConfigError, match="Choose one of 4, 8, 16, 32"):
         make("v3-mobilenet")(photo(9, 9), 12)
+
+
+@torch.inference_mode()
+def test_built_with_weights_it_is_the_network_that_had_them() -> None:
+    model, image = make("v3-torchvision"), photo(33, 49)
+    again = build(model.config, model.state_dict()).eval()
+    assert torch.equal(again(image), model(image))
+    half = {name: value.bfloat16() for name, value in model.state_dict().items()}
+    assert build(model.config, half).eval()(image).dtype == torch.bfloat16
+
+
+def test_weights_of_another_network_are_refused() -> None:
+    with pytest.raises(WeightsError, match=r"do not fit this v3 on resnet_v1_18"):
+        build(NETWORKS["v3-resnet18"], make("v3-mobilenet").state_dict())
+
+
+# -- v1, layer by layer --------------------------------------------------------------------------
+
+
+@torch.inference_mode()
+def test_v1_is_the_network_of_its_published_prototxt() -> None:
+    model = make("v1")
+    torch.nn.init.normal_(model.backbone.blocks[4][2].bias)
+    x = model.normalise(photo(66, 83))
+    channels = [(64, 64), (128, 128), (256,) * 3, (512,) * 3, (512,) * 3]
+    for block, depths in enumerate(channels):
+        rate = 2 if block == 4 else 1
+        for index, _ in enumerate(depths):
+            conv = model.backbone.blocks[block][index]
+            x = F.conv2d(x, conv.weight, conv.bias, padding=rate, dilation=rate).relu()
+        x = F.max_pool2d(x, 3, 2 if block < 3 else 1, 1, ceil_mode=True)
+    fc6, fc7 = model.head.fc6, model.head.fc7  # type: ignore[union-attr]
+    x = F.conv2d(x, fc6.weight, fc6.bias, padding=12, dilation=12).relu()  # type: ignore[union-attr, arg-type]
+    x = F.conv2d(x, fc7.weight, fc7.bias).relu()  # type: ignore[union-attr, arg-type]
+    assert model.classifier is not None
+    want = F.conv2d(x, model.classifier.weight, model.classifier.bias)
+    torch.testing.assert_close(model(photo(66, 83)), want)
+
+
+def test_v1_has_the_parameters_that_its_paper_states() -> None:
+    with torch.device("meta"):
+        plain = build(DeepLabConfig(version="v1", backbone="vgg16"))
+        msc = build(DeepLabConfig(version="v1", backbone="vgg16", multi_scale_features=True))
+    assert sum(p.numel() for p in plain.parameters()) == 20_505_429  # 20.5 M in table 2
+    # 1412.7062 section 4.2: five branches of 128 channels widen the last layer by 640.
+    assert msc.classifier is not None
+    assert msc.classifier.in_channels - 1024 == 640
 
 
 # -- the rules -----------------------------------------------------------------------------------

@@ -13,13 +13,8 @@ import parity
 from deeplab.errors import ConfigError, WeightsError
 from deeplab.models import DeepLabConfig, build
 from deeplab.models.config import DPC_TOP1
-from deeplab.weights.tensorflow import (
-    config_from_flags,
-    expected_variables,
-    from_tensorflow,
-    guess_config,
-    read_tensorflow,
-)
+from deeplab.weights.tensorflow import expected_variables, from_tensorflow, read_tensorflow
+from deeplab.weights.tensorflow_config import config_from_flags, guess_config
 
 SMALL = DeepLabConfig(depth_multiplier=0.5)
 
@@ -41,7 +36,7 @@ def make_variables(config: DeepLabConfig, seed: int = 0) -> dict[str, NDArray[An
 def test_every_weight_gets_its_variable_in_our_layout() -> None:
     variables = make_variables(SMALL)
     state = from_tensorflow(variables, SMALL)
-    build(SMALL).load_state_dict(state, strict=True)
+    build(SMALL, state)
     stem = variables["MobilenetV2/Conv/weights"]
     assert stem.shape == (3, 3, 3, 16)
     np.testing.assert_array_equal(

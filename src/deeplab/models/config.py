@@ -2,9 +2,9 @@
 
 The defaults are the conventions of the original TensorFlow release. What other releases do
 differently (corner alignment, padding, epsilon, order of a concatenation, ...) is a field of its
-own, so that weights trained there run here exactly. A value left at ``None`` is derived from the
-version and the backbone when the configuration is made; afterwards every field is concrete, and
-``to_dict`` writes all of them.
+own, so that weights trained there run here exactly. A ``DERIVED`` field that is not given follows
+from the version and the backbone when the configuration is made; afterwards every field has its
+value, and ``to_dict`` writes all of them.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ Version = Literal["v1", "v2", "v3", "v3+"]
 Padding = Literal["same", "symmetric", "block_input"]
 
 OUTPUT_STRIDES = (4, 8, 16, 32)
+
+DERIVED: Any = None
+"""Default of a field that follows from the version and the backbone where it is not given."""
 
 
 class BackboneDefaults(NamedTuple):
@@ -100,12 +103,12 @@ class DeepLabConfig:
     version: Version = "v3"
     backbone: str = "mobilenet_v2"
     num_classes: int = 21
-    output_stride: int | None = None
+    output_stride: int = DERIVED
     """Stride at which the network was trained; ``forward`` may be asked for another one."""
 
     # -- backbone --------------------------------------------------------------------------------
     depth_multiplier: float = 1.0
-    divisible_by: int | None = None
+    divisible_by: int = DERIVED
     """MobileNetV2 widths are rounded to a multiple of this: 8 at depth multiplier 1, else 1."""
     multi_grid: tuple[int, ...] = (1, 1, 1)
     """Rates of the three units of the last block, relative to that block's rate."""
@@ -114,28 +117,28 @@ class DeepLabConfig:
     padding: Padding = "same"
     """``same``: the original's. ``symmetric``: (k − 1)/2 on every side, as torchvision.
     ``block_input``: MobileNetV2 whose blocks pad before they expand, and an unpadded stem."""
-    lost_stride_rate: Literal["old", "new"] | None = None
+    lost_stride_rate: Literal["old", "new"] = DERIVED
     """Rate of the layer that loses its stride: the rate before it (``old``) or after it (``new``).
     The original says old; v2's Caffe ResNet and several re-implementations say new."""
-    stride_unit: Literal["last", "first"] | None = None
+    stride_unit: Literal["last", "first"] = DERIVED
     """ResNet: the unit of a block that strides."""
-    stride_conv: Literal["3x3", "1x1"] | None = None
+    stride_conv: Literal["3x3", "1x1"] = DERIVED
     """ResNet: the convolution of a bottleneck that strides."""
-    pool_ceil_mode: bool | None = None
+    pool_ceil_mode: bool = DERIVED
     """VGG and ResNet: round the size after max-pooling up, as Caffe does."""
     last_conv: bool = False
     """MobileNetV2: keep the 1×1 convolution to 1280 channels that the original leaves out."""
     gate_slope: float = 0.16667
     """MobileNetV3: slope of the hard sigmoid in gates. The original writes 0.16667, others 1/6."""
-    backbone_bn_eps: float | None = None
-    backbone_bn_decay: float | None = None
+    backbone_bn_eps: float = DERIVED
+    backbone_bn_decay: float = DERIVED
 
     # -- head ------------------------------------------------------------------------------------
-    aspp: bool | None = None
+    aspp: bool = DERIVED
     """v3, v3+: pyramid pooling after the backbone. Off in the cascaded form."""
-    atrous_rates: tuple[int, ...] | None = None
+    atrous_rates: tuple[int, ...] = DERIVED
     """Rates of the 3×3 branches at output stride ``rates_stated_at``; at others they scale."""
-    rates_stated_at: int | None = None
+    rates_stated_at: int = DERIVED
     large_fov_channels: int = 1024
     """v1 and v2 on VGG16: width of fc6 and fc7."""
     multi_scale_features: bool = False
@@ -159,13 +162,13 @@ class DeepLabConfig:
     """One more 3×3 convolution after the projection, as torchvision and others have."""
     dense_prediction_cell: tuple[CellBranch, ...] = ()
     """A Dense Prediction Cell in place of ASPP; see ``DPC_TOP1``."""
-    dropout: float | None = None
+    dropout: float = DERIVED
     """Probability that a channel value is dropped in training."""
     head_bn_eps: float = 1e-5
     head_bn_decay: float = 0.9997
 
     # -- decoder (v3+) ---------------------------------------------------------------------------
-    decoder_output_stride: tuple[int, ...] | None = None
+    decoder_output_stride: tuple[int, ...] = DERIVED
     """Strides at which low-level features join, coarse to fine: (4,) or (8, 4)."""
     decoder_channels: int = 256
     decoder_convs: int = 2
@@ -173,17 +176,17 @@ class DeepLabConfig:
     decoder_merge: Literal["concat", "sum"] = "concat"
     decoder_order: Literal["encoder_first", "low_level_first"] = "encoder_first"
     decoder_output_is_logits: bool = False
-    low_level_channels: int | None = None
+    low_level_channels: int = DERIVED
     low_level: Literal["inner", "block"] = "inner"
     """``inner``: the original's taps inside a block. ``block``: the output of the last block at
     that stride, as in PyTorch re-implementations."""
     logits_kernel_size: int = 1
 
     # -- image in, logits out --------------------------------------------------------------------
-    pixel_mean: tuple[float, float, float] | None = None
+    pixel_mean: tuple[float, float, float] = DERIVED
     """RGB order, 0..255. Also the value that pads a photo."""
-    pixel_std: tuple[float, float, float] | None = None
-    channel_order: Literal["rgb", "bgr"] | None = None
+    pixel_std: tuple[float, float, float] = DERIVED
+    channel_order: Literal["rgb", "bgr"] = DERIVED
     """Order in which the first convolution expects the channels. Photos are always given as RGB."""
     align_corners: bool = True
     image_pyramid: tuple[float, ...] = ()
@@ -207,13 +210,10 @@ class DeepLabConfig:
     @property
     def logits_stride(self) -> int:
         """Stride of the logits at the trained output stride."""
-        assert self.output_stride is not None
-        return min((self.output_stride, *(self.decoder_output_stride or ())))
+        return min(self.decoder_output_stride, default=self.output_stride)
 
     def rates(self, output_stride: int) -> tuple[int, ...]:
         """Return the atrous rates of the head's branches at an output stride."""
-        assert self.atrous_rates is not None
-        assert self.rates_stated_at is not None
         return tuple(max(1, r * self.rates_stated_at // output_stride) for r in self.atrous_rates)
 
     # -- files -----------------------------------------------------------------------------------

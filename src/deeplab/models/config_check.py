@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from deeplab.errors import ConfigError, near_matches
-from deeplab.models.config import BACKBONES, OUTPUT_STRIDES, DeepLabConfig
+from deeplab.models.config import BACKBONES, DERIVED, OUTPUT_STRIDES, DeepLabConfig
 
 _CHOICES: dict[str, tuple[Any, ...]] = {
     "version": ("v1", "v2", "v3", "v3+"),
@@ -35,7 +35,7 @@ _POSITIVE = (
 
 
 def derive_config(config: DeepLabConfig) -> dict[str, Any]:
-    """Return a value for every field that was left at None."""
+    """Return a value for every derived field that was not given."""
     _check_choice(config, "version")
     _check_choice(config, "backbone")
     backbone = BACKBONES[config.backbone]
@@ -63,7 +63,7 @@ def derive_config(config: DeepLabConfig) -> dict[str, Any]:
         "pixel_std": BACKBONES["vgg16"].pixel_std if early else backbone.pixel_std,
         "channel_order": "bgr" if early else "rgb",
     }
-    return {name: value for name, value in derived.items() if getattr(config, name) is None}
+    return {name: value for name, value in derived.items() if getattr(config, name) is DERIVED}
 
 
 def check_config(config: DeepLabConfig) -> None:
@@ -100,8 +100,6 @@ def _check_choice(config: DeepLabConfig, name: str) -> None:
 
 
 def _check_numbers(config: DeepLabConfig) -> None:
-    assert config.dropout is not None
-    assert config.backbone_bn_decay is not None
     if config.num_classes < 2:
         raise ConfigError(
             f"num_classes: got {config.num_classes}. Give at least 2; background is a class too."
@@ -125,7 +123,6 @@ def _check_numbers(config: DeepLabConfig) -> None:
     for name in ("pixel_mean", "pixel_std"):
         if len(getattr(config, name)) != 3:
             raise ConfigError(f"{name}: got {getattr(config, name)}. Give three values, for R G B.")
-    assert config.pixel_std is not None
     if min(config.pixel_std) <= 0:
         raise ConfigError(f"pixel_std: got {config.pixel_std}. Give values above 0, in 0..255.")
 
@@ -186,7 +183,6 @@ def _check_version(config: DeepLabConfig) -> None:
 
 
 def _check_head(config: DeepLabConfig) -> None:
-    assert config.atrous_rates is not None
     if any(rate < 1 for rate in config.atrous_rates):
         raise ConfigError(f"atrous_rates: got {config.atrous_rates}. Give rates of at least 1.")
     if config.version == "v1" and len(config.atrous_rates) != 1:
@@ -213,8 +209,6 @@ def _check_head(config: DeepLabConfig) -> None:
 
 def _check_decoder(config: DeepLabConfig) -> None:
     strides = config.decoder_output_stride
-    assert strides is not None
-    assert config.output_stride is not None
     if (config.version == "v3+") != bool(strides):
         raise ConfigError(
             f"decoder_output_stride: got {strides} with version='{config.version}'. "

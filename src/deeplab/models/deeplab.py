@@ -11,16 +11,16 @@ at the strides it is asked for. ``layers.py`` has the convolutions.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from deeplab.errors import ConfigError
+from deeplab.errors import ConfigError, InputError, WeightsError
 from deeplab.models.config import OUTPUT_STRIDES, DeepLabConfig
 from deeplab.models.layers import (
-    BatchNorm2d,
     Conv2d,
     ConvNorm,
     Norm,
@@ -60,7 +60,6 @@ class LargeFOV(nn.Module):
 
     def __init__(self, in_channels: int, config: DeepLabConfig, side: list[int]) -> None:
         super().__init__()
-        assert config.dropout is not None
         channels = config.large_fov_channels
         self.config = config
         self.fc6 = early_conv(in_channels, channels, 3)
@@ -93,8 +92,6 @@ class SummedASPP(nn.Module):
 
     def __init__(self, in_channels: int, config: DeepLabConfig) -> None:
         super().__init__()
-        assert config.atrous_rates is not None
-        assert config.dropout is not None
         self.config = config
         channels, classes = config.large_fov_channels, config.num_classes
         count, vgg = len(config.atrous_rates), config.family == "vgg"
@@ -170,8 +167,6 @@ class ASPP(nn.Module):
 
     def __init__(self, in_channels: int, config: DeepLabConfig, norm: Norm) -> None:
         super().__init__()
-        assert config.atrous_rates is not None
-        assert config.dropout is not None
         self.config = config
         channels = config.head_channels
         self.pooling = ImagePooling(in_channels, config, norm) if config.image_pooling else None
@@ -225,7 +220,6 @@ class DensePredictionCell(nn.Module):
 
     def __init__(self, in_channels: int, config: DeepLabConfig, norm: Norm) -> None:
         super().__init__()
-        assert config.dropout is not None
         self.cell = config.dense_prediction_cell
         channels = config.head_channels
         self.branches = nn.ModuleList()
@@ -271,7 +265,6 @@ class DecoderStage(nn.Module):
         self, in_channels: int, tap_channels: int, config: DeepLabConfig, norm: Norm
     ) -> None:
         super().__init__()
-        assert config.low_level_channels is not None
         self.config = config
         channels = config.decoder_channels
         last = config.decoder_output_is_logits
@@ -299,11 +292,9 @@ class DecoderStage(nn.Module):
     def forward(self, x: Tensor, low_level: Tensor) -> Tensor:
         """(B, C, h, w) and (B, L, H, W) to (B, decoder_channels, H, W)."""
         low = self.low_level(low_level)
-        size = low.shape[2:]
+        x = resize(x, low.shape[2:], align_corners=self.config.align_corners)
         if self.config.decoder_merge == "sum":
-            x = resize(x, size, align_corners=self.config.align_corners)
             return self.convs[0](x) + low  # type: ignore[no-any-return]
-        x = resize(x, size, align_corners=self.config.align_corners)
         encoder_first = self.config.decoder_order == "encoder_first"
         x = torch.cat((x, low) if encoder_first else (low, x), 1)
         for conv in self.convs:
@@ -324,13 +315,10 @@ class DeepLab(nn.Module):
 
     def __init__(self, config: DeepLabConfig) -> None:
         super().__init__()
-        assert config.pixel_mean is not None
-        assert config.pixel_std is not None
         self.config = config
         self.batch_norm_frozen = False
-        self.register_buffer("pixel_mean", as_tensor(config.pixel_mean), persistent=False)
-        self.register_buffer("pixel_std", as_tensor(config.pixel_std), persistent=False)
         self.backbone = build_backbone(config)
+        self.set_pixel_statistics()
         channels = self.backbone.out_channels
         norm = Norm(eps=config.head_bn_eps, decay=config.head_bn_decay)
 
@@ -348,7 +336,7 @@ class DeepLab(nn.Module):
             channels = self.head.out_channels
 
         self.decoder = nn.ModuleList()
-        for stride in config.decoder_output_stride or ():
+        for stride in config.decoder_output_stride:
             taps = self.backbone.tap_channels(stride)
             self.decoder.append(DecoderStage(channels, taps, config, norm))
             channels = config.decoder_channels
@@ -370,7 +358,13 @@ class DeepLab(nn.Module):
 
         Raises:
             ConfigError: the output stride is not one of those.
+            InputError: the image is not a batch of three channels.
         """
+        if image.ndim != 4 or image.shape[1] != 3:
+            raise InputError(
+                f"image: got shape {tuple(image.shape)}. Give (batch, 3, height, width), RGB in "
+                "0..255; one photo (height, width, 3) is image.permute(2, 0, 1)[None]."
+            )
         scales = self.config.image_pyramid
         if not scales:
             return self.one_scale(image, output_stride)
@@ -412,7 +406,7 @@ class DeepLab(nn.Module):
             return self.head(x, stride)  # type: ignore[no-any-return]
 
         # v3: features, pyramid pooling, classes. v3+: a decoder before the classes.
-        taps = self.config.decoder_output_stride or ()
+        taps = self.config.decoder_output_stride
         x, low_level = self.backbone(x, stride, taps)
         if self.head is not None:
             x = self.head(x, stride, scale)
@@ -433,11 +427,17 @@ class DeepLab(nn.Module):
         """Resize logits to the photo's (height, width), float32, as the network was trained."""
         return resize(logits.float(), size, align_corners=self.config.align_corners)
 
+    def set_pixel_statistics(self) -> None:
+        """Put mean and deviation of the pixels, which are no weights, where the network is."""
+        weight = next(self.parameters())
+        for name in ("pixel_mean", "pixel_std"):
+            values = as_tensor(getattr(self.config, name)).to(weight)
+            self.register_buffer(name, values, persistent=False)
+
     def logits_stride(self, output_stride: int | None = None) -> int:
         """Return the stride of the logits."""
         stride = self.config.output_stride if output_stride is None else output_stride
-        assert stride is not None
-        return min((stride, *(self.config.decoder_output_stride or ())))
+        return min(self.config.decoder_output_stride, default=stride)
 
     def freeze_batch_norm(self, frozen: bool = True) -> None:
         """Use running statistics, unchanged, in training too (``fine_tune_batch_norm=False``)."""
@@ -449,14 +449,35 @@ class DeepLab(nn.Module):
         super().train(mode)
         if self.batch_norm_frozen:
             for module in self.modules():
-                if isinstance(module, BatchNorm2d):
+                if isinstance(module, _BatchNorm):  # SyncBatchNorm is one too
                     module.eval()
         return self
 
 
-def build(config: DeepLabConfig) -> DeepLab:
-    """Return the network with initial weights; no input or output happens."""
-    return DeepLab(config)
+def build(config: DeepLabConfig, state_dict: Mapping[str, Tensor] | None = None) -> DeepLab:
+    """Return the network, in training mode; no input or output happens.
+
+    Args:
+        config: the network.
+        state_dict: its weights, used as they are and not copied; drawing initial ones, which
+            takes seconds for the large networks, is left out. None draws them.
+
+    Raises:
+        WeightsError: the weights are not those of this network.
+    """
+    if state_dict is None:
+        return DeepLab(config)
+    with torch.device("meta"):
+        model = DeepLab(config)
+    try:
+        model.load_state_dict(state_dict, assign=True)
+    except RuntimeError as error:
+        raise WeightsError(
+            f"The weights do not fit this {config.version} on {config.backbone}: {error}\n"
+            "Use the configuration that was saved with them."
+        ) from error
+    model.set_pixel_statistics()
+    return model
 
 
 def build_backbone(config: DeepLabConfig) -> Backbone:

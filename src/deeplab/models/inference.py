@@ -54,7 +54,7 @@ def predict(
             logits = _logits_at(model, x, scale, output_stride)
             logits = logits.flip(3) if mirrored else logits
             softmax = model.upsample(logits, image.shape[2:]).softmax(1)
-            total = softmax if total is None else total + softmax
+            total = softmax if total is None else total.add_(softmax)
     assert total is not None
     mean = total / (len(scales) * (2 if flip else 1))
     return mean[:, :, :height, :width]
@@ -81,7 +81,6 @@ def pad_to_stride(model: DeepLab, image: Tensor, output_stride: int | None = Non
     At such sizes every cell of the logits has a pixel in its middle, at both ends too.
     """
     stride = output_stride or model.config.output_stride
-    assert stride is not None
     extra = [(1 - side) % stride for side in image.shape[2:]]
     if not any(extra):
         return image

@@ -99,9 +99,6 @@ class MobileNetV2(nn.Module):
 
     def __init__(self, config: DeepLabConfig) -> None:
         super().__init__()
-        assert config.divisible_by is not None
-        assert config.backbone_bn_eps is not None
-        assert config.backbone_bn_decay is not None
         self.config = config
         norm = Norm(eps=config.backbone_bn_eps, decay=config.backbone_bn_decay)
         multiplier, divisor = config.depth_multiplier, config.divisible_by
@@ -149,7 +146,7 @@ class MobileNetV2(nn.Module):
         plan = plan_strides(
             [2, *(spec.stride for spec in BLOCKS)],
             output_stride,
-            lost_stride_rate=self.config.lost_stride_rate or "old",
+            lost_stride_rate=self.config.lost_stride_rate,
         )
         wanted = {TAPS[stride]: stride for stride in taps}
         low_level: dict[int, Tensor] = {}

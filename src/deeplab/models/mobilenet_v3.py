@@ -144,8 +144,6 @@ class MobileNetV3(nn.Module):
 
     def __init__(self, config: DeepLabConfig) -> None:
         super().__init__()
-        assert config.backbone_bn_eps is not None
-        assert config.backbone_bn_decay is not None
         self.config = config
         self.size = config.backbone.split("_")[2]
         norm = Norm(eps=config.backbone_bn_eps, decay=config.backbone_bn_decay)
@@ -184,7 +182,7 @@ class MobileNetV3(nn.Module):
         plan = plan_strides(
             [2, *(spec.stride for spec in self.specs)],
             output_stride,
-            lost_stride_rate=self.config.lost_stride_rate or "old",
+            lost_stride_rate=self.config.lost_stride_rate,
         )
         wanted = {_TAPS[self.size][stride]: stride for stride in taps}
         low_level: dict[int, Tensor] = {}

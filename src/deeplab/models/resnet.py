@@ -70,8 +70,6 @@ class ResNet(nn.Module):
 
     def __init__(self, config: DeepLabConfig) -> None:
         super().__init__()
-        assert config.backbone_bn_eps is not None
-        assert config.backbone_bn_decay is not None
         self.config = config
         norm = Norm(eps=config.backbone_bn_eps, decay=config.backbone_bn_decay)
         depth = int(config.backbone.split("_")[2])
@@ -155,7 +153,7 @@ class ResNet(nn.Module):
     ) -> tuple[Tensor, dict[int, Tensor]]:
         """Return the features, and the low-level features of the strides in ``taps``."""
         strides, grid = self._layout()
-        rule = self.config.lost_stride_rate or "old"
+        rule = self.config.lost_stride_rate
         plan = iter(plan_strides(strides, output_stride, start=4, lost_stride_rate=rule))
         factors = iter(grid)
         wanted = {self._tap_unit(stride): stride for stride in taps}

@@ -97,8 +97,6 @@ class Xception(nn.Module):
 
     def __init__(self, config: DeepLabConfig) -> None:
         super().__init__()
-        assert config.backbone_bn_eps is not None
-        assert config.backbone_bn_decay is not None
         self.config = config
         norm = Norm(eps=config.backbone_bn_eps, decay=config.backbone_bn_decay)
         self.stem = nn.ModuleList(
@@ -144,7 +142,7 @@ class Xception(nn.Module):
             [spec.stride for spec in specs],
             output_stride,
             start=2,
-            lost_stride_rate=self.config.lost_stride_rate or "old",
+            lost_stride_rate=self.config.lost_stride_rate,
         )
         wanted = {self._taps()[stride]: stride for stride in taps}
         low_level: dict[int, Tensor] = {}

@@ -19,7 +19,8 @@ from deeplab.weights.archive import Archive, map_file
 from deeplab.weights.release import is_release, open_release
 from deeplab.weights.report import ImportReport
 from deeplab.weights.state_dicts import from_state_dict
-from deeplab.weights.tensorflow import guess_config, read_tensorflow
+from deeplab.weights.tensorflow import read_tensorflow
+from deeplab.weights.tensorflow_config import guess_config
 from deeplab.weights.tf_checkpoint import (
     Variables,
     find_checkpoints,
@@ -147,8 +148,9 @@ def _load_checkpoint(archive: Archive, prefix: str, prefer_ema: bool) -> Loaded:
     for name in _graphs(archive):
         try:
             graph = parse_graph(archive.read(name))
-        except WeightsError as error:
-            raise WeightsError(f"{archive.describe(name)}: {error}") from error
+        except WeightsError as error:  # the checkpoint does without
+            skipped.append(f"{name} ({error})")
+            continue
         if graph.variable_names() and graph.variable_names() <= set(variables):
             settings = read_settings(graph)
             break

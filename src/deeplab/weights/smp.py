@@ -69,7 +69,7 @@ def recognise(shapes: Shapes, output_stride: int | None) -> Foreign | None:
         post_aspp="separable" if plus else "conv",
         dropout=0.5,
         decoder_convs=1,
-        low_level_channels=shapes["decoder.block1.0.weight"][0] if plus else None,
+        low_level_channels=shapes["decoder.block1.0.weight"][0] if plus else 48,
         decoder_channels=head[1],
         low_level="block",
         logits_kernel_size=head[2],

@@ -29,12 +29,14 @@ class Foreign:
         config: the network.
         layers: all layers of that network.
         unused: matches the keys that belong to the library's network, but not to ours.
+        backbone_only: it is a classifier; ``layers`` ends with the backbone.
     """
 
     library: str
     config: DeepLabConfig
     layers: tuple[Layer, ...]
     unused: re.Pattern[str] = field(default=re.compile(r"\.num_batches_tracked$"))
+    backbone_only: bool = False
 
 
 # Source: torchvision's reference training; (x/255 − mean) / std of ImageNet.

@@ -238,6 +238,7 @@ def _write(
     state_dict: Mapping[str, torch.Tensor],
 ) -> None:
     try:
+        from safetensors import SafetensorError
         from safetensors.torch import save_file
     except ImportError as error:
         raise MissingExtraError(
@@ -258,7 +259,7 @@ def _write(
         partial[1].write_text(text, "utf-8")
         os.replace(partial[0], weights_path)
         os.replace(partial[1], json_path)  # last: the JSON says that the weights are whole
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, SafetensorError) as error:
         raise OutputError(f"release: {json_path.parent} cannot be written: {error}.") from error
     finally:
         for path in partial:

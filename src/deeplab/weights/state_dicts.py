@@ -19,6 +19,7 @@ _RECOGNISERS = (
     smp.recognise,
     huggingface.recognise,
     kazuto.recognise,
+    torchvision.recognise_classifier,
 )
 
 StateDict = dict[str, torch.Tensor]
@@ -31,6 +32,8 @@ def from_state_dict(
 
     Understood are the state dicts of torchvision, VainF/DeepLabV3Plus-Pytorch,
     segmentation-models-pytorch, transformers (MobileNetV2) and kazuto1011/deeplab-pytorch.
+    Output stride and atrous rates leave no trace in weights: the rates are the library's defaults.
+    A classifier of torchvision gives the backbone's weights only, and the report says so.
 
     Args:
         state_dict: names and tensors as ``model.state_dict()`` gives them; a leading "module."
@@ -62,6 +65,11 @@ def _recognise(shapes: Shapes, output_stride: int | None) -> Foreign:
         foreign = recognise(shapes, output_stride)
         if foreign is not None:
             return foreign
+    if any(name.startswith("backbone.stem.") for name in shapes):
+        raise WeightsError(
+            "state dict: these are weights of this package without their configuration. Give the "
+            "release pair, NAME.safetensors with NAME.json beside it, or the training's folder."
+        )
     shown = ", ".join(list(shapes)[:5]) or "nothing"
     raise WeightsError(
         f"state dict: these names belong to no known library: {shown}{', …' * (len(shapes) > 5)}. "
@@ -81,9 +89,13 @@ def rename(
     table = {ours: (conv, norm) for ours, conv, norm in foreign.layers}
     with torch.device("meta"):
         expected = build(foreign.config).state_dict()
+    head = []
+    if foreign.backbone_only:
+        head = [key for key in expected if not key.startswith("backbone.")]
     ours: StateDict = {}
     kept, missing, wrong = [], [], []
-    for key, value in expected.items():
+    for key in [key for key in expected if key not in head]:
+        value = expected[key]
         name = _foreign_name(key, table)
         if name not in state_dict:
             missing.append(name)
@@ -97,7 +109,13 @@ def rename(
     left = [name for name in rest if not foreign.unused.search(name)]
     if missing or wrong or left:
         raise WeightsError(_complain(foreign, missing=missing, wrong=wrong, left=left))
-    return foreign.config, ours, ImportReport(kept=tuple(kept), ignored=tuple(rest))
+    report = ImportReport(
+        kept=tuple(kept),
+        ignored=tuple(rest),
+        missing=tuple(head),
+        backbone_only=foreign.backbone_only,
+    )
+    return foreign.config, ours, report
 
 
 def _foreign_name(key: str, table: Mapping[str, tuple[str, str | None]]) -> str:

@@ -1,5 +1,7 @@
 """State dicts of torchvision: ``deeplabv3_resnet50``, ``_resnet101``, ``_mobilenet_v3_large``.
 
+Its ImageNet classifiers on those backbones, and on MobileNetV2, give a backbone to train from.
+
 Source: torchvision/models/segmentation/deeplabv3.py, models/resnet.py, models/mobilenetv3.py.
 """
 
@@ -16,6 +18,7 @@ from deeplab.weights.naming import (
     Layer,
     Shapes,
     aspp_layers,
+    mobilenet_v2_layers,
     resnet_depth,
     resnet_layers,
     shape_of,
@@ -62,7 +65,11 @@ def recognise(shapes: Shapes, output_stride: int | None) -> Foreign | None:
         pixel_std=IMAGENET_STD,
         align_corners=False,
     )
-    backbone = _mobilenet_v3_layers(shapes) if depth is None else resnet_layers("backbone.", depth)
+    backbone = (
+        _mobilenet_v3_layers(shapes, "backbone.")
+        if depth is None
+        else resnet_layers("backbone.", depth)
+    )
     return Foreign(
         library="torchvision",
         config=config,
@@ -76,11 +83,50 @@ def recognise(shapes: Shapes, output_stride: int | None) -> Foreign | None:
     )
 
 
-def _mobilenet_v3_layers(shapes: Shapes) -> Iterator[Layer]:
-    yield "backbone.stem", "backbone.0.0", "backbone.0.1"
+def recognise_classifier(shapes: Shapes, output_stride: int | None) -> Foreign | None:
+    """Return the backbone of an ImageNet classifier, or None when the names are not torchvision's.
+
+    Raises:
+        WeightsError: a ResNet whose depth is not known here.
+    """
+    if "layer1.0.conv1.weight" in shapes and "conv1.weight" in shapes:
+        depth = resnet_depth(shapes, "")
+        backbone, layers = f"resnet_v1_{depth}", tuple(resnet_layers("", depth))
+    elif "features.1.conv.0.0.weight" in shapes:
+        backbone, layers = "mobilenet_v2", tuple(mobilenet_v2_layers(lambda i: f"features.{i}"))
+    elif "features.1.block.0.0.weight" in shapes:
+        size = "large" if "features.16.0.weight" in shapes else "small"
+        backbone = f"mobilenet_v3_{size}"
+        layers = tuple(_mobilenet_v3_layers(shapes, "features."))
+    else:
+        return None
+    v3 = backbone.startswith("mobilenet_v3")
+    config = DeepLabConfig(
+        version="v3",
+        backbone=backbone,
+        output_stride=output_stride or 16,
+        padding="symmetric",
+        stride_unit="first",
+        gate_slope=1 / 6,
+        backbone_bn_eps=1e-3 if v3 else 1e-5,
+        backbone_bn_decay=0.99 if v3 else 0.9,
+        pixel_mean=IMAGENET_MEAN,
+        pixel_std=IMAGENET_STD,
+    )
+    return Foreign(
+        library="torchvision (classifier)",
+        config=config,
+        layers=layers,
+        unused=unused_keys(r"^(fc|classifier)\.", r"^features\.18\."),
+        backbone_only=True,
+    )
+
+
+def _mobilenet_v3_layers(shapes: Shapes, prefix: str) -> Iterator[Layer]:
+    yield "backbone.stem", f"{prefix}0.0", f"{prefix}0.1"
     index = 1
-    while f"backbone.{index}.block.0.0.weight" in shapes:
-        ours, theirs = f"backbone.blocks.{index - 1}", f"backbone.{index}.block"
+    while f"{prefix}{index}.block.0.0.weight" in shapes:
+        ours, theirs = f"backbone.blocks.{index - 1}", f"{prefix}{index}.block"
         squeeze = [at for at in (1, 2) if f"{theirs}.{at}.fc1.weight" in shapes]
         parts = ["expand"] if f"{theirs}.{2 + len(squeeze)}.0.weight" in shapes else []
         parts += ["depthwise", *["squeeze"] * len(squeeze), "project"]
@@ -91,4 +137,4 @@ def _mobilenet_v3_layers(shapes: Shapes) -> Iterator[Layer]:
             else:
                 yield f"{ours}.{part}", f"{theirs}.{at}.0", f"{theirs}.{at}.1"
         index += 1
-    yield "backbone.last", f"backbone.{index}.0", f"backbone.{index}.1"
+    yield "backbone.last", f"{prefix}{index}.0", f"{prefix}{index}.1"

@@ -37,7 +37,7 @@ def recognise(shapes: Shapes, output_stride: int | None) -> Foreign | None:
     if not plus and "classifier.classifier.0.convs.0.0.weight" not in shapes:
         return None
     mobilenet = "backbone.low_level_features.0.0.weight" in shapes
-    if not mobilenet and "backbone.layer1.0.conv1.weight" not in shapes:
+    if not mobilenet and "backbone.layer4.0.conv1.weight" not in shapes:
         raise WeightsError(
             "backbone: of VainF's networks those on ResNet and MobileNetV2 are known here, "
             "not those on HRNet and Xception."

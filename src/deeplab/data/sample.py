@@ -1,0 +1,150 @@
+"""What a data set is: photos, their masks, and what the ids in the masks mean."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from deeplab import images
+from deeplab.data.masks import IGNORE, MaskEncoding, UInt8, read_mask
+from deeplab.errors import DataError, near_matches
+from deeplab.labels import LabelSet
+
+PHOTO_SUFFIXES = frozenset(
+    (".jpg", ".jpeg", ".png", ".webp", ".avif", ".bmp", ".tif", ".tiff", ".gif", ".ppm")
+)
+"""What counts as a photo (or mask) when a folder is listed; lower case."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One photo with its truth.
+
+    Attributes:
+        image: (H, W, 3) uint8 RGB, upright.
+        label: (H, W) uint8 class ids; 255 = ignored, whatever the files use.
+        id: the name of the pair within its data set.
+    """
+
+    image: UInt8
+    label: UInt8
+    id: str
+
+
+class Dataset(Protocol):
+    """Photos with their masks; what training, evaluation and the doctor ask for."""
+
+    @property
+    def labels(self) -> LabelSet:
+        """The classes; ``ignore_index`` is always 255, as in ``Sample.label``."""
+
+    @property
+    def split(self) -> str:
+        """The name of the split: "train", "val", …"""
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """The name of every pair."""
+
+    @property
+    def images(self) -> Sequence[Path]:
+        """The photo of every index."""
+
+    @property
+    def masks(self) -> Sequence[Path]:
+        """The mask of every index."""
+
+    @property
+    def encoding(self) -> MaskEncoding:
+        """How the mask files hold class ids."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Sample: ...
+
+
+@dataclass(frozen=True)
+class FileDataset:
+    """A data set of one photo file and one mask file per pair. Nothing is read until asked for.
+
+    Attributes:
+        layout: the name of the layout it was recognised by.
+        root: its folder.
+        split, labels, encoding, ids, images, masks: see :class:`Dataset`.
+        orphans: masks that belong to no photo; the doctor reports them.
+    """
+
+    layout: str
+    root: Path
+    split: str
+    labels: LabelSet
+    encoding: MaskEncoding
+    ids: tuple[str, ...]
+    images: tuple[Path, ...]
+    masks: tuple[Path, ...]
+    orphans: tuple[Path, ...] = ()
+
+    def __post_init__(self) -> None:
+        labels = dataclasses.replace(self.labels, ignore_index=IGNORE)
+        object.__setattr__(self, "labels", labels)
+        assert len(self.ids) == len(self.images) == len(self.masks)
+        assert len(self.labels) == len(self.encoding.values)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (self[index] for index in range(len(self)))
+
+    def __getitem__(self, index: int) -> Sample:
+        """Read one pair.
+
+        Raises:
+            ImageError: the photo is missing or damaged.
+            DataError: the mask is missing, damaged or holds what is no class, or its size is
+                not the photo's.
+            IndexError: there is no such index.
+        """
+        image = images.read(self.images[index])
+        label = read_mask(self.masks[index], self.encoding)
+        if image.shape[:2] != label.shape:
+            raise DataError(
+                f"{self.masks[index]}: the mask has {label.shape[0]}×{label.shape[1]} pixels, its "
+                f"photo {image.shape[0]}×{image.shape[1]} (height × width). They must be equal; "
+                "resize masks only with nearest neighbour."
+            )
+        return Sample(image=image, label=label, id=self.ids[index])
+
+
+def list_pictures(folder: Path) -> dict[str, Path]:
+    """Return every picture below ``folder``: {path without suffix, "/" between parts: file}.
+
+    Raises:
+        DataError: two pictures differ only in their suffix.
+    """
+    found: dict[str, Path] = {}
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() not in PHOTO_SUFFIXES or path.name.startswith("."):
+            continue
+        name = path.relative_to(folder).with_suffix("").as_posix()
+        if name in found:
+            raise DataError(f"{path}: there is also {found[name].name}; keep one picture per name.")
+        found[name] = path
+    return found
+
+
+def choose_split(split: str, splits: Sequence[str], root: Path) -> str:
+    """Return ``split`` if it exists.
+
+    Raises:
+        DataError: it does not; the message lists those that do.
+    """
+    if split in splits:
+        return split
+    raise DataError(
+        f"split: {root} has no split '{split}'.{near_matches(split, splits)} "
+        f"It has: {', '.join(splits) or 'none'}."
+    )

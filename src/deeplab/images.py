@@ -37,7 +37,7 @@ _REDUCED_MARGIN = 2
 
 # Pillow opens far more than photos; some of its readers start other programs (EPS) or are rarely
 # tested. These are the formats in which pictures come.
-_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "AVIF", "GIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000",
+_FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000",
             "ICO", "TGA")  # fmt: skip
 
 _ORIENTATION_TAG = 0x0112

@@ -92,6 +92,15 @@ def test_cutout_has_the_mask_as_alpha_and_hides_nothing(pair: tuple[UInt8, UInt8
 
 
 @given(photos_and_masks())
+def test_keep_only_makes_the_rest_background(pair: tuple[UInt8, UInt8]) -> None:
+    _, mask = pair
+    kept = draw.keep_only(mask, ["cat", "person"], labels=VOC)
+    assert np.array_equal(kept, np.where((mask == 8) | (mask == 15), mask, 0))
+    streets = draw.keep_only(mask, ["car"], labels=CITYSCAPES)
+    assert np.array_equal(streets, np.where(mask == 13, 13, 255))
+
+
+@given(photos_and_masks())
 @settings(max_examples=30)
 def test_the_other_background_keeps_the_objects_as_they_are(pair: tuple[UInt8, UInt8]) -> None:
     photo, mask = pair

@@ -59,7 +59,8 @@ def entry(address: str, *, sha256: str | None = None) -> zoo.ZooModel:
         sha256=hashlib.sha256(CONTENT).hexdigest() if sha256 is None else sha256,
         size=len(CONTENT),
         licence="Apache-2.0",
-        quality="none",
+        miou=0.5,
+        protocol="none",
     )
 
 
@@ -86,7 +87,8 @@ def test_names_are_unique_and_aliases_lead_somewhere() -> None:
 def test_every_entry_says_what_one_must_know(model: zoo.ZooModel) -> None:
     assert model.address.startswith(("https://", "http://download.tensorflow.org/"))
     assert model.licence
-    assert "mIoU" in model.quality
+    assert 0 < model.miou < 1
+    assert model.protocol
     if model.kind == "model":
         assert len(model.sha256) == 64
         assert model.size

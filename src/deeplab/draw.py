@@ -206,6 +206,20 @@ def replace_background(
     return Image.composite(picture, behind, _alpha(mask, labels, only, soft_edge))
 
 
+def keep_only(mask: UInt8, names: Iterable[str], *, labels: LabelSet) -> UInt8:
+    """Return a mask in which every class but the named ones is background.
+
+    Where the labels have no background, the others become 255: drawn nowhere, without a name.
+
+    Raises:
+        InputError: the mask is not (H, W) uint8, or no class has that name.
+    """
+    table = [255 if labels.background is None else labels.background] * 256
+    for index in labels.indices(names):
+        table[index] = index
+    return np.asarray(Image.fromarray(_checked_mask(mask)).point(table))
+
+
 # --- masks ------------------------------------------------------------------------------------
 
 

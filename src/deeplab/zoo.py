@@ -39,7 +39,8 @@ class ZooModel:
             where nothing is known: then the first download is trusted, and remembered.
         size: in bytes; None where nothing is known.
         licence: SPDX identifier, or the publisher's words.
-        quality: what was measured, and how.
+        miou: its mean intersection over union, 0..1.
+        protocol: on what, by whom and how that was measured.
         kind: "model" runs as it is; "weights" are read by ``deeplab import``.
         labels: its classes; None for weights of a backbone.
         input: what the network is fed with; None for weights, which take any size.
@@ -52,7 +53,8 @@ class ZooModel:
     sha256: str
     size: int | None
     licence: str
-    quality: str
+    miou: float
+    protocol: str
     kind: Literal["model", "weights"] = "model"
     labels: LabelSet | None = VOC
     input: InputSpec | None = None
@@ -313,18 +315,22 @@ def _reason(error: Exception) -> str:
 # --- the entries ------------------------------------------------------------------------------
 
 _446 = (
-    "mIoU {} on 446 VOC 2012 val photos over the 7 classes background, cat, cow, dog, horse, "
-    "person, sheep; photo letterboxed, label map back to the photo's size by nearest neighbour"
+    "446 VOC 2012 val photos, the 7 classes background, cat, cow, dog, horse, person, sheep; "
+    "photo letterboxed, label map back to the photo's size by nearest neighbour"
 )
 _CORAL = "https://github.com/google-coral/test_data/raw/master/"
 _TENSORFLOW = "http://download.tensorflow.org/models/"
 _TORCHVISION = "https://download.pytorch.org/models/"
-_VOC_VAL = "mIoU {} on VOC 2012 val, published: one scale, no flip, output stride 16"
-_CITYSCAPES_VAL = "mIoU {} on Cityscapes val, published: one scale, no flip, output stride 16"
-_COCO_VAL = "mIoU {} on COCO val 2017 with the 21 VOC classes, published"
+_VOC_VAL = "VOC 2012 val, published: one scale, no flip, output stride 16"
+_VOC_TEST = "VOC 2012 test, published: 6 scales, flip, output stride 8"
+_CITYSCAPES_VAL = "Cityscapes val, published: one scale, no flip, output stride 16"
+_ADE20K_VAL = "ADE20K val, published: 6 scales, flip, output stride 8"
+_COCO_VAL = "COCO val 2017 with the 21 VOC classes, published"
 
 
-def _checkpoint(name: str, file: str, quality: str, labels: LabelSet | None = VOC) -> ZooModel:
+def _checkpoint(
+    name: str, file: str, miou: float, protocol: str, labels: LabelSet | None = VOC
+) -> ZooModel:
     """Return an entry for a checkpoint of the original's model zoo.
 
     Source: research/deeplab/g3doc/model_zoo.md of tensorflow/models, which states no hashes.
@@ -335,13 +341,14 @@ def _checkpoint(name: str, file: str, quality: str, labels: LabelSet | None = VO
         sha256="",
         size=None,
         licence="Apache-2.0",
-        quality=quality,
+        miou=miou,
+        protocol=protocol,
         kind="weights",
         labels=labels,
     )
 
 
-def _torchvision(name: str, file: str, quality: str) -> ZooModel:
+def _torchvision(name: str, file: str, miou: float) -> ZooModel:
     """Return an entry for torchvision's weights; the file name ends in the hash's first digits."""
     return ZooModel(
         name=name,
@@ -349,7 +356,8 @@ def _torchvision(name: str, file: str, quality: str) -> ZooModel:
         sha256=file.rsplit("-", 1)[-1],
         size=None,
         licence="BSD-3-Clause (torchvision)",
-        quality=_COCO_VAL.format(quality),
+        miou=miou,
+        protocol=_COCO_VAL,
         kind="weights",
         align_corners=False,
     )
@@ -363,7 +371,8 @@ MODELS: tuple[ZooModel, ...] = (
         sha256="68a539782c2c6a72f8aac3724600124a85ed977162b44e84cbae5db717c933c6",
         size=2779264,
         licence="Apache-2.0",
-        quality=_446.format("0.720"),
+        miou=0.720,
+        protocol=_446,
         input=InputSpec(height=257, width=257),
     ),
     ZooModel(
@@ -373,7 +382,8 @@ MODELS: tuple[ZooModel, ...] = (
         sha256="9711334db2b01d5894feb8ed0f5cb3e97d125b8d229f8d8692f625801818f5ef",
         size=2780051,
         licence="Apache-2.0",
-        quality=_446.format("0.720") + "; the same network with Task Library metadata",
+        miou=0.720,
+        protocol=f"{_446}; the same network with Task Library metadata",
         input=InputSpec(height=257, width=257),
         file_name="deeplabv3_with_metadata.tflite",
     ),
@@ -383,7 +393,8 @@ MODELS: tuple[ZooModel, ...] = (
         sha256="0470d2a782aa54eeeb99d32e7b6b3fb7722905c7c4f5d26bd957ec861366d48b",
         size=760904,
         licence="Apache-2.0",
-        quality=_446.format("0.787"),
+        miou=0.787,
+        protocol=_446,
         input=InputSpec(height=513, width=513),
     ),
     ZooModel(
@@ -392,7 +403,8 @@ MODELS: tuple[ZooModel, ...] = (
         sha256="350af47fd346ea6d74b58833a351f583ba860e9806ec5bd292ff8d8f1f249398",
         size=2193224,
         licence="Apache-2.0",
-        quality=_446.format("0.837"),
+        miou=0.837,
+        protocol=_446,
         input=InputSpec(height=513, width=513),
     ),
     ZooModel(
@@ -401,52 +413,60 @@ MODELS: tuple[ZooModel, ...] = (
         sha256="322fe29945cb1693f426952f2a330ab67ea5678545ddee6f2548e0cfd0ca03e5",
         size=2157328,
         licence="Apache-2.0",
-        quality="mIoU 0.732 on Cityscapes val, published for the float network at output stride "
-        "16 and full size; the 513 px file was not measured",
+        miou=0.732,
+        protocol="Cityscapes val, published for the float network at output stride 16 and full "
+        "size; the 513 px file was not measured",
         labels=CITYSCAPES,
         input=InputSpec(height=513, width=513),
     ),
     _checkpoint(
         "tf-mobilenetv2-voc-trainaug",
         "deeplabv3_mnv2_pascal_train_aug_2018_01_29",
-        _VOC_VAL.format("0.7532"),
+        0.7532,
+        _VOC_VAL,
     ),
     _checkpoint(
         "tf-mobilenetv2-voc-trainval",
         "deeplabv3_mnv2_pascal_trainval_2018_01_29",
-        "mIoU 0.8025 on VOC 2012 test, published: 6 scales, flip, output stride 8",
+        0.8025,
+        _VOC_TEST,
     ),
     _checkpoint(
         "tf-xception65-voc-trainaug",
         "deeplabv3_pascal_train_aug_2018_01_04",
-        _VOC_VAL.format("0.8220"),
+        0.8220,
+        _VOC_VAL,
     ),
     _checkpoint(
         "tf-xception65-voc-trainval",
         "deeplabv3_pascal_trainval_2018_01_04",
-        "mIoU 0.8780 on VOC 2012 test, published: 6 scales, flip, output stride 8",
+        0.8780,
+        _VOC_TEST,
     ),
     _checkpoint(
         "tf-mobilenetv2-cityscapes",
         "deeplabv3_mnv2_cityscapes_train_2018_02_05",
-        _CITYSCAPES_VAL.format("0.7071"),
+        0.7071,
+        _CITYSCAPES_VAL,
         CITYSCAPES,
     ),
     _checkpoint(
         "tf-xception65-cityscapes",
         "deeplabv3_cityscapes_train_2018_02_06",
-        _CITYSCAPES_VAL.format("0.7879"),
+        0.7879,
+        _CITYSCAPES_VAL,
         CITYSCAPES,
     ),
     _checkpoint(
         "tf-xception65-ade20k",
         "deeplabv3_xception_ade20k_train_2018_05_29",
-        "mIoU 0.4565 on ADE20K val, published: 6 scales, flip, output stride 8",
+        0.4565,
+        _ADE20K_VAL,
         None,
     ),
-    _torchvision("torchvision-resnet50", "deeplabv3_resnet50_coco-cd0a2569", "0.664"),
-    _torchvision("torchvision-resnet101", "deeplabv3_resnet101_coco-586e9e4e", "0.674"),
-    _torchvision("torchvision-mobilenetv3", "deeplabv3_mobilenet_v3_large-fc3c493d", "0.603"),
+    _torchvision("torchvision-resnet50", "deeplabv3_resnet50_coco-cd0a2569", 0.664),
+    _torchvision("torchvision-resnet101", "deeplabv3_resnet101_coco-586e9e4e", 0.674),
+    _torchvision("torchvision-mobilenetv3", "deeplabv3_mobilenet_v3_large-fc3c493d", 0.603),
 )
 """Everything that has a name, the ready models first."""
 

@@ -1,0 +1,89 @@
+"""The command line: parse, call, print. One file per group of commands.
+
+Exit codes: 0 all went well; 1 some photos of many could not be done; 2 an error, told in words;
+130 interrupted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+import deeplab
+from deeplab.cli.console import complain
+from deeplab.cli.models import models_app
+from deeplab.cli.segment import segment
+from deeplab.cli.weights import import_weights, info
+from deeplab.errors import DeepLabError
+
+app = typer.Typer(
+    name="deeplab",
+    help="Semantic segmentation with every DeepLab: a photo in, an exact full-size mask out.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(segment)
+app.add_typer(models_app)
+app.command("import")(import_weights)
+app.command()(info)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"deeplab {deeplab.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error (at any place).")
+    ] = False,
+) -> None:
+    pass
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line and return its exit code; errors are printed in one line."""
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    try:
+        code = app(args=arguments, prog_name="deeplab", standalone_mode=False)
+    except DeepLabError as error:
+        if debug:
+            raise
+        complain(str(error))
+        return 2
+    except (KeyboardInterrupt, typer.Abort):
+        complain("interrupted")
+        return 130
+    except Exception as error:
+        # A wrong option or argument. Where the class lives differs between versions of typer.
+        if not hasattr(error, "format_message"):
+            raise
+        if error.format_message():  # nothing where the help was shown instead
+            complain(error.format_message())
+        return 2
+    return code if isinstance(code, int) else 0
+
+
+def main() -> None:
+    """Run the command line of this process."""
+    for stream in (sys.stdout, sys.stderr):
+        # A path or a label that the terminal cannot show must not end the work.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+    code = run(sys.argv[1:])
+    with contextlib.suppress(BrokenPipeError):
+        sys.stdout.flush()
+    sys.exit(code)

@@ -1,0 +1,257 @@
+"""Which photos are meant, which files are written for each, and the writing."""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import json
+import os
+import tempfile
+import zipfile
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from deeplab.errors import InputError, OutputError, near_matches
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from deeplab.results import Segmentation
+
+SUFFIXES = {
+    "overlay": ".overlay.jpg",
+    "mask": ".mask.png",
+    "contour": ".contour.jpg",
+    "cutout": ".cutout.png",
+    "blur": ".blur.jpg",
+    "json": ".json",
+    "probabilities": ".probabilities.npz",
+}
+"""What can be saved, and how the files are called: photo.jpg gives photo.overlay.jpg, …"""
+
+_PHOTO_SUFFIXES = (
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".avif", ".gif", ".bmp", ".tif", ".tiff",
+    ".ppm", ".pgm", ".jp2", ".tga",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Job:
+    """One photo and the files to write for it, by kind."""
+
+    photo: Path
+    files: Mapping[str, Path]
+
+
+def find_photos(sources: Sequence[str], *, output: Path | None) -> list[tuple[Path, Path]]:
+    """Return (photo, path relative to what was asked for) of every photo, sorted within folders.
+
+    Folders are searched to the bottom, but for hidden files and for ``output``.
+
+    Raises:
+        InputError: a path does not exist, a pattern matches nothing, a folder has no pictures.
+    """
+    found: dict[Path, Path] = {}
+    for source in sources:
+        path = Path(source)
+        if path.is_dir():
+            photos = list(_in_folder(path, output))
+            if not photos:
+                raise InputError(
+                    f"photos: the folder {path} has no pictures "
+                    f"({', '.join(_PHOTO_SUFFIXES)}) in it."
+                )
+            found.update((photo, photo.relative_to(path)) for photo in photos)
+        elif path.exists():
+            found[path] = Path(path.name)
+        elif matches := sorted(glob.glob(source, recursive=True)):
+            files = [Path(match) for match in matches if Path(match).is_file()]
+            found.update((file, Path(file.name)) for file in files)
+        else:
+            raise InputError(f"photos: there is no file or folder {source}.{_neighbours(path)}")
+    if not found:
+        raise InputError(f"photos: {', '.join(sources)} matches no file.")
+    return list(found.items())
+
+
+def plan_jobs(
+    photos: Sequence[tuple[Path, Path]], *, output: Path, kinds: Sequence[str], overwrite: bool
+) -> list[Job]:
+    """Return the files to write for every photo, after checking that they can be written.
+
+    A photo's files are called after it without its suffix; with it, where two would be the same.
+
+    Raises:
+        InputError: two photos would write the same file.
+        OutputError: the folder cannot be written, or a file is there and ``overwrite`` is false.
+    """
+    stems = Counter(relative.with_suffix("") for _, relative in photos)
+    jobs = []
+    taken: dict[Path, Path] = {}
+    for photo, relative in photos:
+        unique = stems[relative.with_suffix("")] == 1
+        base = relative.with_suffix("") if unique else relative
+        files = {kind: output / base.with_name(base.name + SUFFIXES[kind]) for kind in kinds}
+        for file in files.values():
+            other = taken.setdefault(file, photo)
+            if other != photo:
+                raise InputError(
+                    f"photos: {other} and {photo} would both write {file}; "
+                    "give them in two runs with two output folders."
+                )
+        jobs.append(Job(photo, files))
+    there = [file for file in taken if file.exists()]
+    if there and not overwrite:
+        more = f" (and {len(there) - 1} more)" if len(there) > 1 else ""
+        raise OutputError(
+            f"output: {there[0]} exists already{more}. "
+            "Add --overwrite to replace it, or choose another folder with -o."
+        )
+    for folder in sorted({output, *(file.parent for file in taken)}):
+        _check_writable(folder)
+    return jobs
+
+
+def summarise(result: Segmentation) -> dict[str, Any]:
+    """Return what a result says, as JSON knows it: the same for every run on the same photo."""
+    from deeplab.draw import legend_entries
+
+    height, width = result.mask.shape
+    return {
+        "height": height,
+        "width": width,
+        "labels": [
+            {
+                "id": result.labels.names.index(entry.name),
+                "name": entry.name,
+                "colour": list(entry.colour),
+                "share": round(entry.share, 6),
+            }
+            for entry in legend_entries(result.mask, result.labels)
+        ],
+    }
+
+
+class Writer:
+    """Writes the files of one result; the photo is decoded once, and only if it is drawn on."""
+
+    def __init__(self, result: Segmentation, *, only: Sequence[str] | None) -> None:
+        self._result = result
+        self._only = only
+
+    def write(self, files: Mapping[str, Path]) -> None:
+        """Write files by kind, each to a temporary name that is then renamed.
+
+        Raises:
+            OutputError: a file cannot be written.
+            ImageError: the photo cannot be decoded at full size.
+        """
+        for kind, path in files.items():
+            with _atomically(path) as partial:
+                getattr(self, f"_write_{kind}")(partial)
+
+    @cached_property
+    def _photo(self) -> Image.Image:
+        return self._result.photo.decode()
+
+    def _write_overlay(self, path: Path) -> None:
+        from deeplab.draw import overlay
+
+        picture = overlay(self._photo, self._result.mask, labels=self._result.labels)
+        picture.save(path, "JPEG", quality=92)
+
+    def _write_contour(self, path: Path) -> None:
+        from deeplab.draw import contour
+
+        picture = contour(self._photo, self._result.mask, labels=self._result.labels)
+        picture.save(path, "JPEG", quality=92)
+
+    def _write_blur(self, path: Path) -> None:
+        from deeplab.draw import blur_background
+
+        result = self._result
+        picture = blur_background(self._photo, result.mask, labels=result.labels, only=self._only)
+        picture.save(path, "JPEG", quality=92)
+
+    def _write_cutout(self, path: Path) -> None:
+        from deeplab.draw import cutout
+
+        result = self._result
+        picture = cutout(self._photo, result.mask, labels=result.labels, only=self._only)
+        picture.save(path, "PNG", compress_level=3)
+
+    def _write_mask(self, path: Path) -> None:
+        self._result.save_mask(path)
+
+    def _write_json(self, path: Path) -> None:
+        summary = {"photo": Path(self._result.name).name, **summarise(self._result)}
+        path.write_text(json.dumps(summary, indent=1, ensure_ascii=False) + "\n", "utf-8")
+
+    def _write_probabilities(self, path: Path) -> None:
+        """Write one (H, W) float16 array per class that is present, called by its name."""
+        import numpy as np
+
+        # One class at a time: all of them at once would fill the memory with a large photo.
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+            for index in np.unique(self._result.mask):
+                if index >= len(self._result.labels):  # what --only left out, without background
+                    continue
+                name = self._result.labels.names[index]
+                probability = self._result.probability(name).astype(np.float16)
+                entry = zipfile.ZipInfo(f"{name}.npy")  # without a date: equal runs, equal bytes
+                entry.compress_type = zipfile.ZIP_DEFLATED
+                with archive.open(entry, "w", force_zip64=True) as file:
+                    np.lib.format.write_array(file, probability)
+
+
+def _in_folder(folder: Path, output: Path | None) -> Iterator[Path]:
+    outside = output.resolve() if output else None
+    for root, folders, files in os.walk(folder):
+        folders[:] = sorted(
+            name
+            for name in folders
+            if not name.startswith(".") and Path(root, name).resolve() != outside
+        )
+        for name in sorted(files):
+            path = Path(root, name)
+            if path.suffix.lower() in _PHOTO_SUFFIXES and not name.startswith("."):
+                yield path
+
+
+def _neighbours(path: Path) -> str:
+    if not path.parent.is_dir():
+        return f" The folder {path.parent} does not exist either."
+    return near_matches(path.name, os.listdir(path.parent))
+
+
+def _check_writable(folder: Path) -> None:
+    """Find out before the work whether its results can be kept."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OutputError(
+            f"output: cannot write into the folder {folder} ({error.strerror or error}). "
+            "Choose another with -o."
+        ) from error
+
+
+@contextlib.contextmanager
+def _atomically(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside ``path``, renamed to it at the end, removed on an error."""
+    partial = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    try:
+        yield partial
+        os.replace(partial, path)
+    except OutputError:
+        raise
+    except OSError as error:
+        raise OutputError(f"output: cannot write {path} ({error.strerror or error}).") from error
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink()

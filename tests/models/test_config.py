@@ -53,6 +53,23 @@ def test_an_unknown_field_is_named_with_the_nearest_known_one() -> None:
         DeepLabConfig.from_dict({"num_clases": 21})
 
 
+@pytest.mark.parametrize(
+    ("values", "fix"),
+    [
+        ({"aspp": "false"}, "aspp: got 'false'. Give true or false, without quotes"),
+        ({"num_classes": "21"}, "a whole number, without quotes"),
+        ({"num_classes": True}, "a whole number, without quotes"),
+        ({"dropout": None, "head_bn_eps": None}, "head_bn_eps: got None"),
+        ({"atrous_rates": "6,12,18"}, "in JSON a list"),
+        ({"dense_prediction_cell": [{"rate": 1}]}, "cannot read the branch"),
+    ],
+)
+def test_a_file_with_values_of_another_type_is_refused(values: dict[str, Any], fix: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        DeepLabConfig.from_dict(values)
+    assert fix in str(error.value)
+
+
 def test_nothing_is_left_open() -> None:
     may_be_none = {"image_pooling_crop_size"}
     for config in NETWORKS.values():

@@ -56,7 +56,7 @@ def test_bytes_and_floats_are_the_same_photo(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["v1", "v3-resnet", "v3-resnet18", "v3+-beta", "v3+-xception", "v3-mobilenet",
+    ["v1", "v3-resnet", "v3-resnet18", "v3-cascade", "v3+-beta", "v3+-xception", "v3-mobilenet",
      "v3+-mobilenet_v3", "v3-mobilenet_v3-small"],
 )  # fmt: skip
 @torch.inference_mode()
@@ -172,7 +172,7 @@ def test_it_exports(name: str) -> None:
     torch.testing.assert_close(exported.module()(image), model(image))
 
 
-@pytest.mark.parametrize("name", ["v3-mobilenet", "v3+-beta", "v3+-two-strides"])
+@pytest.mark.parametrize("name", ["v3-mobilenet", "v3+-beta"])
 def test_an_exported_graph_takes_other_sizes(name: str) -> None:
     model = make(name)
     height, width = (

@@ -165,6 +165,7 @@ def test_flags_are_read_as_the_command_line_gives_them() -> None:
     ("flags", "words"),
     [
         ({"use_bounded_activation": True}, "Remove the flag"),
+        ({"aspp_with_batch_norm": "false"}, "sums one classifier per rate"),
         ({"model_variant": "nas_pnasnet"}, "NAS and EdgeTPU backbones are not here"),
         ({"image_pooling_crop_size": "513"}, "Give height,width"),
         ({"dense_prediction_cell_json": "mine.json"}, "give its list of branches"),
@@ -172,4 +173,4 @@ def test_flags_are_read_as_the_command_line_gives_them() -> None:
 )
 def test_a_flag_that_cannot_be_honoured_is_refused(flags: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
-        config_from_flags(flags, num_classes=21, output_stride=16)
+        config_from_flags(flags, num_classes=21, output_stride=16, atrous_rates=(6, 12, 18))

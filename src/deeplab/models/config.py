@@ -238,13 +238,21 @@ class DeepLabConfig:
                     "Correct the name, or remove it."
                 )
             if name == "dense_prediction_cell":
-                known[name] = tuple(
-                    CellBranch(rate=tuple(b["rate"]), input=b["input"], kernel=b.get("kernel", 3))
-                    for b in value
-                )
+                known[name] = tuple(_read_branch(branch) for branch in value)
             else:
                 known[name] = tuple(value) if isinstance(value, list) else value
         return cls(**known)
+
+
+def _read_branch(values: Mapping[str, Any]) -> CellBranch:
+    try:
+        rate, source = tuple(values["rate"]), values["input"]
+    except (KeyError, TypeError) as error:
+        raise ConfigError(
+            f"dense_prediction_cell: cannot read the branch {values!r}. "
+            'Give {"rate": [1, 6], "input": -1, "kernel": 3}.'
+        ) from error
+    return CellBranch(rate=rate, input=source, kernel=values.get("kernel", 3))
 
 
 def _plain(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from deeplab.errors import ConfigError, near_matches
@@ -20,6 +21,20 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "low_level": ("inner", "block"),
     "channel_order": ("rgb", "bgr"),
     "merge_method": ("max", "avg"),
+}
+_TYPES: dict[str, type | tuple[type, ...]] = {
+    "bool": bool,
+    "int": int,
+    "float": (int, float),
+    "str": str,
+    "tuple": tuple,
+}
+_IN_WORDS = {
+    "bool": "true or false, without quotes",
+    "int": "a whole number, without quotes",
+    "float": "a number, without quotes",
+    "str": "a name",
+    "tuple": "several values: a tuple, in JSON a list",
 }
 _POSITIVE = (
     "num_classes",
@@ -72,6 +87,7 @@ def check_config(config: DeepLabConfig) -> None:
     Raises:
         ConfigError: says which field, what it got, and what to do.
     """
+    _check_types(config)
     for name in _CHOICES:
         _check_choice(config, name)
     for name in _POSITIVE:
@@ -88,6 +104,19 @@ def check_config(config: DeepLabConfig) -> None:
     _check_version(config)
     _check_head(config)
     _check_decoder(config)
+
+
+def _check_types(config: DeepLabConfig) -> None:
+    """A file may hold anything: "false" is a text that counts as true."""
+    for field in dataclasses.fields(config):
+        value, kind = getattr(config, field.name), str(field.type)
+        if value is None and kind.endswith("| None"):
+            continue
+        expected = _TYPES.get(kind.partition("[")[0])
+        if expected and (
+            not isinstance(value, expected) or (isinstance(value, bool) and kind != "bool")
+        ):
+            raise ConfigError(f"{field.name}: got {value!r}. Give {_IN_WORDS[kind.split('[')[0]]}.")
 
 
 def _check_choice(config: DeepLabConfig, name: str) -> None:

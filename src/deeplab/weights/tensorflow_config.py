@@ -42,6 +42,11 @@ def config_from_flags(
             raise ConfigError(f"--{flag}: {reason} Remove the flag.")
     if variant.startswith(("nas_", "mobilenet_edgetpu", "mnas")):
         raise ConfigError(f"--model_variant={variant}: the NAS and EdgeTPU backbones are not here.")
+    if atrous_rates and not _flag_bool(flags, "aspp_with_batch_norm", True):
+        raise ConfigError(
+            "--aspp_with_batch_norm=false with atrous rates sums one classifier per rate, which is "
+            "not here. Remove the flag, or the rates."
+        )
     strides = _flag_ints(flags, "decoder_output_stride")
     sum_merge = _flag_bool(flags, "decoder_use_sum_merge", False)
     squeeze = _flag_bool(flags, "aspp_with_squeeze_and_excitation", False)

@@ -2,30 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import os
+import queue
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from os import PathLike
-from typing import Literal
+from pathlib import Path
+from typing import Literal, overload
 
-from deeplab.errors import DeepLabError
-from deeplab.images import Fit, InputSpec, Source
-from deeplab.labels import LabelSet
+import numpy as np
+import numpy.typing as npt
+
+from deeplab import zoo
+from deeplab.errors import DeepLabError, InputError, ModelError, near_matches
+from deeplab.images import Fit, Geometry, InputSpec, Photo, Source
+from deeplab.labels import LABEL_SETS, LabelSet, read_label_file
 from deeplab.results import Segmentation
+from deeplab.runtimes import Network, Normalisation, open_network
+from deeplab.upsample import argmax_bilinear
+
+Runtime = Literal["litert", "openvino"]
+Labels = LabelSet | str | PathLike[str]
+
+_MOST_THREADS = 4
+"""Small networks gain nothing from more threads per photo."""
 
 
 class Segmenter:
-    """A network, ready for photos.
+    """A network, ready for photos. It is safe to use from several threads.
 
     Args:
-        model: the name of a model (see :mod:`deeplab.zoo`) or the path of a ``.tflite`` file.
-        threads: how many threads the network may use; None takes the machine's cores.
+        model: the name of a model (see :mod:`deeplab.zoo`) or the path of a ``.tflite`` file. A
+            named model that is not on this machine is downloaded.
+        threads: how many threads the network may use on one photo; None takes the machine's
+            cores, four at most.
         runtime: "litert" or "openvino".
-        fit: "letterbox" or "stretch"; None takes what the model asks for.
-        labels: a label set, its name ("voc"), or the path of a label file; None takes the model's.
-        exact: decode every pixel of a JPEG, also where far fewer are wanted.
+        fit: "letterbox" keeps the photo's shape, "stretch" fills the network's frame; None takes
+            what the model was published with, letterbox where it does not say.
+        labels: a label set, its name ("voc"), or the path of a label file with one name per line;
+            None takes the model's own.
+        normalisation: (mean, std), three numbers each in units of 0..255; None takes the model's
+            own, and (2/255) x - 1 where it does not say.
+        exact: decode every pixel of a JPEG. Otherwise large JPEGs are decoded at a half, a quarter
+            or an eighth, never below twice what the network sees.
 
     Attributes:
         spec: what the network is fed with.
         labels: its classes.
+
+    Raises:
+        ModelNotFoundError: there is no such model.
+        ModelError: the file is no DeepLab, or does not say what its classes are.
+        DownloadError: a named model could not be downloaded.
+        InputError: ``labels`` or another argument does not fit.
+        MissingExtraError: the runtime is not installed.
     """
 
     spec: InputSpec
@@ -36,17 +68,66 @@ class Segmenter:
         model: str | PathLike[str] = "voc",
         *,
         threads: int | None = None,
-        runtime: Literal["litert", "openvino"] = "litert",
+        runtime: Runtime = "litert",
         fit: Fit | None = None,
-        labels: LabelSet | str | PathLike[str] | None = None,
+        labels: Labels | None = None,
+        normalisation: Normalisation | None = None,
         exact: bool = False,
     ) -> None:
-        raise NotImplementedError
+        if threads is not None and threads < 1:
+            raise InputError(f"threads: got {threads}, expected 1 or more.")
+        path = zoo.locate(model)
+        entry = zoo.find_by_file(path)
+        own_input = entry.input if entry else None
+        self._exact = exact
+
+        def open_stream(threads: int) -> Network:
+            return open_network(
+                path,
+                runtime=runtime,
+                threads=threads,
+                normalisation=normalisation,
+                assume=own_input,
+            )
+
+        network = open_stream(threads or min(_MOST_THREADS, _cores()))
+        self._alone = _Streams(lambda: network, 1)  # one photo at a time, with all threads
+        self._open_stream = open_stream
+        spec = network.spec
+        self.spec = InputSpec(
+            height=spec.height,
+            width=spec.width,
+            mean=spec.mean,
+            std=spec.std,
+            fit=fit or (own_input.fit if own_input else spec.fit),
+        )
+        found = _read_labels(labels) or network.labels or (entry.labels if entry else None)
+        self.labels = _checked_labels(found, network, path)
 
     def __call__(self, photo: Source) -> Segmentation:
-        """Segment one photo: a path, bytes, a PIL image or an (H, W, 3) uint8 RGB array."""
-        raise NotImplementedError
+        """Segment one photo.
 
+        Args:
+            photo: a path, the bytes of a file, a PIL image, or an (H, W, 3) uint8 RGB array.
+
+        Raises:
+            ImageError: the photo cannot be read.
+            InputError: it is an array of another shape or type.
+        """
+        return self._segment(photo, self._alone)
+
+    @overload
+    def map(
+        self,
+        photos: Iterable[Source],
+        *,
+        workers: int | None = ...,
+        on_error: Literal["raise"] = ...,
+    ) -> Iterator[Segmentation]: ...
+    @overload
+    def map(
+        self, photos: Iterable[Source], *, workers: int | None = ..., on_error: Literal["yield"]
+    ) -> Iterator[Segmentation | DeepLabError]: ...
     def map(
         self,
         photos: Iterable[Source],
@@ -54,5 +135,164 @@ class Segmenter:
         workers: int | None = None,
         on_error: Literal["raise", "yield"] = "raise",
     ) -> Iterator[Segmentation | DeepLabError]:
-        """Segment many photos, in order, over all cores."""
-        raise NotImplementedError
+        """Segment many photos over all cores, in the order in which they are given.
+
+        Photos are taken from the iterable as they are needed, a few ahead of the results. The
+        results do not depend on the number of workers.
+
+        Args:
+            photos: what :meth:`__call__` takes, any number.
+            workers: photos worked on at the same time, each on one thread; None takes the cores.
+            on_error: "raise" ends at the first photo that cannot be read; "yield" gives its error
+                in place of its result and goes on.
+        """
+        workers = _cores() if workers is None else workers
+        if workers < 1:
+            raise InputError(f"workers: got {workers}, expected 1 or more.")
+        if on_error not in ("raise", "yield"):
+            raise InputError(f"on_error: got '{on_error}', expected 'raise' or 'yield'.")
+        return self._map(photos, workers, on_error == "raise")
+
+    def _map(
+        self, photos: Iterable[Source], workers: int, stop: bool
+    ) -> Iterator[Segmentation | DeepLabError]:
+        streams = _Streams(lambda: self._open_stream(1), workers)
+        waiting: deque[Future[Segmentation]] = deque()
+        with ThreadPoolExecutor(workers, thread_name_prefix="deeplab") as pool:
+            try:
+                for photo in photos:
+                    waiting.append(pool.submit(self._segment, photo, streams))
+                    if len(waiting) > 2 * workers:
+                        yield _result(waiting.popleft(), stop)
+                while waiting:
+                    yield _result(waiting.popleft(), stop)
+            finally:
+                for future in waiting:
+                    future.cancel()
+
+    def _segment(self, source: Source, streams: _Streams) -> Segmentation:
+        start = time.perf_counter()
+        photo = Photo(source)
+        geometry = Geometry(photo.size, (self.spec.height, self.spec.width), self.spec.fit)
+        image = photo.decode(at_least=None if self._exact else geometry.content)
+        frame = geometry.place(image, self.spec.padding)
+        del image
+        decoded = time.perf_counter()
+        network = streams.take()
+        try:
+            answer = network(frame)
+        finally:
+            streams.give_back(network)
+        answered = time.perf_counter()
+        logits = answer.astype(np.float32, copy=False) if network.output == "logits" else None
+        if logits is not None:
+            mask = argmax_bilinear(
+                logits, *photo.size, align_corners=network.align_corners, region=geometry.region
+            )
+        else:
+            mask = _enlarge(answer.astype(np.uint8, copy=False), geometry)
+            self._check_ids(mask)
+        end = time.perf_counter()
+        return Segmentation(
+            mask=mask,
+            labels=self.labels,
+            photo=photo,
+            geometry=geometry,
+            logits=logits,
+            align_corners=network.align_corners,
+            timings={
+                "decode": 1e3 * (decoded - start),
+                "network": 1e3 * (answered - decoded),
+                "mask": 1e3 * (end - answered),
+            },
+        )
+
+    def _check_ids(self, mask: npt.NDArray[np.uint8]) -> None:
+        largest = int(mask.max())
+        if largest >= len(self.labels):
+            raise ModelError(
+                f"labels: the network answered class {largest}, but there are only "
+                f"{len(self.labels)} labels; pass labels= with the right ones."
+            )
+
+
+class _Streams:
+    """Networks that run one photo each, opened when first needed and used again."""
+
+    def __init__(self, open_network: Callable[[], Network], count: int) -> None:
+        self._open = open_network
+        self._idle: queue.LifoQueue[Network | None] = queue.LifoQueue()
+        for _ in range(count):
+            self._idle.put(None)
+
+    def take(self) -> Network:
+        """Return an idle network; wait for one where all are at work."""
+        network = self._idle.get()
+        if network is None:
+            try:
+                network = self._open()
+            except BaseException:
+                self._idle.put(None)
+                raise
+        return network
+
+    def give_back(self, network: Network) -> None:
+        """Make a network available again."""
+        self._idle.put(network)
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _result(future: Future[Segmentation], stop: bool) -> Segmentation | DeepLabError:
+    try:
+        return future.result()
+    except DeepLabError as error:
+        if stop:
+            raise
+        return error
+
+
+def _enlarge(label_map: npt.NDArray[np.uint8], geometry: Geometry) -> npt.NDArray[np.uint8]:
+    """Return the photo's part of a label map at the photo's size, by nearest neighbour."""
+    picks = []
+    for axis in range(2):
+        size, span = geometry.photo[axis], geometry.content[axis]
+        centres = (np.arange(size) + 0.5) * (span / size)
+        scale = label_map.shape[axis] / geometry.frame[axis]
+        picks.append(np.minimum((centres * scale).astype(np.intp), label_map.shape[axis] - 1))
+    mask: npt.NDArray[np.uint8] = label_map[:, picks[1]][picks[0]]
+    return mask
+
+
+def _read_labels(labels: Labels | None) -> LabelSet | None:
+    if labels is None or isinstance(labels, LabelSet):
+        return labels
+    if isinstance(labels, str) and labels.lower() in LABEL_SETS:
+        return LABEL_SETS[labels.lower()]
+    try:
+        return read_label_file(Path(labels).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"labels: '{labels}' is no label file that can be read "
+            f"({getattr(error, 'strerror', None) or error}), and no known label set "
+            f"({', '.join(LABEL_SETS)}).{near_matches(str(labels), LABEL_SETS)}"
+        ) from None
+
+
+def _checked_labels(labels: LabelSet | None, network: Network, path: Path) -> LabelSet:
+    count = network.num_classes
+    if labels is None:
+        classes = f"its {count} classes" if count else "its classes"
+        raise ModelError(
+            f"{path}: the model does not say what {classes} are called. Pass labels=: a file with "
+            f"one name per line, or one of {', '.join(LABEL_SETS)}."
+        )
+    if count is not None and len(labels) != count:
+        raise InputError(
+            f"labels: got {len(labels)} names, but {path.name} tells {count} classes apart."
+        )
+    return labels

@@ -6,11 +6,19 @@ from os import PathLike
 
 from deeplab import tflite_file
 from deeplab.errors import MissingExtraError, ModelError
-from deeplab.runtimes import Float32, UInt8
+from deeplab.images import InputSpec
+from deeplab.runtimes import Float32, Normalisation, UInt8
 from deeplab.runtimes.tflite_network import TfliteNetwork, understand
 
 
-def open(path: str | PathLike[str], *, threads: int, whole: bool = False) -> LiteRTNetwork:
+def open(
+    path: str | PathLike[str],
+    *,
+    threads: int,
+    whole: bool = False,
+    normalisation: Normalisation | None = None,
+    assume: InputSpec | None = None,
+) -> LiteRTNetwork:
     """Open a DeepLab ``.tflite``.
 
     Args:
@@ -18,12 +26,16 @@ def open(path: str | PathLike[str], *, threads: int, whole: bool = False) -> Lit
         threads: how many threads one frame may use.
         whole: compute and return what the file gives, even where a finer answer lies inside it
             (see :mod:`deeplab.runtimes.tflite_network`).
+        normalisation: (mean, std) in units of 0..255, whatever the file says.
+        assume: whose normalisation to take where the file says nothing.
 
     Raises:
         ModelNotFoundError: there is no such file.
         ModelError: not a TFLite model, not a DeepLab, or LiteRT cannot run it.
     """
-    return LiteRTNetwork(understand(tflite_file.read(path), whole=whole), threads=threads)
+    file = tflite_file.read(path)
+    network = understand(file, whole=whole, normalisation=normalisation, assume=assume)
+    return LiteRTNetwork(network, threads=threads)
 
 
 class LiteRTNetwork:

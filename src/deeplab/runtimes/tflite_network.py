@@ -8,7 +8,7 @@ time that those two steps take.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,12 +17,18 @@ import numpy.typing as npt
 from deeplab.errors import ModelError
 from deeplab.images import InputSpec
 from deeplab.labels import LabelSet
-from deeplab.runtimes import Float32, Output, UInt8
+from deeplab.runtimes import Float32, Normalisation, Output, UInt8
 from deeplab.tflite_file import Operator, Tensor, TfliteFile
 from deeplab.tflite_metadata import Metadata, read_metadata
 
 _LABEL_MAP_TYPES = ("INT64", "INT32", "UINT8", "INT8")
 _LOGIT_TYPES = ("FLOAT32", "UINT8", "INT8")
+
+_USUAL: Normalisation = ((127.5, 127.5, 127.5), (127.5, 127.5, 127.5))
+"""(2/255) x - 1, where nothing else is known: every network of the original but plain ResNet.
+
+Source: research/deeplab/core/feature_extractor.py (``_preprocess_zero_mean_unit_range``).
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +44,6 @@ class TfliteNetwork:
         align_corners: how the logits lie on the frame, see :class:`deeplab.runtimes.Network`.
         input_tensor: the picture's tensor.
         output_tensor: the tensor to fetch.
-        normalisation: "metadata", "quantisation" (the file's integer input says it), or "assumed":
-            (2/255) x - 1, as in every network of the original but plain ResNet.
     """
 
     file: TfliteFile
@@ -50,7 +54,6 @@ class TfliteNetwork:
     align_corners: bool
     input_tensor: Tensor
     output_tensor: Tensor
-    normalisation: str
 
     @property
     def is_cut(self) -> bool:
@@ -84,12 +87,20 @@ class TfliteNetwork:
         return label_map
 
 
-def understand(file: TfliteFile, *, whole: bool = False) -> TfliteNetwork:
+def understand(
+    file: TfliteFile,
+    *,
+    whole: bool = False,
+    normalisation: Normalisation | None = None,
+    assume: InputSpec | None = None,
+) -> TfliteNetwork:
     """Find out how a DeepLab file is run.
 
     Args:
         file: the file.
         whole: fetch what the file gives, even where a finer answer lies inside.
+        normalisation: (mean, std) in units of 0..255, whatever the file says.
+        assume: whose normalisation to take where the file says nothing.
 
     Raises:
         ModelError: the graph is not a segmentation network of one RGB picture.
@@ -101,8 +112,11 @@ def understand(file: TfliteFile, *, whole: bool = False) -> TfliteNetwork:
     if align_corners is None:  # the original's frames are k * output stride + 1
         align_corners = _divides(h - 1, height - 1) and _divides(w - 1, width - 1)
     metadata = read_metadata(file)
-    spec = InputSpec(height=height, width=width)
-    spec, normalisation = _normalisation(file, spec, picture, metadata)
+    mean, std = (
+        normalisation
+        or _own_normalisation(file, picture, metadata)
+        or ((assume.mean, assume.std) if assume else _USUAL)
+    )
     labels = metadata.labels if metadata else None
     if labels is not None and num_classes is not None and len(labels) != num_classes:
         raise ModelError(
@@ -111,14 +125,13 @@ def understand(file: TfliteFile, *, whole: bool = False) -> TfliteNetwork:
         )
     return TfliteNetwork(
         file=file,
-        spec=spec,
+        spec=InputSpec(height=height, width=width, mean=mean, std=std),
         labels=labels,
         num_classes=num_classes,
         output=output,
         align_corners=align_corners,
         input_tensor=picture,
         output_tensor=fetched,
-        normalisation=normalisation,
     )
 
 
@@ -209,24 +222,24 @@ def _divides(part: int, whole: int) -> bool:
     return part > 0 and whole % part == 0
 
 
-def _normalisation(
-    file: TfliteFile, spec: InputSpec, picture: Tensor, metadata: Metadata | None
-) -> tuple[InputSpec, str]:
+def _own_normalisation(
+    file: TfliteFile, picture: Tensor, metadata: Metadata | None
+) -> Normalisation | None:
+    """Return the (mean, std) that the file states; None where it states none."""
     if metadata is not None and metadata.mean and metadata.std:
         if {len(metadata.mean), len(metadata.std)} - {1, 3}:
             raise ModelError(
                 f"{file.name}: its metadata normalises with mean {metadata.mean} and std "
                 f"{metadata.std}, expected one number or three each."
             )
-        return replace(spec, mean=_three(metadata.mean), std=_three(metadata.std)), "metadata"
-    if picture.quantization is not None:
-        # An integer input says itself which real number each byte stands for. The published
-        # files take the picture's bytes as they are: (byte - zero point) * scale.
-        offset = 128.0 if picture.type == "INT8" else 0.0
-        mean = float(picture.quantization.zero_point[0]) + offset
-        std = 1.0 / float(picture.quantization.scale[0])
-        return replace(spec, mean=_three((mean,)), std=_three((std,))), "quantisation"
-    return spec, "assumed"
+        return _three(metadata.mean), _three(metadata.std)
+    if picture.quantization is None:
+        return None
+    # An integer input says which real number each stored value stands for. The published files
+    # take the picture's bytes as they are, so a byte stands for (byte - zero point) * scale.
+    offset = 128.0 if picture.type == "INT8" else 0.0
+    mean = float(picture.quantization.zero_point[0]) + offset
+    return _three((mean,)), _three((1.0 / float(picture.quantization.scale[0]),))
 
 
 def _three(values: tuple[float, ...]) -> tuple[float, float, float]:

@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from bundles import write_checkpoint
 
 import parity
 from deeplab.errors import ConfigError, ModelNotFoundError, WeightsError
 from deeplab.models import build
-from deeplab.weights import load, load_with_report
+from deeplab.weights import load, load_with_report, read_checkpoint
 
 FOLDER = "parity/tf_checkpoint_mnv2_dm05"
 SIDE = 129  # the graph was exported for this frame
@@ -112,3 +113,25 @@ def test_files_of_other_kinds_are_refused_in_words(tmp_path: Path):
     (tmp_path / "broken.pb").write_bytes(b"\x0a\xff\xff\xff\x7f")
     with pytest.raises(WeightsError, match=r"broken\.pb.*cut off"):
         load(tmp_path / "broken.pb")
+
+
+@pytest.mark.reference
+def test_an_imagenet_checkpoint_gives_the_backbone_and_says_so(reference: Path, tmp_path: Path):
+    """Slim's own names: beside the backbone a last convolution, and logits in its scope."""
+    tensors = {
+        name: (1, value.shape, value.tobytes())
+        for name, value in read_checkpoint(reference / FOLDER).items()
+        if name.startswith("MobilenetV2/")
+    }
+    for name in ("Conv_1/weights", "Logits/Conv2d_1c_1x1/weights"):
+        tensors[f"MobilenetV2/{name}"] = (1, (1, 1, 2, 3), np.ones(6, np.float32).tobytes())
+    tensors["MobilenetV2/Conv/weights/Momentum"] = tensors["MobilenetV2/Conv/weights"]
+    config, state, report = load_with_report(write_checkpoint(tmp_path, tensors))
+    assert report.backbone_only
+    assert all(key.startswith("backbone.") for key in state)
+    assert len(state) == len(report.kept) == 255  # 51 layers: a weight and four of batch norm
+    assert {"MobilenetV2/Conv_1/weights", "MobilenetV2/Conv/weights/Momentum"} <= set(
+        report.ignored
+    )
+    assert config.depth_multiplier == 0.5
+    assert not build(config).load_state_dict(state, strict=False).unexpected_keys

@@ -224,7 +224,7 @@ def _rate(graph: Graph, node: Node) -> tuple[int, int]:
     if len(dilations) == 4 and max(dilations) > 1:
         return dilations[1], dilations[2]
     source = graph.nodes.get(_plain(node.inputs[0])) if node.inputs else None
-    if source is not None and source.op == "SpaceToBatchND":
+    if source is not None and source.op == "SpaceToBatchND" and len(source.inputs) > 1:
         block = graph.constant(source.inputs[1])
         if block is not None and block.shape == (2,):
             return int(block[0]), int(block[1])
@@ -297,6 +297,9 @@ _TYPED = {1: (5, "f"), 2: (6, "d"), 9: (10, "q"), 10: (11, "q"), 14: (13, "H"), 
           22: (16, "q"), 23: (17, "q")}  # fmt: skip
 
 
+_LARGEST = 1 << 28  # values in one constant; the largest of the original has 2**24
+
+
 def _parse_tensor(message: memoryview) -> npt.NDArray[np.generic]:
     fields = read_message(message)
     dtype = as_int(fields.get(1, [0])[0], "tensor, type")
@@ -316,7 +319,7 @@ def _parse_tensor(message: memoryview) -> npt.NDArray[np.generic]:
     count = int(np.prod(shape, dtype=np.int64))
     if len(values) == 0:
         values = np.zeros(1, template.dtype)
-    if len(values) > max(count, 1):
+    if len(values) > max(count, 1) or count > _LARGEST:
         raise WeightsError(f"{len(values)} values for the shape {shape}: damaged file.")
     # The last value stands for all that follow.
     return np.concatenate([values, np.repeat(values[-1:], count - len(values))])[:count].reshape(

@@ -8,6 +8,7 @@
     │   ├── ModelNotFoundError               no such name, no such file
     │   └── WeightsError                     foreign weights that do not fit
     ├── DataError             (ValueError)   a data set is broken
+    ├── TrainingError         (RuntimeError) a training cannot go on
     ├── DownloadError         (OSError)      an address gave no file, or the wrong one
     ├── OutputError           (OSError)      a result cannot be written
     └── MissingExtraError     (ImportError)  an optional dependency is not installed
@@ -52,6 +53,10 @@ class WeightsError(ModelError):
 
 class DataError(DeepLabError, ValueError):
     """A data set is broken."""
+
+
+class TrainingError(DeepLabError, RuntimeError):
+    """A training cannot go on; the message names the likely cause."""
 
 
 class DownloadError(DeepLabError, OSError):

@@ -70,7 +70,7 @@ def test_crop_of_ignored_pixels_costs_nothing(top_k: float) -> None:
 def test_parts_with_the_common_count_add_up_to_the_whole() -> None:
     generator = torch.Generator().manual_seed(1)
     logits = torch.randn(4, 5, 6, 6, generator=generator)
-    label = torch.randint(0, 5, (4, 21, 21), generator=generator)
+    label = torch.randint(0, 5, (4, 21, 21), generator=generator, dtype=torch.uint8)
     label[0] = 255
     kept = (label != 255).sum()
     parts = [

@@ -126,7 +126,7 @@ class ClassTotals:
 
 
 def _ratio(part: npt.NDArray[Any], whole: npt.NDArray[Any]) -> Scores:
-    """part / whole, NaN where there is nothing to divide by; no warning."""
+    """Return part / whole, NaN where there is nothing to divide by; no warning."""
     nothing = np.full(np.broadcast(part, whole).shape, np.nan)
     return np.asarray(np.divide(part, whole, out=nothing, where=whole > 0))
 

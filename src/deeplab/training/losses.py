@@ -61,13 +61,13 @@ def segmentation_loss(
         raise InputError(f"top_k: got {top_k}, expected a share of the pixels in (0, 1].")
     total: Tensor | None = None
     for one in [logits] if isinstance(logits, Tensor) else logits:
-        target = label
+        target, count = label, kept
         if upsample_logits and one.shape[-2:] != label.shape[-2:]:
             one = F.interpolate(
                 one, size=label.shape[-2:], mode="bilinear", align_corners=align_corners
             )
         elif not upsample_logits:
-            target = resize_label(label, one.shape[-2], one.shape[-1])
+            target, count = resize_label(label, one.shape[-2], one.shape[-1]), None
         target = target.long()
         losses = F.cross_entropy(
             one.float(),
@@ -79,8 +79,7 @@ def segmentation_loss(
         if top_k < 1.0:
             loss = _hardest_mean(losses.flatten(), top_k, mining_steps, step)
         else:
-            count = kept
-            if count is None or target is not label:
+            if count is None:
                 count = (target != ignore_index).sum()
             loss = losses.sum() / count.clamp(min=1)
         total = loss if total is None else total + loss

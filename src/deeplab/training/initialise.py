@@ -1,0 +1,116 @@
+"""Starting weights: everything that fits is taken over, and what happened is listed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from deeplab.errors import InputError, WeightsError
+from deeplab.labels import LabelSet
+from deeplab.models.deeplab import DeepLab
+from deeplab.training.optimiser import classifier_layers
+
+
+@dataclass(frozen=True, kw_only=True)
+class InitReport:
+    """What became of each weight: names in our vocabulary.
+
+    ``kept`` came from the file, ``classes`` are the class names whose classifier rows did,
+    ``rebuilt`` start anew, ``unused`` were in the file and have no place here.
+    """
+
+    kept: tuple[str, ...]
+    classes: tuple[str, ...]
+    rebuilt: tuple[str, ...]
+    unused: tuple[str, ...]
+
+    def __str__(self) -> str:
+        lines = [f"Starting weights: kept {len(self.kept)} tensors."]
+        if self.classes:
+            lines.append(f"  Classifier rows kept by name: {', '.join(self.classes)}.")
+        for what, names in (("started anew", self.rebuilt), ("not used", self.unused)):
+            if names:
+                lines.append(f"  {len(names)} {what}: {_short(names)}.")
+        return "\n".join(lines)
+
+
+def _short(names: Sequence[str]) -> str:
+    """List layers rather than tensors: four tensors of a batch norm are one word."""
+    layers = list(dict.fromkeys(name.rsplit(".", 1)[0] for name in names))
+    return ", ".join(layers[:8]) + (f", and {len(layers) - 8} more" if len(layers) > 8 else "")
+
+
+def take_over(
+    model: DeepLab,
+    state: Mapping[str, Tensor],
+    *,
+    labels: LabelSet,
+    source_labels: LabelSet | None,
+    classifier: bool = True,
+) -> InitReport:
+    """Copy into ``model`` every tensor of ``state`` with the same name and shape.
+
+    The classifier is copied whole where both label sets have the same names in the same order,
+    row by row for shared names where they differ, and not at all where the source's names are
+    unknown and its count differs.
+
+    Raises:
+        WeightsError: nothing at all fits.
+    """
+    own = model.state_dict()
+    layers = {id(layer) for layer in classifier_layers(model)}
+    rows = {
+        f"{name}.{part}"
+        for name, module in model.named_modules()
+        if id(module) in layers
+        for part in ("weight", "bias")
+    }
+    kept, rebuilt, shared = [], [], []
+    with torch.no_grad():
+        for name, value in own.items():
+            source = state.get(name)
+            if name in rows:
+                if source is not None and classifier:
+                    shared = _copy_rows(value, source, labels, source_labels)
+                    if len(shared) == len(labels):
+                        kept.append(name)
+                        continue
+                rebuilt.append(name)
+            elif source is not None and source.shape == value.shape:
+                value.copy_(source)
+                kept.append(name)
+            else:
+                rebuilt.append(name)
+    if not kept:
+        raise WeightsError(
+            "init.path: no tensor of the file fits this network; is it another backbone?"
+        )
+    return InitReport(
+        kept=tuple(kept),
+        classes=tuple(shared),
+        rebuilt=tuple(rebuilt),
+        unused=tuple(name for name in state if name not in own),
+    )
+
+
+def _copy_rows(
+    value: Tensor, source: Tensor, labels: LabelSet, source_labels: LabelSet | None
+) -> list[str]:
+    if source.shape[1:] != value.shape[1:]:
+        return []
+    if source_labels is None or len(source_labels) != len(source):
+        if len(source) != len(value):
+            return []
+        value.copy_(source)
+        return list(labels.names)
+    shared = []
+    for row, name in enumerate(labels.names):
+        try:
+            value[row] = source[source_labels.index(name)]
+        except InputError:
+            continue  # a class that the source does not know
+        shared.append(name)
+    return shared

@@ -1,0 +1,103 @@
+"""Which parameter learns how fast, and the moving average of all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from deeplab.models.deeplab import DeepLab
+from deeplab.training.settings import OptimiserSettings
+
+
+def build_optimiser(model: DeepLab, settings: OptimiserSettings) -> torch.optim.SGD:
+    """Return SGD with one group per kind of parameter.
+
+    Each group holds ``multiplier``, its learning rate relative to the schedule's: convolution
+    biases and everything after the backbone may learn faster. Weight decay is on the weights of
+    ordinary convolutions only.
+
+    Source: research/deeplab train.py and utils/train_utils.py get_model_gradient_multipliers.
+    """
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for parameter, multiplier, decay in _sort_parameters(model, settings):
+        groups.setdefault((multiplier, decay), []).append(parameter)
+    return torch.optim.SGD(
+        [
+            {"params": parameters, "multiplier": multiplier, "weight_decay": decay}
+            for (multiplier, decay), parameters in groups.items()
+        ],
+        lr=0.0,  # set_learning_rate decides, at every step
+        momentum=settings.momentum,
+        nesterov=settings.nesterov,
+    )
+
+
+def _sort_parameters(
+    model: DeepLab, settings: OptimiserSettings
+) -> Iterator[tuple[nn.Parameter, float, float]]:
+    classifiers = {id(p) for module in classifier_layers(model) for p in module.parameters()}
+    backbone = {id(p) for p in model.backbone.parameters()}
+    for module in model.modules():
+        ordinary = isinstance(module, nn.Conv2d) and module.groups == 1
+        for name, parameter in module.named_parameters(recurse=False):
+            in_head = (
+                id(parameter) in classifiers
+                if settings.head_is_classifier
+                else id(parameter) not in backbone
+            )
+            multiplier = settings.head_multiplier if in_head else 1.0
+            if name == "bias" and isinstance(module, nn.Conv2d):
+                multiplier *= settings.bias_multiplier
+            decay = settings.weight_decay if ordinary and name == "weight" else 0.0
+            yield parameter, multiplier, decay
+
+
+def classifier_layers(model: DeepLab) -> list[nn.Conv2d]:
+    """Return the convolutions whose output channels are the classes.
+
+    Usually one; v2 has one per branch, and MobileNetV3's head adds two.
+    """
+    if model.classifier is not None:
+        return [model.classifier]
+    count = model.config.num_classes
+    layers = [
+        module
+        for part in (model.head, model.decoder)
+        if part is not None
+        for module in part.modules()
+        if isinstance(module, nn.Conv2d) and module.bias is not None
+    ]
+    return [layer for layer in layers if layer.out_channels == count]
+
+
+def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
+    """Give each group the schedule's rate times its multiplier."""
+    for group in optimiser.param_groups:
+        group["lr"] = rate * group["multiplier"]
+
+
+class MovingAverage:
+    """The weights averaged over the steps; young averages forget faster."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        """Start from the model's state; ``decay`` is the weight of the old value."""
+        self.decay = decay
+        self.state = {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, step: int) -> None:
+        """Move the average towards the model's state after 0-based ``step``."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        for name, value in model.state_dict().items():
+            average: Tensor = self.state[name]
+            if value.is_floating_point():
+                average.lerp_(value, 1 - decay)
+            else:
+                average.copy_(value)
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Take the average from a checkpoint."""
+        for name, value in state.items():
+            self.state[name].copy_(value)

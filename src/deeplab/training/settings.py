@@ -1,0 +1,319 @@
+"""The settings of an experiment: frozen records, read from a TOML recipe.
+
+Every field is read somewhere, an unknown one is refused, and the effective settings are saved
+beside the weights. ``[model]`` holds the fields of ``DeepLabConfig`` except ``num_classes``,
+which follows from the data.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from deeplab.errors import InputError, near_matches
+from deeplab.models.config import DeepLabConfig
+from deeplab.training.schedule import Schedule
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+Record = TypeVar("Record")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSettings:
+    """Which pictures, and what happens to them on the way in.
+
+    Attributes:
+        path: the folder of the data set, in any layout that ``open_dataset`` recognises.
+        train: split to learn from.
+        val: split that decides which weights are best.
+        crop_size: (height, width) of what the network sees in training.
+        resize_range: (shorter, longer) side to which pictures are resized first, and optionally
+            the factor of which sizes become a multiple plus 1 (min_resize_value,
+            max_resize_value, resize_factor); () keeps them.
+        scale_range: smallest and largest random scale.
+        scale_step: step between scales; 0 draws from the whole range.
+        flip: mirror half of the pictures.
+        colour_jitter: largest relative change of brightness, contrast and saturation; 0 is off.
+        rare_class_crops: probability of laying the crop over a pixel of a class that is rarer
+            than ``RARE_SHARE``, in pictures that show one.
+        workers: processes that read pictures; 0 reads in the training process.
+        check: run the data doctor first and stop at certain faults.
+
+    Source of the defaults: research/deeplab common.py and train.py.
+    """
+
+    path: str = ""
+    train: str = "train"
+    val: str = "val"
+    crop_size: tuple[int, int] = (513, 513)
+    resize_range: tuple[int, ...] = ()
+    scale_range: tuple[float, float] = (0.5, 2.0)
+    scale_step: float = 0.25
+    flip: bool = True
+    colour_jitter: float = 0.0
+    rare_class_crops: float = 0.0
+    workers: int = 2
+    check: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class InitSettings:
+    """Where the first weights come from.
+
+    Attributes:
+        path: a release pair, a TensorFlow checkpoint, a .tflite file, …: all that
+            ``deeplab.weights.load`` opens. Empty starts from random weights.
+        classifier: take over the rows of classes with the same name; False starts it afresh.
+    """
+
+    path: str = ""
+    classifier: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossSettings:
+    """What counts as an error; see ``training.losses``.
+
+    Attributes:
+        class_weights: one weight per class; ``["auto"]`` is median frequency over the training
+            pictures; () is 1 everywhere.
+        top_k: share of the hardest pixels that count (the original's top_k_percent_pixels).
+        mining_steps: steps over which mining sets in (hard_example_mining_step).
+        every_scale: with an image pyramid, also score each scale by itself (v2).
+        upsample_logits: compare at the picture's size (v3, v3+), not at the logits' (v1, v2).
+    """
+
+    class_weights: tuple[float | str, ...] = ()
+    top_k: float = 1.0
+    mining_steps: int = 0
+    every_scale: bool = False
+    upsample_logits: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimiserSettings:
+    """Stochastic gradient descent as the original runs it.
+
+    Attributes:
+        momentum: of the gradient.
+        nesterov: look ahead along the momentum.
+        weight_decay: on the weights of ordinary convolutions; never on depthwise ones, biases
+            and batch norm. Source: train.py, slim's regularize_depthwise=False.
+        bias_multiplier: learning rate of convolution biases, relative.
+        head_multiplier: learning rate of everything after the backbone, relative
+            (last_layer_gradient_multiplier).
+        head_is_classifier: ``head_multiplier`` reaches the last convolution only
+            (last_layers_contain_logits_only).
+        clip_norm: largest norm of the gradient; 0 does not clip.
+        ema_decay: weight of the old value in a moving average of the weights, which then is
+            what is validated and released; 0 keeps none.
+    """
+
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 4e-5
+    bias_multiplier: float = 2.0
+    head_multiplier: float = 1.0
+    head_is_classifier: bool = False
+    clip_norm: float = 0.0
+    ema_decay: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """How long, how fast, how safe.
+
+    Attributes:
+        steps: optimiser steps.
+        batch_size: pictures per step, over all processes and parts together: the recipe means
+            the same on any number of GPUs.
+        accumulate: parts into which each process cuts its share, to save memory.
+        seed: of weights, order, augmentation and dropout.
+        device: ``auto``, ``cpu``, ``cuda``.
+        precision: ``float32`` or ``bfloat16`` (autocast; weights stay float32).
+        channels_last: memory order of images and weights.
+        compile: run through ``torch.compile``.
+        batch_norm: ``auto`` freezes below 12 pictures per statistic and synchronises over
+            several GPUs; ``frozen``, ``train``.
+        validate_every: steps between validations; 0 validates at the end only.
+        validate_scales: of the pictures at validation.
+        validate_flip: add mirrored pictures at validation.
+        save_every: steps between checkpoints; each validation saves too.
+        patience: validations without improvement after which training stops; 0 never stops.
+        log_every: steps between lines of history.csv.
+    """
+
+    steps: int = 30_000
+    batch_size: int = 16
+    accumulate: int = 1
+    seed: int = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["float32", "bfloat16"] = "float32"
+    channels_last: bool = True
+    compile: bool = False
+    batch_norm: Literal["auto", "frozen", "train"] = "auto"
+    validate_every: int = 1000
+    validate_scales: tuple[float, ...] = (1.0,)
+    validate_flip: bool = False
+    save_every: int = 500
+    patience: int = 0
+    log_every: int = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """A whole experiment; see the class of each part."""
+
+    name: str
+    licence: str = ""
+    """What the data and the starting weights allow; travels with the release pair."""
+    model: dict[str, Any] = field(default_factory=dict)
+    data: DataSettings = field(default_factory=DataSettings)
+    init: InitSettings = field(default_factory=InitSettings)
+    loss: LossSettings = field(default_factory=LossSettings)
+    schedule: Schedule = field(default_factory=Schedule)
+    optimiser: OptimiserSettings = field(default_factory=OptimiserSettings)
+    run: RunSettings = field(default_factory=RunSettings)
+
+    def __post_init__(self) -> None:
+        if "num_classes" in self.model:
+            raise InputError(
+                "model.num_classes: follows from the data set's labels; remove it from the recipe."
+            )
+        if not self.name or "/" in self.name:
+            raise InputError(f"name: got '{self.name}', expected a name for files, without '/'.")
+        for name in ("steps", "batch_size", "accumulate", "log_every", "save_every"):
+            value = getattr(self.run, name)
+            if value < 1:
+                raise InputError(f"run.{name}: got {value}, expected 1 or more.")
+        self.network(2)  # refuses unknown fields now rather than after reading the data
+
+    def network(self, num_classes: int) -> DeepLabConfig:
+        """Return the configuration of the network for a number of classes."""
+        return DeepLabConfig.from_dict({**self.model, "num_classes": num_classes})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all settings as values that TOML and JSON know."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Settings:
+        """Make settings from tables.
+
+        Raises:
+            InputError: an unknown name (with the near match) or a value of the wrong type.
+        """
+        return _record(cls, values, "")
+
+
+def read_recipe(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Settings:
+    """Read a TOML recipe; ``overrides`` are dotted names with values ("run.steps": 100).
+
+    Raises:
+        InputError: no such file, no TOML, or a setting that does not exist.
+    """
+    path = Path(path)
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"recipe: there is no file {path}.") from None
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"recipe: {path} is not TOML: {error}.") from error
+    values.setdefault("name", path.stem)
+    for dotted, value in (overrides or {}).items():
+        table = values
+        *tables, name = dotted.split(".")
+        for part in tables:
+            table = table.setdefault(part, {})
+        table[name] = value
+    return Settings.from_dict(values)
+
+
+def write_toml(settings: Settings) -> str:
+    """Return the settings as TOML that ``read_recipe`` reads back to the same."""
+    tables: list[str] = []
+    top = []
+    for name, value in settings.to_dict().items():
+        if isinstance(value, dict):
+            lines = [f"{key} = {_toml(item)}" for key, item in value.items()]
+            tables.append("\n".join([f"[{name}]", *lines]))
+        else:
+            top.append(f"{name} = {_toml(value)}")
+    return "\n\n".join(["\n".join(top), *tables]) + "\n"
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+        return f'"{escaped}"'
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_toml(item) for item in value) + "]"
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{key} = {_toml(item)}" for key, item in value.items()) + " }"
+    return repr(value)
+
+
+def _record(cls: type[Record], values: Mapping[str, Any], where: str) -> Record:
+    """Build a dataclass from a table, checking each name and type."""
+    kinds = typing.get_type_hints(cls)
+    made: dict[str, Any] = {}
+    for name, value in values.items():
+        dotted = f"{where}{name}"
+        if name not in kinds:
+            raise InputError(
+                f"{dotted}: unknown setting.{near_matches(name, kinds)} "
+                f"Known here: {', '.join(kinds)}."
+            )
+        made[name] = _value(kinds[name], value, dotted)
+    missing = [
+        entry.name
+        for entry in dataclasses.fields(cls)  # type: ignore[arg-type]
+        if entry.name not in made
+        and entry.default is dataclasses.MISSING
+        and entry.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise InputError(f"{where}{missing[0]}: is missing; every recipe has one.")
+    return cls(**made)
+
+
+def _value(kind: Any, value: Any, where: str) -> Any:
+    """Return ``value`` as the annotated kind, or say what was expected."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if dataclasses.is_dataclass(kind) and isinstance(value, Mapping):
+        return _record(typing.cast("type[Any]", kind), value, f"{where}.")
+    if origin is Literal:
+        if value in arguments:
+            return value
+        near = near_matches(value, arguments) if isinstance(value, str) else ""
+        raise InputError(f"{where}: got {value!r}, expected one of {arguments}.{near}")
+    if origin is tuple and isinstance(value, list | tuple):
+        kinds = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else list(arguments)
+        if len(kinds) == len(value):
+            return tuple(_value(k, v, where) for k, v in zip(kinds, value, strict=True))
+    elif origin is types.UnionType:
+        for one in arguments:
+            if isinstance(value, one) and not isinstance(value, bool):
+                return value
+            if one is float and isinstance(value, int):
+                return float(value)
+    elif kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    elif origin is dict and isinstance(value, Mapping):
+        return dict(value)
+    elif isinstance(kind, type) and type(value) is kind:
+        return value
+    expected = getattr(kind, "__name__", str(kind)) if origin is None else str(kind)
+    raise InputError(f"{where}: got {value!r}, expected {expected}.")

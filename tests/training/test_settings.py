@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+
+from deeplab.errors import ConfigError, InputError
+from deeplab.training.settings import Settings, read_recipe, write_toml
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_settings_survive_their_own_toml(tmp_path: Path) -> None:
+    settings = Settings.from_dict(
+        {
+            "name": "x",
+            "model": {"version": "v3+", "atrous_rates": [6, 12], "image_pooling": False},
+            "loss": {"class_weights": ["auto"]},
+            "run": {"steps": 5, "validate_scales": [1, 0.5]},
+        }
+    )
+    path = tmp_path / "again.toml"
+    path.write_text(write_toml(settings))
+    assert read_recipe(path) == settings
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"run": {"batchsize": 4}}, r"run\.batchsize: unknown setting\. Did you mean 'batch_size'"),
+        ({"runs": {}}, r"runs: unknown setting\. Did you mean 'run'"),
+        ({"run": {"steps": "many"}}, r"run\.steps: got 'many', expected int"),
+        ({"run": {"steps": True}}, r"run\.steps: got True, expected int"),
+        ({"run": {"precision": "bf16"}}, r"run\.precision: got 'bf16'.*bfloat16"),
+        ({"data": {"crop_size": [513]}}, r"data\.crop_size: got \[513\]"),
+        ({"model": {"num_classes": 3}}, r"model\.num_classes: follows from the data"),
+        ({"model": {"backbne": "x"}}, r"unknown field 'backbne'\. Did you mean 'backbone'"),
+        ({"run": {"batch_size": 0}}, r"run\.batch_size: got 0"),
+    ],
+)
+def test_wrong_settings_are_refused_with_the_fix(values: dict[str, object], message: str) -> None:
+    with pytest.raises((InputError, ConfigError), match=message):
+        Settings.from_dict({"name": "x", **values})
+
+
+def test_overrides_win(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text("[run]\nsteps = 10\n")
+    settings = read_recipe(path, {"run.steps": 3, "init.path": "a.tflite"})
+    assert (settings.name, settings.run.steps, settings.init.path) == ("mine", 3, "a.tflite")
+
+
+def test_a_missing_recipe_is_one_line() -> None:
+    with pytest.raises(InputError, match="there is no file"):
+        read_recipe("nowhere.toml")
+
+
+def test_every_setting_is_read_somewhere() -> None:
+    code = "\n".join(
+        path.read_text()
+        for path in (ROOT / "src/deeplab").rglob("*.py")
+        if path.name not in ("settings.py", "schedule.py")
+    )
+    unread = [
+        f"{part.name}.{entry.name}"
+        for part in dataclasses.fields(Settings)
+        if part.name in ("data", "init", "loss", "optimiser", "run")
+        for entry in dataclasses.fields(part.default_factory())  # type: ignore[misc,arg-type]
+        if not re.search(rf"\.{entry.name}\b", code)
+    ]
+    assert not unread
+
+
+@pytest.mark.parametrize("recipe", sorted((ROOT / "recipes").glob("*.toml")), ids=lambda p: p.stem)
+def test_recipes_open_with_command_hardware_and_score(recipe: Path) -> None:
+    head = [line for line in recipe.read_text().splitlines()[:12] if line.startswith("#")]
+    text = "\n".join(head)
+    for word in ("deeplab train", "Hardware:", "Expected:", "Run here:"):
+        assert word in text, f"{recipe.name} lacks '{word}'"
+    read_recipe(recipe)

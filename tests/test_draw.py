@@ -22,7 +22,7 @@ def photos_and_masks(draw_from: Any) -> tuple[UInt8, UInt8]:
     height, width = draw_from(st.integers(1, 40)), draw_from(st.integers(1, 40))
     seed = draw_from(st.integers(0, 2**32 - 1))
     photo = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    classes = st.sampled_from([0, 0, 1, 8, 15, 20, 255])
+    classes = st.sampled_from([0, 0, 1, 8, 15, 16, 20, 255])
     return photo, draw_from(hnp.arrays(np.uint8, (height, width), elements=classes))
 
 
@@ -94,10 +94,13 @@ def test_cutout_has_the_mask_as_alpha_and_hides_nothing(pair: tuple[UInt8, UInt8
 @given(photos_and_masks())
 def test_keep_only_makes_the_rest_background(pair: tuple[UInt8, UInt8]) -> None:
     _, mask = pair
-    kept = draw.keep_only(mask, ["cat", "person"], labels=VOC)
+    kept, labels = draw.keep_only(mask, ["cat", "person"], labels=VOC)
+    assert labels is VOC
     assert np.array_equal(kept, np.where((mask == 8) | (mask == 15), mask, 0))
-    streets = draw.keep_only(mask, ["car"], labels=CITYSCAPES)
-    assert np.array_equal(streets, np.where(mask == 13, 13, 255))
+    streets, labels = draw.keep_only(mask, ["train"], labels=CITYSCAPES)
+    assert np.array_equal(streets, np.where(mask == 16, 16, 19))
+    assert labels.names == (*CITYSCAPES.names, "everything else")
+    assert labels.background == 19
 
 
 @given(photos_and_masks())

@@ -118,6 +118,11 @@ def test_unknown_names_come_with_the_near_ones() -> None:
         zoo.locate("cityscape")
 
 
+def test_weights_do_not_run_as_they_are() -> None:
+    with pytest.raises(ModelError, match="deeplab import torchvision-resnet50 -o NAME"):
+        zoo.locate("torchvision-resnet50")
+
+
 def test_missing_files_are_told_from_unknown_names(tmp_path: Path) -> None:
     (tmp_path / "model.tflite").touch()
     with pytest.raises(ModelNotFoundError, match=r"no file .*modell\.tflite.*'model\.tflite'"):

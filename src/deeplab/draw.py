@@ -206,18 +206,28 @@ def replace_background(
     return Image.composite(picture, behind, _alpha(mask, labels, only, soft_edge))
 
 
-def keep_only(mask: UInt8, names: Iterable[str], *, labels: LabelSet) -> UInt8:
-    """Return a mask in which every class but the named ones is background.
+def keep_only(mask: UInt8, names: Iterable[str], *, labels: LabelSet) -> tuple[UInt8, LabelSet]:
+    """Return a mask in which every class but the named ones is background, and its labels.
 
-    Where the labels have no background, the others become 255: drawn nowhere, without a name.
+    Labels without a background (streets) get one more class for it, "everything else".
 
     Raises:
         InputError: the mask is not (H, W) uint8, or no class has that name.
     """
-    table = [255 if labels.background is None else labels.background] * 256
-    for index in labels.indices(names):
+    background = labels.background
+    kept = labels.indices(names)
+    if background is None:
+        background = len(labels)
+        labels = LabelSet(
+            (*labels.names, "everything else"),
+            (*labels.colours, (0, 0, 0)),
+            background=background,
+            ignore_index=labels.ignore_index,
+        )
+    table = [background] * 256
+    for index in kept:
         table[index] = index
-    return np.asarray(Image.fromarray(_checked_mask(mask)).point(table))
+    return np.asarray(Image.fromarray(_checked_mask(mask)).point(table)), labels
 
 
 # --- masks ------------------------------------------------------------------------------------

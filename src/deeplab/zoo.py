@@ -113,11 +113,19 @@ def get(name: str) -> ZooModel:
     return known[wanted]
 
 
-def locate(model: str | PathLike[str], *, progress: Progress | None = None) -> Path:
+def locate(
+    model: str | PathLike[str], *, weights: bool = False, progress: Progress | None = None
+) -> Path:
     """Return the file of a model, given by name or by path; a named one is downloaded if need be.
+
+    Args:
+        model: a name, or the path of a file.
+        weights: names of weights, which cannot run as they are, are welcome too.
+        progress: what a download reports to.
 
     Raises:
         ModelNotFoundError: there is no such name, and no such file.
+        ModelError: the name is that of weights, and ``weights`` is false.
         DownloadError: the file is nowhere on this machine and could not be downloaded.
     """
     path = Path(model)
@@ -129,6 +137,11 @@ def locate(model: str | PathLike[str], *, progress: Progress | None = None) -> P
     if isinstance(model, PathLike) or path.suffix in _SUFFIXES or os.sep in text:
         raise ModelNotFoundError(f"model: there is no file {path}.{_neighbours(path)}")
     entry = get(text)
+    if entry.kind == "weights" and not weights:
+        raise ModelError(
+            f"model: '{entry.name}' is weights, not a model that runs as it is. "
+            f"Make one of it first: deeplab import {entry.name} -o NAME"
+        )
     return find(entry) or pull(entry, progress=progress)
 
 

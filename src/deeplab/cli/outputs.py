@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import glob
 import json
 import os
 import tempfile
-import zipfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deeplab.errors import InputError, OutputError, near_matches
+from deeplab.files import replacing
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -117,27 +116,20 @@ def plan_jobs(
 
 
 def summarise(result: Segmentation) -> dict[str, Any]:
-    """Return what a result says, as JSON knows it: the same for every run on the same photo."""
-    from deeplab.draw import legend_entries
-
-    height, width = result.mask.shape
-    return {
-        "height": height,
-        "width": width,
-        "labels": [
-            {
-                "id": result.labels.names.index(entry.name),
-                "name": entry.name,
-                "colour": list(entry.colour),
-                "share": round(entry.share, 6),
-            }
-            for entry in legend_entries(result.mask, result.labels)
-        ],
-    }
+    """Return what a result says, but for its pixels, as JSON knows it."""
+    content = result.to_dict()
+    for found in content["classes"]:
+        del found["segmentation"]
+    return content
 
 
 class Writer:
-    """Writes the files of one result; the photo is decoded once, and only if it is drawn on."""
+    """Writes the files of one result; the photo is decoded once, and only if it is drawn on.
+
+    Args:
+        result: what was found.
+        only: the classes that were asked for; None where all were.
+    """
 
     def __init__(self, result: Segmentation, *, only: Sequence[str] | None) -> None:
         self._result = result
@@ -151,7 +143,7 @@ class Writer:
             ImageError: the photo cannot be decoded at full size.
         """
         for kind, path in files.items():
-            with _atomically(path) as partial:
+            with replacing(path) as partial:
                 getattr(self, f"_write_{kind}")(partial)
 
     @cached_property
@@ -173,39 +165,26 @@ class Writer:
     def _write_blur(self, path: Path) -> None:
         from deeplab.draw import blur_background
 
-        result = self._result
-        picture = blur_background(self._photo, result.mask, labels=result.labels, only=self._only)
+        picture = blur_background(self._photo, self._result.mask, labels=self._result.labels)
         picture.save(path, "JPEG", quality=92)
 
     def _write_cutout(self, path: Path) -> None:
         from deeplab.draw import cutout
 
-        result = self._result
-        picture = cutout(self._photo, result.mask, labels=result.labels, only=self._only)
+        picture = cutout(self._photo, self._result.mask, labels=self._result.labels)
         picture.save(path, "PNG", compress_level=3)
 
     def _write_mask(self, path: Path) -> None:
         self._result.save_mask(path)
 
     def _write_json(self, path: Path) -> None:
-        summary = {"photo": Path(self._result.name).name, **summarise(self._result)}
-        path.write_text(json.dumps(summary, indent=1, ensure_ascii=False) + "\n", "utf-8")
+        content = self._result.to_dict()
+        del content["timings_ms"]  # equal runs write equal files
+        content["photo"] = Path(self._result.name).name
+        path.write_text(json.dumps(content, ensure_ascii=False) + "\n", "utf-8")
 
     def _write_probabilities(self, path: Path) -> None:
-        """Write one (H, W) float16 array per class that is present, called by its name."""
-        import numpy as np
-
-        # One class at a time: all of them at once would fill the memory with a large photo.
-        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-            for index in np.unique(self._result.mask):
-                if index >= len(self._result.labels):  # what --only left out, without background
-                    continue
-                name = self._result.labels.names[index]
-                probability = self._result.probability(name).astype(np.float16)
-                entry = zipfile.ZipInfo(f"{name}.npy")  # without a date: equal runs, equal bytes
-                entry.compress_type = zipfile.ZIP_DEFLATED
-                with archive.open(entry, "w", force_zip64=True) as file:
-                    np.lib.format.write_array(file, probability)
+        self._result.save_probabilities(path, self._only)
 
 
 def _in_folder(folder: Path, output: Path | None) -> Iterator[Path]:
@@ -239,19 +218,3 @@ def _check_writable(folder: Path) -> None:
             f"output: cannot write into the folder {folder} ({error.strerror or error}). "
             "Choose another with -o."
         ) from error
-
-
-@contextlib.contextmanager
-def _atomically(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside ``path``, renamed to it at the end, removed on an error."""
-    partial = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
-    try:
-        yield partial
-        os.replace(partial, path)
-    except OutputError:
-        raise
-    except OSError as error:
-        raise OutputError(f"output: cannot write {path} ({error.strerror or error}).") from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink()

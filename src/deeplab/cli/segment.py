@@ -98,6 +98,11 @@ def segment(
     kept = split_names("--only", only) if only else None
     if kept:
         segmenter.labels.indices(kept)  # a wrong name is told before the work
+    elif segmenter.labels.background is None and {"cutout", "blur"} & {*kinds}:
+        raise InputError(
+            "--save: this model's labels have no background to cut away or to blur; say with "
+            f"--only what to keep. It knows: {', '.join(segmenter.labels.names)}."
+        )
     start = time.perf_counter()
     done = _run(segmenter, jobs, workers=workers, only=kept, crf=crf)
     show = _show_json if as_json else _show
@@ -174,8 +179,8 @@ def _finish(job: Job, result: Outcome, only: list[str] | None) -> Outcome:
         return result
     start = time.perf_counter()
     if only:
-        mask = keep_only(result.mask, only, labels=result.labels)
-        result = dataclasses.replace(result, mask=mask)
+        mask, labels = keep_only(result.mask, only, labels=result.labels)
+        result = dataclasses.replace(result, mask=mask, labels=labels)
     try:
         Writer(result, only=only).write(job.files)
     except ImageError as error:
@@ -199,9 +204,8 @@ def _show_json(
             entries.append({**entry, "error": str(result)})
             complain(str(result))
             continue
-        timings = {stage: round(ms, 3) for stage, ms in result.timings.items()}
         files = {kind: str(path) for kind, path in job.files.items()}
-        entries.append({**entry, **summarise(result), "timings_ms": timings, "files": files})
+        entries.append({**summarise(result), **entry, "files": files})
     typer.echo(json.dumps({"photos": entries}, indent=1, ensure_ascii=False))
     return failed
 

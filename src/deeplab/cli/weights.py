@@ -46,7 +46,7 @@ def import_weights(
     if there and not overwrite:
         raise OutputError(f"output: {there[0]} exists already. Add --overwrite to replace it.")
     with show_progress() as progress:
-        path = zoo.locate(source, progress=progress)
+        path = zoo.locate(source, weights=True, progress=progress)
     from deeplab.images import InputSpec
     from deeplab.weights import load_with_report
     from deeplab.weights.release import default_labels, save
@@ -93,7 +93,7 @@ def info(
     from deeplab.info import describe
 
     with show_progress() as progress:
-        path = zoo.locate(model, progress=progress)
+        path = zoo.locate(model, weights=True, progress=progress)
     found = describe(
         path, size=parse_size("--size", size) if size else None, output_stride=output_stride
     )

@@ -54,13 +54,13 @@ class LiteRTNetwork:
         self.num_classes = network.num_classes
         self.output = network.output
         self.align_corners = network.align_corners
-        file = network.file
-        content = file.cut(network.output_tensor.index) if network.is_cut else file.data
         try:
-            self._interpreter = Interpreter(model_content=content, num_threads=threads)
+            self._interpreter = Interpreter(model_content=network.content, num_threads=threads)
             self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
-            raise ModelError(f"{file.name}: LiteRT cannot run this model: {error}") from error
+            raise ModelError(
+                f"{network.file.name}: LiteRT cannot run this model: {error}"
+            ) from error
         self._input = self._interpreter.get_input_details()[0]["index"]
         self._output = self._interpreter.get_output_details()[0]["index"]
 

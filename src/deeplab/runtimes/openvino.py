@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from os import PathLike
+from pathlib import Path
 
 import numpy as np
 
@@ -57,17 +59,11 @@ class OpenVINONetwork:
         }
         try:
             core = openvino.Core()
-            graph = core.read_model(network.file.name)
-            if network.is_cut:
-                name = network.output_tensor.name
-                grid = next(
-                    (out for op in graph.get_ordered_ops() for out in op.outputs()
-                     if name in out.get_names()), None
-                )  # fmt: skip
-                if grid is None:
-                    raise ModelError(f"{network.file.name}: OpenVINO lost the tensor '{name}'.")
-                graph = openvino.Model([grid], graph.get_parameters())
-            compiled = core.compile_model(graph, "CPU", options)
+            # OpenVINO reads this format from files only, and forgets most tensors' names.
+            with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+                file = Path(folder, "network.tflite")
+                file.write_bytes(network.content)
+                compiled = core.compile_model(core.read_model(file), "CPU", options)
         except RuntimeError as error:
             raise ModelError(
                 f"{network.file.name}: OpenVINO cannot run this model; use runtime='litert'. "

@@ -56,9 +56,11 @@ class TfliteNetwork:
     output_tensor: Tensor
 
     @property
-    def is_cut(self) -> bool:
-        """True where the file computes more than the tensor that is fetched."""
-        return self.output_tensor.index != self.file.outputs[0]
+    def content(self) -> bytes:
+        """The model for the engine: the file, without the steps behind the tensor to fetch."""
+        if self.output_tensor.index == self.file.outputs[0]:
+            return self.file.data
+        return self.file.cut(self.output_tensor.index)
 
     def feed(self, frame: UInt8) -> npt.NDArray[Any]:
         """Return a (height, width, 3) uint8 RGB frame as the (1, height, width, 3) input tensor."""

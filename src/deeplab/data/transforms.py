@@ -98,7 +98,7 @@ def resize_image(image: ArrayType, height: int, width: int) -> ArrayType:
     """
     if image.shape[:2] == (height, width):
         return image
-    source = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None]
+    source = torch.from_numpy(np.require(image, requirements=("C", "W"))).permute(2, 0, 1)[None]
     resized = functional.interpolate(source, (height, width), mode="bilinear", align_corners=True)
     result: ArrayType = np.ascontiguousarray(resized[0].permute(1, 2, 0).numpy())  # type: ignore[assignment]
     return result

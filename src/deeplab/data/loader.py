@@ -1,0 +1,219 @@
+"""Batches for training and validation, the same ones however many workers make them.
+
+Which pairs are in step ``s``, and how each is cropped, is a function of (seed, s) alone. So a run
+that resumes at step ``s`` sees what it would have seen, and two ranks together see what one rank
+with the joint batch sees.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+
+from deeplab.data.sample import Dataset, Sample
+from deeplab.data.transforms import EvalTransform, TrainTransform
+from deeplab.errors import DataError, DeepLabError, InputError
+
+Place: TypeAlias = tuple[int, int]  # (epoch, index)
+
+_PREFETCHED_BATCHES = 4  # per worker; rides out a run of large photos
+
+
+class Batch(NamedTuple):
+    """Pictures of one size.
+
+    Attributes:
+        image: (B, 3, H, W) uint8 RGB, not normalised, channels last in memory.
+        label: (B, H, W) uint8 class ids, 255 = ignored. Losses want int64: convert it on the
+            device, so that bytes travel.
+        ids: the names of the pairs.
+    """
+
+    image: torch.Tensor
+    label: torch.Tensor
+    ids: tuple[str, ...]
+
+
+class Order:
+    """Which pairs are in which step: every epoch is one permutation, epochs follow seamlessly.
+
+    Args:
+        length: pairs in the data set.
+        batch_size: pairs in one step of one rank.
+        seed: any non-negative number.
+        rank: this process among those that share a step.
+        world_size: how many share it.
+    """
+
+    def __init__(
+        self, length: int, *, batch_size: int, seed: int, rank: int = 0, world_size: int = 1
+    ) -> None:
+        if length < 1:
+            raise DataError("data set: it holds no pairs.")
+        if batch_size < 1:
+            raise InputError(f"batch_size: got {batch_size}, expected at least 1.")
+        if not 0 <= rank < world_size:
+            raise InputError(f"rank: got {rank} of {world_size}, expected 0 to {world_size - 1}.")
+        self.length, self.batch_size, self.seed = length, batch_size, seed
+        self._rank, self._world_size = rank, world_size
+        self._permutation = functools.lru_cache(maxsize=2)(self._permute)
+
+    def step(self, step: int) -> list[Place]:
+        """Return the (epoch, index) of every pair in one step of this rank."""
+        first = (step * self._world_size + self._rank) * self.batch_size
+        places = (divmod(place, self.length) for place in range(first, first + self.batch_size))
+        return [(epoch, int(self._permutation(epoch)[rank])) for epoch, rank in places]
+
+    def _permute(self, epoch: int) -> npt.NDArray[np.int64]:
+        return np.random.default_rng([self.seed, epoch]).permutation(self.length)
+
+
+class Loader:
+    """An iterable of batches; errors of data workers arrive as themselves."""
+
+    def __init__(self, loader: DataLoader[Any]) -> None:
+        self._loader = loader
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in self._loader:
+            if isinstance(batch, DeepLabError):
+                raise batch
+            yield batch
+
+
+def train_loader(
+    dataset: Dataset,
+    transform: TrainTransform,
+    *,
+    batch_size: int,
+    steps: int,
+    seed: int,
+    first_step: int = 0,
+    workers: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    pin_memory: bool = False,
+) -> Loader:
+    """Return the batches of steps ``first_step`` to ``steps`` - 1.
+
+    Args:
+        dataset: what to read.
+        transform: what to do to each pair; its generator is a function of (seed, epoch, index).
+        batch_size: pairs in one step of one rank.
+        steps: steps of the whole run.
+        seed: any non-negative number.
+        first_step: where to resume.
+        workers: processes that read ahead; 0 reads in this one.
+        rank: this process among those that share a step.
+        world_size: how many share it.
+        pin_memory: for copies to a GPU that do not wait.
+
+    Raises:
+        InputError, DataError: see :class:`Order`; iterating raises what reading a pair raises.
+    """
+    order = Order(len(dataset), batch_size=batch_size, seed=seed, rank=rank, world_size=world_size)
+    return _loader(
+        _Training(dataset, transform, seed), _Steps(order, first_step, steps), workers, pin_memory
+    )
+
+
+def eval_loader(
+    dataset: Dataset,
+    transform: EvalTransform,
+    *,
+    batch_size: int = 1,
+    workers: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    pin_memory: bool = False,
+) -> Loader:
+    """Return every pair once, in order; of several ranks, each has its own part.
+
+    Args:
+        dataset: what to read.
+        transform: what to do to each pair.
+        batch_size: pairs in one batch; the last batch may be smaller.
+        workers: processes that read ahead; 0 reads in this one.
+        rank: this process among those that share the work.
+        world_size: how many share it.
+        pin_memory: for copies to a GPU that do not wait.
+
+    Raises:
+        InputError: pictures of different sizes cannot be in one batch.
+    """
+    if batch_size > 1 and transform.crop_size is None:
+        raise InputError("crop_size: batches of several pictures need one size; set it.")
+    mine = range(rank, len(dataset), world_size)
+    batches = [list(mine[start : start + batch_size]) for start in range(0, len(mine), batch_size)]
+    return _loader(_Evaluation(dataset, transform), batches, workers, pin_memory)
+
+
+class _Steps:
+    """The places of every step, as a batch sampler."""
+
+    def __init__(self, order: Order, first: int, end: int) -> None:
+        self._order, self._steps = order, range(first, end)
+
+    def __len__(self) -> int:
+        return len(self._steps)
+
+    def __iter__(self) -> Iterator[list[Place]]:
+        return map(self._order.step, self._steps)
+
+
+class _Training(TorchDataset[Any]):
+    def __init__(self, dataset: Dataset, transform: TrainTransform, seed: int) -> None:
+        self._dataset, self._transform, self._seed = dataset, transform, seed
+
+    def __getitem__(self, place: Place) -> Sample | DeepLabError:
+        epoch, index = place
+        generator = np.random.default_rng([self._seed, epoch, index])
+        try:
+            return self._transform(self._dataset[index], generator)
+        except DeepLabError as error:
+            return error
+
+
+class _Evaluation(TorchDataset[Any]):
+    def __init__(self, dataset: Dataset, transform: EvalTransform) -> None:
+        self._dataset, self._transform = dataset, transform
+
+    def __getitem__(self, index: int) -> Sample | DeepLabError:
+        try:
+            return self._transform(self._dataset[index])
+        except DeepLabError as error:
+            return error
+
+
+def _loader(dataset: TorchDataset[Any], batches: Any, workers: int, pin_memory: bool) -> Loader:
+    return Loader(
+        DataLoader(
+            dataset,
+            batch_sampler=batches,
+            collate_fn=_collate,
+            num_workers=workers,
+            prefetch_factor=_PREFETCHED_BATCHES if workers else None,
+            pin_memory=pin_memory,
+        )
+    )
+
+
+def _collate(samples: Sequence[Sample | DeepLabError]) -> Batch | DeepLabError:
+    """Stack samples; an error among them travels instead of the batch."""
+    for sample in samples:
+        if isinstance(sample, DeepLabError):
+            return sample
+    good = [sample for sample in samples if isinstance(sample, Sample)]
+    image = torch.from_numpy(np.stack([sample.image for sample in good]))
+    label = torch.from_numpy(np.stack([sample.label for sample in good]))
+    return Batch(image.permute(0, 3, 1, 2), label, tuple(sample.id for sample in good))

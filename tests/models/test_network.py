@@ -212,6 +212,18 @@ def test_padding_extends_with_the_mean_pixel_and_is_cropped_off() -> None:
     assert pad_to_stride(model, photo(33, 49)).shape == (1, 3, 33, 49)
 
 
+@torch.inference_mode()
+def test_the_scales_asked_for_take_the_place_of_the_networks_own() -> None:
+    model, image = make("v3-pyramid"), photo(40, 57)
+    want = model.upsample(model(image), (40, 57)).softmax(1)
+    torch.testing.assert_close(predict(model, image), want)
+    halves = [
+        model.upsample(model.one_scale(image, scale=scale), (40, 57)).softmax(1)
+        for scale in (1.0, 1.5)
+    ]
+    torch.testing.assert_close(predict(model, image, scales=(1.0, 1.5)), sum(halves) / 2)
+
+
 def test_prediction_leaves_no_trace() -> None:
     model, image = make("v3-mobilenet"), photo(33, 33)
     before = {name: value.clone() for name, value in model.state_dict().items()}

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from deeplab.errors import InputError
-from deeplab.models.deeplab import DeepLab, rescale
+from deeplab.models.deeplab import DeepLab
 from deeplab.models.layers import resize, scale_size
 
 
@@ -24,8 +24,8 @@ def predict(
 ) -> Tensor:
     """Return probabilities (B, num_classes, H, W) at the photo's size, float32.
 
-    The softmax of each scale, and of its mirror image, is averaged; a network with an
-    ``image_pyramid`` merges logits itself, before that.
+    The softmax of each scale, and of its mirror image, is averaged. A network with an
+    ``image_pyramid`` merges the logits of its own scales; other ``scales`` take their place.
 
     Args:
         model: in evaluation mode, or dropout and batch statistics act.
@@ -51,7 +51,10 @@ def predict(
     for scale in scales:
         for mirrored in (False, True) if flip else (False,):
             x = image.flip(3) if mirrored else image
-            logits = _logits_at(model, x, scale, output_stride)
+            if tuple(scales) == (1.0,):
+                logits = model(x, output_stride)
+            else:
+                logits = _logits_at(model, x, scale, output_stride)
             logits = logits.flip(3) if mirrored else logits
             softmax = model.upsample(logits, image.shape[2:]).softmax(1)
             total = softmax if total is None else total.add_(softmax)
@@ -62,13 +65,8 @@ def predict(
 
 def _logits_at(model: DeepLab, image: Tensor, scale: float, output_stride: int | None) -> Tensor:
     """Return logits of one scale, on the grid of the photo's own size or a finer one."""
-    if scale == 1.0:
-        return model(image, output_stride)  # type: ignore[no-any-return]
-    if model.config.image_pyramid:
-        align = model.config.align_corners
-        return model(rescale(image.float(), scale, align_corners=align), output_stride)  # type: ignore[no-any-return]
     logits = model.one_scale(image, output_stride, scale=scale)
-    if scale > 1.0 or not model.config.align_corners:
+    if scale >= 1.0 or not model.config.align_corners:
         return logits
     stride = model.logits_stride(output_stride)
     size = [scale_size(side, 1.0 / stride) for side in image.shape[2:]]

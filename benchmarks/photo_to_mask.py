@@ -19,7 +19,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
-from deeplab.zoo import path as model_path
+from deeplab.zoo import locate
 from PIL import Image
 
 import deeplab
@@ -72,7 +72,7 @@ def main() -> None:
     cv2.setNumThreads(options.threads)
     model = "voc"
     ways = {
-        "ordinary": OrdinaryWay(model_path(model), options.threads),
+        "ordinary": OrdinaryWay(locate(model), options.threads),
         "exact": partial(ours, deeplab.Segmenter(model, threads=options.threads, exact=True)),
         "default": partial(ours, deeplab.Segmenter(model, threads=options.threads)),
     }

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.text import Text
 
 from deeplab.errors import InputError, near_matches
-from deeplab.labels import Colour
+
+if TYPE_CHECKING:
+    from deeplab.labels import Colour
 
 
 def stdout() -> Console:

@@ -8,7 +8,7 @@ ENV := .venv
 
 ## demo: segment the example photos with the core install alone; pictures in build/demo
 demo: $(DEMO_ENV)/.installed
-	$(DEMO_ENV)/bin/deeplab segment examples/photos -o build/demo --save overlay
+	$(DEMO_ENV)/bin/deeplab segment examples/photos -o build/demo --save overlay --overwrite
 
 ## test: run the whole suite (set DEEPLAB_REFERENCE to the folder of reference files, if you have it)
 test: $(ENV)/.installed

@@ -7,10 +7,10 @@ import json
 import os
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, get_args
 
 import typer
 
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from deeplab.results import Segmentation
     from deeplab.segmenter import Segmenter
 
-_RUNTIMES = ("litert", "openvino", "torch")
-_FITS = ("letterbox", "stretch")
 _STAGES = ("decode", "network", "mask", "crf", "draw")
 
 Outcome: TypeAlias = "Segmentation | DeepLabError"
@@ -54,10 +52,10 @@ def segment(
         typer.Option(metavar="LABELS", help="Keep these classes, for example: cat,dog."),
     ] = None,
     runtime: Annotated[
-        str | None, typer.Option(help="litert, openvino or torch (default: what fits the file).")
+        str | None, typer.Option(help="The engine: litert or openvino (default: litert).")
     ] = None,
     threads: Annotated[
-        int | None, typer.Option(min=1, help="Threads of the network (default: all cores).")
+        int | None, typer.Option(min=1, help="Threads for a single photo (default: all cores).")
     ] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Photos at the same time (default: all cores).")
@@ -85,8 +83,6 @@ def segment(
 ) -> None:
     """Segment photos: masks, overlays, cut-outs and more, at each photo's own size."""
     kinds = _kinds(save, writing=bool(output or save or not as_json))
-    for option, chosen, known in (("--runtime", runtime, _RUNTIMES), ("--fit", fit, _FITS)):
-        check_choices(option, [chosen] if chosen else [], known)
     folder = (output or Path("segmented")) if kinds else None
     found = find_photos(photos, output=folder)
     jobs = (
@@ -94,6 +90,7 @@ def segment(
         if folder
         else [Job(photo, {}) for photo, _ in found]
     )
+    _check_settings(runtime, fit)
     segmenter = _open(model, runtime=runtime, threads=threads, fit=fit, labels=labels, exact=exact)
     kept = split_names("--only", only) if only else None
     if kept:
@@ -125,6 +122,14 @@ def _kinds(save: str | None, *, writing: bool) -> list[str]:
     return list(dict.fromkeys(kinds))
 
 
+def _check_settings(runtime: str | None, fit: str | None) -> None:
+    from deeplab.images import Fit
+    from deeplab.segmenter import Runtime
+
+    check_choices("--runtime", [runtime] if runtime else [], get_args(Runtime))
+    check_choices("--fit", [fit] if fit else [], get_args(Fit))
+
+
 def _open(model: str, *, runtime: str | None, **settings: Any) -> Segmenter:
     from deeplab import zoo
     from deeplab.cli.models import show_progress
@@ -146,7 +151,11 @@ def _run(
 ) -> Iterator[tuple[Job, Outcome]]:
     """Segment and write every photo; give back what became of each, in order."""
     workers = workers or os.cpu_count() or 1
-    results = segmenter.map([job.photo for job in jobs], workers=workers, on_error="yield")
+    results: Iterable[Outcome]
+    if len(jobs) == 1:
+        results = [_segment_one(segmenter, jobs[0].photo)]
+    else:
+        results = segmenter.map([job.photo for job in jobs], workers=workers, on_error="yield")
     with ThreadPoolExecutor(workers) as pool:
         waiting: deque[tuple[Job, Future[Outcome]]] = deque()
         for job, result in zip(jobs, results, strict=True):
@@ -158,6 +167,16 @@ def _run(
                 yield job, future.result()
         for job, future in waiting:
             yield job, future.result()
+
+
+def _segment_one(segmenter: Segmenter, photo: Path) -> Outcome:
+    """Segment one photo with all the threads of the network; many run on one thread each."""
+    from deeplab.errors import ImageError
+
+    try:
+        return segmenter(photo)
+    except ImageError as error:
+        return error
 
 
 def _refine(result: Segmentation) -> Outcome:

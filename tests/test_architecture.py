@@ -12,8 +12,17 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "deeplab"
 
 FLOORS = [
-    {"errors"},
-    {"images", "upsample", "labels", "results", "draw", "tflite_file", "tflite_metadata"},
+    {"errors", "files"},
+    {
+        "images",
+        "upsample",
+        "labels",
+        "results",
+        "draw",
+        "tflite_file",
+        "tflite_metadata",
+        "palette_png",
+    },
     {"models", "data", "runtimes", "weights", "crf", "zoo"},
     {"segmenter", "training", "evaluation", "export", "benchmark", "info"},
     {"cli"},

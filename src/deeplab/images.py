@@ -319,6 +319,8 @@ def _guarded(action: Callable[[], _Result], name: str) -> _Result:
 
 
 def _orientation(image: Image.Image) -> int:
+    if image.format == "TIFF":  # Pillow's reader turns these itself
+        return 1
     try:
         value = image.getexif().get(_ORIENTATION_TAG, 1)
     except Exception:  # damaged EXIF must not cost the photo

@@ -126,8 +126,10 @@ def test_nan_stops_with_the_culprit_and_a_clean_checkpoint(tmp_path: Path) -> No
     settings = tiny_settings(run={"save_every": 1, "validate_every": 0})
 
     def poisoned(step: int) -> Any:
-        for index, (image, label) in enumerate(tiny_batches(settings)(step)):
-            yield (image.float().fill_(float("nan")) if index == 2 else image), label
+        for index, batch in enumerate(tiny_batches(settings)(step)):
+            if index == 2:
+                batch = batch._replace(image=torch.full(batch.image.shape, float("nan")))
+            yield batch
 
     with pytest.raises(TrainingError, match=r"nan at step 2\. The batch itself holds NaN"):
         run_tiny(tmp_path, settings, batches=poisoned)

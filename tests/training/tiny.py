@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from deeplab.data.loader import Batch
 from deeplab.models import DeepLab, DeepLabConfig, build
-from deeplab.training.loop import Batch, Progress, Score, train
+from deeplab.training.loop import Progress, Score, train
 from deeplab.training.normalisation import choose_batch_norm
 from deeplab.training.processes import Processes, join_processes
 from deeplab.training.settings import Settings
@@ -48,7 +49,8 @@ def tiny_batches(
             image = (label[:, None] * 100).repeat(3, 1).astype(np.uint8)
             label = np.where(random.random(label.shape) < 0.2, 255, label).astype(np.uint8)
             mine = slice(processes.rank * share, (processes.rank + 1) * share)
-            yield torch.from_numpy(image[mine]), torch.from_numpy(label[mine])
+            ids = tuple(f"picture {index}" for index in range(share))
+            yield Batch(torch.from_numpy(image[mine]), torch.from_numpy(label[mine]), ids)
             step += 1
 
     return batches

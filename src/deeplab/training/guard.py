@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from deeplab.data.loader import Batch
 from deeplab.errors import DataError, TrainingError
 from deeplab.evaluation.metrics import ClassTotals
 from deeplab.labels import LabelSet
@@ -30,16 +31,16 @@ class LossGuard:
     def __init__(self, folder: Path, network: nn.Module) -> None:
         self.folder, self.network = folder, network
         self.recent: deque[float] = deque(maxlen=50)
-        self._pending: tuple[int, Tensor, Tensor, Tensor, float] | None = None
+        self._pending: tuple[int, Tensor, Batch, float] | None = None
 
-    def watch(self, step: int, loss: Tensor, image: Tensor, label: Tensor, rate: float) -> None:
+    def watch(self, step: int, loss: Tensor, batch: Batch, rate: float) -> None:
         """Note this step's loss and examine the one before.
 
         Raises:
             TrainingError: that one is NaN or infinite.
         """
         self.examine()
-        self._pending = (step, loss, image, label, rate)
+        self._pending = (step, loss, batch, rate)
 
     def examine(self) -> float | None:
         """Examine the loss that is pending, and return it.
@@ -49,17 +50,20 @@ class LossGuard:
         """
         if self._pending is None:
             return self.recent[-1] if self.recent else None
-        step, loss, image, label, rate = self._pending
+        step, loss, batch, rate = self._pending
         self._pending = None
         value = float(loss)
         if math.isfinite(value):
             self.recent.append(value)
             return value
         path = self.folder / f"culprit_step{step}.npz"
-        np.savez_compressed(path, image=image.cpu().numpy(), label=label.cpu().numpy())
+        np.savez_compressed(
+            path, image=batch.image.numpy(), label=batch.label.numpy(), ids=np.array(batch.ids)
+        )
         raise TrainingError(
-            f"loss: is {value} at step {step}. {self._cause(image, rate)} "
-            f"The batch is in {path}; {self.folder / 'last.pt'} is from before."
+            f"loss: is {value} at step {step}. {self._cause(batch.image, rate)} "
+            f"The batch ({', '.join(batch.ids[:4])}, …) is in {path}; "
+            f"{self.folder / 'last.pt'} is from before."
         )
 
     def _cause(self, image: Tensor, rate: float) -> str:
@@ -85,18 +89,20 @@ class LossGuard:
         )
 
 
-def check_labels(label: Tensor, num_classes: int, ignore_index: int) -> None:
+def check_labels(batch: Batch, num_classes: int, ignore_index: int) -> None:
     """Refuse labels that are neither a class nor ignored, before they crash the loss.
 
     Raises:
         DataError: with the ids that were found.
     """
+    label = batch.label
     highest = int(label.masked_fill(label == ignore_index, 0).max())
     if highest >= num_classes:
         found = [int(i) for i in torch.unique(label) if num_classes <= int(i) != ignore_index]
         raise DataError(
             f"label: got the ids {found[:8]}, expected 0 to {num_classes - 1} or {ignore_index} "
-            "(ignored). `deeplab data check` names the files."
+            f"(ignored), in one of {', '.join(batch.ids[:8])}. "
+            "`deeplab data check` finds all such files."
         )
 
 

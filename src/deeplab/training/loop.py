@@ -21,6 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from deeplab.data.loader import Batch
+from deeplab.data.masks import IGNORE
 from deeplab.errors import TrainingError
 from deeplab.models.deeplab import DeepLab
 from deeplab.training.checkpoint import load_checkpoint, save_checkpoint
@@ -30,11 +32,6 @@ from deeplab.training.losses import segmentation_loss
 from deeplab.training.optimiser import MovingAverage, build_optimiser, set_learning_rate
 from deeplab.training.processes import Processes
 from deeplab.training.settings import LossSettings, RunSettings, Settings
-
-Batch = tuple[Tensor, Tensor]
-"""image (b, 3, H, W) uint8 RGB and label (b, H, W) uint8: this process's share of a step."""
-
-IGNORE = 255
 
 
 @dataclass(frozen=True)
@@ -192,13 +189,13 @@ def train(
             rate = settings.schedule.learning_rate(step, run.steps)
             set_learning_rate(optimiser, rate)
             torch.manual_seed(hash((run.seed, step, processes.rank)))
-            image, label = next(stream)
-            check_labels(label, network.config.num_classes, IGNORE)
+            batch = next(stream)
+            check_labels(batch, network.config.num_classes, IGNORE)
 
-            loss = backward(step_loss, image, label, step, settings, processes)
+            loss = backward(step_loss, batch, step, settings, processes)
             if settings.optimiser.clip_norm:
                 nn.utils.clip_grad_norm_(network.parameters(), settings.optimiser.clip_norm)
-            guard.watch(step, loss, image, label, rate)
+            guard.watch(step, loss, batch, rate)
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
             if average is not None:
@@ -252,8 +249,7 @@ def make_step(
 
 def backward(
     step_loss: nn.Module,
-    image: Tensor,
-    label: Tensor,
+    batch: Batch,
     step: int,
     settings: Settings,
     processes: Processes,
@@ -266,11 +262,11 @@ def backward(
     """
     run, device = settings.run, processes.device
     whole = settings.loss.top_k == 1.0 and settings.loss.upsample_logits
-    kept = processes.sum((label != IGNORE).sum()).to(device)
+    kept = processes.sum((batch.label != IGNORE).sum()).to(device)
     # DDP averages the gradients of the processes; sums must be undone by their count.
     scale = processes.count if whole else 1 / run.accumulate
     total = torch.zeros((), device=device)
-    images, labels = image.chunk(run.accumulate), label.chunk(run.accumulate)
+    images, labels = batch.image.chunk(run.accumulate), batch.label.chunk(run.accumulate)
     try:
         for part, (x, y) in enumerate(zip(images, labels, strict=True)):
             x = x.to(device, non_blocking=True).contiguous(memory_format=_memory_format(run))

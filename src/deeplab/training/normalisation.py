@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from deeplab.models.deeplab import DeepLab
 from deeplab.models.layers import BatchNorm2d
@@ -50,6 +52,42 @@ def choose_batch_norm(
             f"Batch norm: trained, synchronised over {processes.count} GPUs ({pictures} pictures)."
         )
     return f"Batch norm: trained on {pictures} pictures per statistic."
+
+
+@torch.no_grad()
+def measure_statistics(
+    network: DeepLab, names: Collection[str], pictures: Iterable[Tensor], device: torch.device
+) -> int:
+    """Give new batch norms the statistics of some pictures, and return how many norms there were.
+
+    A batch norm without training has mean 0 and variance 1, which is true of nothing: frozen like
+    that, a new head would get values of any size. Each norm averages over the pictures, behind
+    norms that already normalise by the batch at hand; nothing else changes.
+
+    Args:
+        network: as built.
+        names: tensors that did not come from a file, as in the state dict.
+        pictures: (B, 3, H, W) each.
+        device: where to compute.
+    """
+    norms = [
+        module
+        for name, module in network.named_modules()
+        if isinstance(module, BatchNorm2d) and f"{name}.running_mean" in names
+    ]
+    if not norms:
+        return 0
+    network.to(device).eval()
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.train()
+    for index, image in enumerate(pictures):
+        for norm in norms:
+            norm.momentum = 1 / (index + 1)
+        network(image.to(device))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    return len(norms)
 
 
 def synchronise(model: DeepLab) -> None:

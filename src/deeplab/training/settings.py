@@ -47,6 +47,8 @@ class DataSettings:
         rare_class_crops: probability of laying the crop over a pixel of a class that is rarer
             than ``RARE_SHARE``, in pictures that show one.
         workers: processes that read pictures; 0 reads in the training process.
+        memory_gb: memory in which decoded pictures may be kept, in gigabytes.
+        frame: (height, width) of the frame that the released network asks for; () is crop_size.
         check: run the data doctor first and stop at certain faults.
 
     Source of the defaults: research/deeplab common.py and train.py.
@@ -63,6 +65,8 @@ class DataSettings:
     colour_jitter: float = 0.0
     rare_class_crops: float = 0.0
     workers: int = 2
+    memory_gb: float = 0.0
+    frame: tuple[int, ...] = ()
     check: bool = True
 
 

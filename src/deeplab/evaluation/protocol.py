@@ -1,0 +1,323 @@
+"""How a network is measured: what it is shown, how its answers become a mask, what is counted.
+
+A predictor turns a photo into a mask of the photo's own size: ``TorchPredictor`` for networks in
+training and release pairs, ``FilePredictor`` for exported files, by the very way of ``segment``.
+``evaluate`` counts; its results merge exactly, picture by picture, over any number of processes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from deeplab.data.sample import Dataset
+from deeplab.errors import DataError, InputError
+from deeplab.evaluation.metrics import (
+    ClassTotals,
+    ConfusionMatrix,
+    bootstrap_interval,
+    boundary_band,
+    stack,
+)
+from deeplab.labels import LabelSet
+from deeplab.upsample import argmax_bilinear
+
+if TYPE_CHECKING:
+    import torch
+
+    from deeplab.models import DeepLab
+    from deeplab.segmenter import Segmenter
+
+UInt8 = npt.NDArray[np.uint8]
+
+
+class Predictor(Protocol):
+    """A photo in, a mask of its size out."""
+
+    labels: LabelSet
+
+    def __call__(self, photo: UInt8) -> UInt8:
+        """Return (H, W) uint8 class ids of an (H, W, 3) uint8 RGB photo."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """Return the protocol: everything that influences the score, as JSON knows it."""
+        ...
+
+
+class FilePredictor:
+    """An exported file, run as ``deeplab segment`` runs it: letterbox, network, exact mask."""
+
+    def __init__(self, segmenter: Segmenter, name: str) -> None:
+        self._segmenter, self._name = segmenter, name
+        self.labels = segmenter.labels
+
+    def __call__(self, photo: UInt8) -> UInt8:
+        """Return the mask of a photo."""
+        return self._segmenter(photo).mask
+
+    def describe(self) -> dict[str, Any]:
+        """Return the protocol."""
+        spec = self._segmenter.spec
+        return {
+            "model": self._name,
+            "input": f"{spec.fit} to {spec.height}×{spec.width}",
+            "scales": [1.0],
+            "flip": False,
+        }
+
+
+@dataclass(kw_only=True)
+class TorchPredictor:
+    """A torch network on whole photos, as the original evaluates.
+
+    The photo keeps its own size; it is padded at the bottom and right with the mean pixel to a
+    multiple of the output stride plus 1. One scale: the argmax of the upsampled logits. Several
+    scales or flip: the mean of the softmax at the photo's size.
+
+    Attributes:
+        network: in evaluation mode, on its device.
+        labels: of its classes.
+        name: for the report.
+        scales: of the photo.
+        flip: also look at the mirrored photo.
+        output_stride: None takes the network's.
+        tile: side of square tiles for photos that do not fit into memory; None shows them whole.
+            Tiles overlap by a third and their probabilities are blended.
+        bfloat16: compute convolutions in half the bits.
+
+    Source: research/deeplab eval.py; model.py, predict_labels_multi_scale.
+    """
+
+    network: DeepLab
+    labels: LabelSet
+    name: str
+    scales: Sequence[float] = (1.0,)
+    flip: bool = False
+    output_stride: int | None = None
+    tile: int | None = None
+    bfloat16: bool = False
+
+    def __post_init__(self) -> None:
+        if self.tile is not None and self.tile < 65:
+            raise InputError(f"tile: got {self.tile}, expected 65 pixels or more (or none).")
+
+    def __call__(self, photo: UInt8) -> UInt8:
+        """Return the mask of a photo."""
+        import torch
+
+        place = next(self.network.parameters()).device
+        image = torch.from_numpy(np.ascontiguousarray(photo.transpose(2, 0, 1)))[None].to(place)
+        with (
+            torch.inference_mode(),
+            torch.autocast(place.type, torch.bfloat16, enabled=self.bfloat16),
+        ):
+            if self.tile is not None and max(photo.shape[:2]) > self.tile:
+                return _argmax(self._blend_tiles(image, self.tile))
+            if tuple(self.scales) == (1.0,) and not self.flip:
+                return self._one_look(image)
+            return _argmax(self._probabilities(image))
+
+    def describe(self) -> dict[str, Any]:
+        """Return the protocol."""
+        return {
+            "model": self.name,
+            "input": f"tiles of {self.tile}" if self.tile else "the photo's own size, padded",
+            "scales": list(self.scales),
+            "flip": self.flip,
+            "output_stride": self.output_stride or self.network.config.output_stride,
+            "precision": "bfloat16" if self.bfloat16 else "float32",
+        }
+
+    def _one_look(self, image: torch.Tensor) -> UInt8:
+        from deeplab.models.inference import pad_to_stride
+
+        height, width = image.shape[2:]
+        padded = pad_to_stride(self.network, image, self.output_stride)
+        logits = self.network(padded, self.output_stride)[0].float().permute(1, 2, 0)
+        mask = argmax_bilinear(
+            np.ascontiguousarray(logits.cpu().numpy()),
+            *padded.shape[2:],
+            align_corners=self.network.config.align_corners,
+        )
+        return mask[:height, :width]
+
+    def _probabilities(self, image: torch.Tensor) -> torch.Tensor:
+        from deeplab.models.inference import predict
+
+        return predict(
+            self.network,
+            image,
+            scales=self.scales,
+            flip=self.flip,
+            output_stride=self.output_stride,
+            pad=True,
+        )
+
+    def _blend_tiles(self, image: torch.Tensor, tile: int) -> torch.Tensor:
+        """Return probabilities of overlapping tiles, each weighted by the way to its border."""
+        import torch
+
+        height, width = image.shape[2:]
+        ramp = torch.arange(1, tile + 1, device=image.device).float()
+        ramp = torch.minimum(ramp, ramp.flip(0)).clamp(max=tile / 3)
+        total = torch.zeros(1, len(self.labels), height, width, device=image.device)
+        weights = torch.zeros(1, 1, height, width, device=image.device)
+        for top in _tile_starts(height, tile):
+            for left in _tile_starts(width, tile):
+                window = (..., slice(top, top + tile), slice(left, left + tile))
+                part = self._probabilities(image[window])
+                weight = ramp[: part.shape[2], None] * ramp[None, : part.shape[3]]
+                total[window] += part * weight
+                weights[window] += weight
+        return total / weights
+
+
+def _tile_starts(size: int, tile: int) -> list[int]:
+    """Return where tiles begin so that they cover an axis and overlap by a third or more."""
+    if size <= tile:
+        return [0]
+    count = -(-(size - tile) // (2 * tile // 3)) + 1
+    return [round(index * (size - tile) / (count - 1)) for index in range(count)]
+
+
+def _argmax(probabilities: torch.Tensor) -> UInt8:
+    mask: UInt8 = probabilities[0].argmax(0).cpu().numpy().astype(np.uint8)
+    return mask
+
+
+@dataclass(kw_only=True)
+class Evaluation:
+    """What was counted on (a part of) a data set.
+
+    Attributes:
+        labels: the classes.
+        confusion: over all pixels.
+        bands: over the pixels near a border, by band width in pixels.
+        pictures: per picture, by index in the data set: its name and its totals.
+        protocol: what influences the scores.
+        seconds: time spent predicting, summed over processes.
+    """
+
+    labels: LabelSet
+    confusion: ConfusionMatrix
+    bands: dict[int, ConfusionMatrix]
+    pictures: dict[int, tuple[str, ClassTotals]]
+    protocol: dict[str, Any]
+    seconds: float = 0.0
+
+    def merge(self, other: Evaluation) -> Evaluation:
+        """Add the counts of another part of the same data set to these, and return these."""
+        self.confusion.merge(other.confusion)
+        for width, band in other.bands.items():
+            self.bands[width].merge(band)
+        self.pictures |= other.pictures
+        self.seconds += other.seconds
+        return self
+
+    @property
+    def miou(self) -> float:
+        """Mean IoU over the classes that occur."""
+        return float(self.confusion.totals.mean_iou())
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the labelled pixels with the right class."""
+        return float(self.confusion.totals.pixel_accuracy)
+
+    def interval(self, classes: Sequence[int] | None = None) -> tuple[float, float]:
+        """Return the 95 % bootstrap interval of the mIoU over pictures."""
+        totals = stack([self.pictures[index][1] for index in sorted(self.pictures)])
+        return bootstrap_interval(totals, classes=classes)
+
+    def worst(self, count: int) -> list[tuple[int, str, float]]:
+        """Return (index, name, mIoU) of the pictures with the lowest own mIoU."""
+        scored = [
+            (index, name, float(totals.mean_iou()))
+            for index, (name, totals) in sorted(self.pictures.items())
+            if totals.truth.sum() > 0
+        ]
+        return sorted(scored, key=lambda one: one[2])[:count]
+
+
+def evaluate(
+    predictor: Predictor,
+    dataset: Dataset,
+    *,
+    trimap: Sequence[int] = (),
+    rank: int = 0,
+    count: int = 1,
+    each: Callable[[int, str, UInt8], None] | None = None,
+) -> Evaluation:
+    """Predict every picture (or this process's part of them) and count.
+
+    Args:
+        predictor: what is measured.
+        dataset: with truth.
+        trimap: widths, in pixels, of bands around label borders to score by themselves.
+        rank: 0-based number of this process.
+        count: how many processes share the pictures; merge their results.
+        each: called with (index, name, mask) after each picture, to show progress or save masks.
+
+    Raises:
+        InputError: predictor and data set have other classes.
+        DataError: the data set is empty.
+    """
+    if len(dataset) == 0:
+        raise DataError(f"data: the split '{dataset.split}' is empty; nothing to evaluate.")
+    translate = _translation(predictor.labels, dataset.labels)
+    classes, ignore = len(dataset.labels), dataset.labels.ignore_index
+    result = Evaluation(
+        labels=dataset.labels,
+        confusion=ConfusionMatrix(classes),
+        bands={width: ConfusionMatrix(classes) for width in trimap},
+        pictures={},
+        protocol={
+            **predictor.describe(),
+            "split": dataset.split,
+            "pictures": len(dataset),
+            "size of truth": "the photo's own",
+            "ignored label": ignore,
+            "classes": list(dataset.labels.names),
+        },
+    )
+    for index in range(rank, len(dataset), count):
+        sample = dataset[index]
+        start = time.perf_counter()
+        mask = translate[predictor(sample.image)]
+        result.seconds += time.perf_counter() - start
+        one = ConfusionMatrix.of(sample.label, mask, classes, ignore_index=ignore)
+        result.confusion.merge(one)
+        result.pictures[index] = (sample.id, one.totals)
+        for width, band in result.bands.items():
+            near = boundary_band(sample.label, width)
+            band.merge(
+                ConfusionMatrix.of(sample.label[near], mask[near], classes, ignore_index=ignore)
+            )
+        if each is not None:
+            each(index, sample.id, mask)
+    return result
+
+
+def _translation(source: LabelSet, target: LabelSet) -> UInt8:
+    """Return a table from the predictor's class ids to the data set's, by name."""
+    if len(source) != len(target):
+        raise InputError(
+            f"labels: the network knows {len(source)} classes, the data set has {len(target)}; "
+            "they must be the same to be scored."
+        )
+    table = np.zeros(256, np.uint8)
+    for index, name in enumerate(source.names):
+        try:
+            table[index] = target.index(name)
+        except InputError:
+            raise InputError(
+                f"labels: the network's class '{name}' is none of the data set's "
+                f"({', '.join(target.names)})."
+            ) from None
+    return table

@@ -1,0 +1,281 @@
+"""From settings to a trained network: open the data, build, start from weights, run the loop."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from deeplab import weights
+from deeplab.data import open_dataset
+from deeplab.data.loader import Batch, train_loader
+from deeplab.data.memory import MemoryDataset
+from deeplab.data.sample import Dataset
+from deeplab.data.transforms import ColourJitter, RareClassCrops, ResizeToRange, TrainTransform
+from deeplab.errors import InputError
+from deeplab.evaluation.pictures import draw_comparison
+from deeplab.evaluation.protocol import Evaluation, TorchPredictor, evaluate
+from deeplab.images import InputSpec
+from deeplab.models import DeepLab, DeepLabConfig, build
+from deeplab.training.class_counts import ClassCounts, choose_class_weights, count_classes
+from deeplab.training.guard import collapse_warning
+from deeplab.training.initialise import take_over
+from deeplab.training.loop import Progress, Score, train
+from deeplab.training.normalisation import choose_batch_norm, measure_statistics
+from deeplab.training.processes import Processes, join_processes
+from deeplab.training.settings import Settings, write_toml
+from deeplab.weights.release import default_labels, is_release, open_release, save
+
+_SHOWN = 4  # pictures of the validation split that are drawn each time
+_MEASURED = 4  # steps whose pictures give new batch norms their first statistics
+
+
+def run_experiment(
+    settings: Settings, folder: Path, *, tell: Callable[[str], None] = print
+) -> Progress:
+    """Train what the settings say, resuming where ``folder`` holds a checkpoint.
+
+    ``folder`` then holds last.pt (to resume), NAME.safetensors and NAME.json (the best weights),
+    recipe.toml (the effective settings), history.csv with its plot, and predictions/.
+    Under ``torchrun`` every process calls this with the same arguments.
+
+    Raises:
+        InputError, DataError, WeightsError: the settings, data or starting weights do not fit.
+        TrainingError: the training cannot go on.
+    """
+    with join_processes(settings.run.device) as processes:
+        say = tell if processes.first else (lambda text: None)
+        return _run(settings, folder, processes, say)
+
+
+def _run(
+    settings: Settings, folder: Path, processes: Processes, tell: Callable[[str], None]
+) -> Progress:
+    run, data = settings.run, settings.data
+    share = _share(settings, processes)
+    dataset: Dataset = open_dataset(data.path, split=data.train)
+    validation: Dataset = open_dataset(data.path, split=data.val)
+    classes = len(dataset.labels)
+    tell(
+        f"Data: {len(dataset)} pictures to learn from ('{data.train}'), {len(validation)} to "
+        f"judge by ('{data.val}'), {classes} classes."
+    )
+    counts = None
+    if "auto" in settings.loss.class_weights or data.rare_class_crops:
+        counts = count_classes(dataset)
+    class_weights = choose_class_weights(settings.loss.class_weights, counts, classes)
+    if class_weights is not None:
+        pairs = zip(dataset.labels.names, class_weights, strict=True)
+        tell("Class weights: " + ", ".join(f"{name} {weight:.2f}" for name, weight in pairs) + ".")
+    if data.memory_gb:
+        budget = int(data.memory_gb * 2**30)
+        dataset = MemoryDataset(dataset, max_bytes=budget)
+        validation = MemoryDataset(validation, max_bytes=max(budget - dataset.bytes, 0))
+
+    torch.manual_seed(run.seed)
+    network, fresh, started = _start(settings, dataset, tell)
+    batches = _batches(settings, dataset, network.config, counts, processes, share)
+    if fresh and settings.init.path:
+        pictures = (batch.image for batch, _ in zip(batches(0), range(_MEASURED), strict=False))
+        norms = measure_statistics(network, fresh, pictures, processes.device)
+        tell(f"Batch norm: {norms} new ones measured on {_MEASURED * share} pictures.")
+    tell(choose_batch_norm(network, run, processes, pretrained=bool(settings.init.path)))
+
+    if processes.first:
+        (folder / "predictions").mkdir(parents=True, exist_ok=True)
+        (folder / "recipe.toml").write_text(write_toml(settings), encoding="utf-8")
+    judge = _Judge(settings, validation, processes, folder, started, tell)
+    progress = train(
+        network,
+        settings,
+        batches=batches,
+        validate=judge.validate,
+        release=judge.release,
+        folder=folder,
+        processes=processes,
+        class_weights=None if class_weights is None else torch.from_numpy(class_weights),
+        tell=tell,
+    )
+    reason = f" Stopped: {progress.stopped}." if progress.stopped else ""
+    tell(f"{progress.step} steps; best mIoU {progress.best:.4f} at {progress.best_step}.{reason}")
+    return progress
+
+
+def _share(settings: Settings, processes: Processes) -> int:
+    """Return the pictures per step of one process."""
+    run = settings.run
+    parts = processes.count * run.accumulate
+    if run.batch_size % parts:
+        raise InputError(
+            f"run.batch_size: {run.batch_size} cannot be shared by {processes.count} processes in "
+            f"{run.accumulate} parts each; make it a multiple of {parts}."
+        )
+    return run.batch_size // processes.count
+
+
+def _start(
+    settings: Settings, dataset: Dataset, tell: Callable[[str], None]
+) -> tuple[DeepLab, tuple[str, ...], str]:
+    """Return the network, the names of its new tensors, and where the others came from."""
+    classes, path = len(dataset.labels), settings.init.path
+    if not path:
+        network = build(settings.network(classes))
+        tell("Starting weights: random.")
+        return network, tuple(network.state_dict()), "random"
+    found, state, _ = weights.load_with_report(path)
+    config = settings.network(classes)
+    if not settings.model:
+        config = dataclasses.replace(found, num_classes=classes)
+    network = build(config)
+    names = default_labels(found.num_classes)
+    if is_release(Path(path)):
+        names = open_release(path).labels
+    report = take_over(
+        network,
+        state,
+        labels=dataset.labels,
+        source_labels=names,
+        classifier=settings.init.classifier,
+    )
+    tell(str(report))
+    return network, report.rebuilt, Path(path).name
+
+
+def _batches(
+    settings: Settings,
+    dataset: Dataset,
+    config: DeepLabConfig,
+    counts: ClassCounts | None,
+    processes: Processes,
+    share: int,
+) -> Callable[[int], Iterator[Batch]]:
+    data, run = settings.data, settings.run
+    resize = None
+    if data.resize_range:
+        shorter, longer, *factor = data.resize_range
+        resize = ResizeToRange(
+            min_size=shorter, max_size=longer, factor=factor[0] if factor else None
+        )
+    jitter, rare = None, None
+    if data.colour_jitter:
+        jitter = ColourJitter(
+            brightness=data.colour_jitter,
+            contrast=data.colour_jitter,
+            saturation=data.colour_jitter,
+        )
+    if data.rare_class_crops and counts is not None and counts.rare_classes():
+        rare = RareClassCrops(classes=counts.rare_classes(), probability=data.rare_class_crops)
+    assert config.pixel_mean is not None
+    transform = TrainTransform(
+        crop_size=data.crop_size,
+        resize=resize,
+        min_scale=data.scale_range[0],
+        max_scale=data.scale_range[1],
+        scale_step=data.scale_step,
+        flip=data.flip,
+        mean_pixel=config.pixel_mean,
+        colour_jitter=jitter,
+        rare_class_crops=rare,
+    )
+
+    def batches(first_step: int) -> Iterator[Batch]:
+        return iter(
+            train_loader(
+                dataset,
+                transform,
+                batch_size=share,
+                steps=run.steps,
+                seed=run.seed,
+                first_step=first_step,
+                workers=data.workers,
+                rank=processes.rank,
+                world_size=processes.count,
+                pin_memory=processes.device.type == "cuda",
+            )
+        )
+
+    return batches
+
+
+class _Judge:
+    """Validates: counts, draws some predictions, warns of collapse, writes the release pair."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        dataset: Dataset,
+        processes: Processes,
+        folder: Path,
+        started: str,
+        tell: Callable[[str], None],
+    ) -> None:
+        self.settings, self.dataset, self.processes = settings, dataset, processes
+        self.folder, self.started, self.tell = folder, started, tell
+        self.scores: dict[str, object] = {}
+
+    def validate(self, network: DeepLab, step: int) -> Score:
+        """Score the network on the validation split, over all processes."""
+        run, processes = self.settings.run, self.processes
+        predictor = TorchPredictor(
+            network=network,
+            labels=self.dataset.labels,
+            name=self.settings.name,
+            scales=run.validate_scales,
+            flip=run.validate_flip,
+            bfloat16=run.precision == "bfloat16",
+        )
+        part = evaluate(predictor, self.dataset, rank=processes.rank, count=processes.count)
+        found = functools.reduce(Evaluation.merge, processes.gather(part))
+        if processes.first:
+            self._draw(predictor, step)
+        totals = found.confusion.totals
+        self.scores = {
+            "miou": found.miou,
+            "pixel_accuracy": found.accuracy,
+            "frequency_weighted_iou": float(totals.frequency_weighted_iou),
+            "iou": {
+                name: None if np.isnan(iou) else float(iou)
+                for name, iou in zip(found.labels.names, totals.iou, strict=True)
+            },
+            "protocol": found.protocol,
+        }
+        self.tell(f"step {step}: mIoU {found.miou:.4f}, pixel accuracy {found.accuracy:.4f}")
+        warning = collapse_warning(totals, found.labels)
+        if warning:
+            self.tell(warning)
+        return Score(miou=found.miou, accuracy=found.accuracy)
+
+    def _draw(self, predictor: TorchPredictor, step: int) -> None:
+        rows = []
+        for index in np.linspace(0, len(self.dataset) - 1, _SHOWN).astype(int):
+            sample = self.dataset[int(index)]
+            rows.append((sample.image, sample.label, predictor(sample.image)))
+        picture = draw_comparison(rows, self.dataset.labels)
+        picture.save(self.folder / "predictions" / f"step_{step:06d}.png")
+
+    def release(self, network: DeepLab, progress: Progress) -> None:
+        """Write the pair of the weights that were just judged the best."""
+        settings, config = self.settings, network.config
+        assert config.pixel_mean is not None
+        assert config.pixel_std is not None
+        height, width = settings.data.frame or settings.data.crop_size
+        save(
+            self.folder / settings.name,
+            config,
+            network.state_dict(),
+            labels=self.dataset.labels,
+            input_spec=InputSpec(
+                height=height, width=width, mean=config.pixel_mean, std=config.pixel_std
+            ),
+            provenance={
+                "recipe": settings.to_dict(),
+                "step": progress.step,
+                "started_from": self.started,
+            },
+            licence=settings.licence or None,
+            scores={self.settings.data.val: self.scores},
+        )

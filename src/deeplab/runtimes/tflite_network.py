@@ -112,7 +112,7 @@ def understand(
     output, fetched, align_corners, num_classes = _output(file, whole)
     _, h, w = fetched.shape[:3]
     if align_corners is None:  # the original's frames are k * output stride + 1
-        align_corners = _divides(h - 1, height - 1) and _divides(w - 1, width - 1)
+        align_corners = _is_stride(height - 1, h - 1) and _is_stride(width - 1, w - 1)
     metadata = read_metadata(file)
     mean, std = (
         normalisation
@@ -220,8 +220,9 @@ def _before_resize(file: TfliteFile, logits: Tensor) -> tuple[Tensor | None, boo
     return tensor, align_corners
 
 
-def _divides(part: int, whole: int) -> bool:
-    return part > 0 and whole % part == 0
+def _is_stride(frame: int, grid: int) -> bool:
+    """Return whether a grid's steps are a power of two of the frame's."""
+    return grid > 0 and frame % grid == 0 and (frame // grid).bit_count() == 1
 
 
 def _own_normalisation(

@@ -1,0 +1,194 @@
+"""The doctor's page: one HTML file with the numbers, the faults and thumbnails of the suspects."""
+
+from __future__ import annotations
+
+import base64
+import io
+from html import escape
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from deeplab.data.check import Report, Split
+from deeplab.data.faults import Fault, Suspect
+from deeplab.data.masks import IGNORE, NOT_A_CLASS, UInt8, open_mask
+from deeplab.data.sample import FileDataset
+from deeplab.errors import DataError
+
+SHOWN_SUSPECTS = 12
+"""Suspects with a thumbnail per fault; all of them are listed by name."""
+
+_LISTED_SUSPECTS = 1000
+_THUMBNAIL = (180, 135)  # width, height
+_IGNORED_COLOUR = (224, 224, 192)  # VOC's own
+_WRONG_COLOUR = (255, 0, 255)
+
+_STYLE = """
+:root { color-scheme: light dark; --line: #8884; --soft: #8881; --bad: #c62828; --warn: #b26a00;
+  --good: #2e7d32; }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2rem auto;
+  padding: 0 1rem; }
+h1 { font-size: 1.5rem; margin-bottom: 0; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
+table { border-collapse: collapse; width: 100%; } td, th { padding: .2rem .6rem; text-align: right;
+  border-bottom: 1px solid var(--line); } th:first-child, td:first-child { text-align: left; }
+.bar { display: inline-block; height: .7em; background: currentColor; opacity: .45; }
+.swatch { display: inline-block; width: .8em; height: .8em; border: 1px solid var(--line);
+  margin-right: .5em; vertical-align: -.05em; }
+.fault { border-left: 5px solid var(--warn); background: var(--soft); padding: .7rem 1rem;
+  margin: 1rem 0; } .fault.stops { border-color: var(--bad); }
+.fault h3 { margin: 0; font-size: 1rem; } .fault p { margin: .2rem 0 .6rem; }
+.badge { font-size: .75rem; color: #fff; background: var(--warn); padding: .1rem .5rem;
+  border-radius: 1em; margin-right: .5em; } .stops .badge { background: var(--bad); }
+.verdict { font-size: 1.1rem; font-weight: 600; color: var(--good); }
+.verdict.bad { color: var(--bad); }
+.suspects { display: flex; flex-wrap: wrap; gap: .8rem; } figure { margin: 0; max-width: 364px; }
+figure img { height: 135px; margin-right: 4px; image-rendering: pixelated; }
+figcaption { font-size: .8rem; overflow-wrap: anywhere; } summary { cursor: pointer; }
+code { font-size: .9em; }
+"""
+
+
+def write_page(report: Report, path: Path) -> None:
+    """Write the report as one HTML file; it appears under its name when it is complete."""
+    dataset = report.splits[0].dataset
+    title = f"{dataset.root.name}: data set check"
+    parts = [
+        "<!doctype html><html lang='en'><head><meta charset='utf-8'>",
+        "<meta name='viewport' content='width=device-width, initial-scale=1'>",
+        f"<title>{escape(title)}</title><style>{_STYLE}</style></head><body>",
+        f"<h1>{escape(title)}</h1><p><code>{escape(str(dataset.root))}</code>, "
+        f"layout “{escape(dataset.layout)}”, {len(dataset.labels)} classes</p>",
+        _verdict(report),
+        _overview(report),
+        *(["<h2>Faults</h2>"] if report.faults else []),
+        *(_fault(fault, _dataset_of(report, fault)) for fault in report.faults),
+        *(_classes(split, report) for split in report.splits),
+        "</body></html>",
+    ]
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text("\n".join(parts), encoding="utf-8")
+    partial.replace(path)
+
+
+def _dataset_of(report: Report, fault: Fault) -> FileDataset:
+    return next(s.dataset for s in report.splits if s.dataset.split == fault.split)
+
+
+def _verdict(report: Report) -> str:
+    if report.stops:
+        count = len(report.stops)
+        kinds = "1 fault stops" if count == 1 else f"{count} faults stop"
+        return f"<p class='verdict bad'>Do not train on this yet: {kinds} it.</p>"
+    return "<p class='verdict'>Ready to train on.</p>"
+
+
+def _overview(report: Report) -> str:
+    rows = "".join(
+        f"<tr><td>{escape(split.dataset.split)}</td><td>{len(split.dataset)}</td>"
+        f"<td>{split.median_size[0]} × {split.median_size[1]}</td>"
+        f"<td>{100 * split.counts.ignored_share:.1f} %</td></tr>"
+        for split in report.splits
+    )
+    height, width = report.crop_size
+    return (
+        "<table><tr><th>split</th><th>pairs</th><th>median height × width</th>"
+        f"<th>ignored pixels</th></tr>{rows}</table>"
+        f"<p>Suggested crop: <b>{height} × {width}</b>.</p>"
+    )
+
+
+def _classes(split: Split, report: Report) -> str:
+    labels, counts = split.dataset.labels, split.counts
+    largest = max(float(counts.shares.max()), 1e-9)
+    first = split is report.splits[0]
+    rows = []
+    for index, name in enumerate(labels.names):
+        share = float(counts.shares[index])
+        weight = f"<td>{report.class_weights[index]:.3g}</td>" if first else ""
+        rows.append(
+            f"<tr><td>{_swatch(labels.colours[index])}{escape(name)}</td><td>{index}</td>"
+            f"<td>{counts.photos[index]}</td><td>{100 * share:.3g} %</td>"
+            f"<td style='text-align:left;width:35%'>"
+            f"<span class='bar' style='width:{100 * share / largest:.1f}%'></span></td>"
+            f"{weight}</tr>"
+        )
+    weight = "<th>suggested weight</th>" if first else ""
+    return (
+        f"<h2>Classes of {escape(split.dataset.split)}</h2><table><tr><th>class</th><th>id</th>"
+        f"<th>photos</th><th>share of labelled pixels</th><th></th>{weight}</tr>"
+        f"{''.join(rows)}</table>"
+    )
+
+
+def _swatch(colour: tuple[int, int, int]) -> str:
+    return f"<span class='swatch' style='background:rgb{tuple(colour)}'></span>"
+
+
+def _fault(fault: Fault, dataset: FileDataset) -> str:
+    stops = " stops" if fault.stops else ""
+    word = "stops training" if fault.stops else "look at this"
+    shown = "".join(_figure(suspect, dataset) for suspect in fault.suspects[:SHOWN_SUSPECTS])
+    rest = fault.suspects[SHOWN_SUSPECTS:_LISTED_SUSPECTS]
+    listed = "<br>".join(f"{escape(s.what)}: {escape(s.note)}" for s in rest)
+    count = len(fault.suspects) - SHOWN_SUSPECTS
+    more = f"<details><summary>{count} more</summary>{listed}</details>" if rest else ""
+    return (
+        f"<section class='fault{stops}'><h3><span class='badge'>{word}</span>"
+        f"{escape(fault.split)}: {len(fault.suspects)} × {escape(fault.what)}</h3>"
+        f"<p>{escape(fault.cure)}</p><div class='suspects'>{shown}</div>{more}</section>"
+    )
+
+
+def _figure(suspect: Suspect, dataset: FileDataset) -> str:
+    pictures: list[Image.Image | None] = []
+    if suspect.pair >= 0:
+        pictures.append(_photo(dataset.images[suspect.pair]))
+        if suspect.twin:
+            pictures.append(_photo(Path(suspect.twin)))
+        else:
+            pictures.append(_mask(dataset.masks[suspect.pair], dataset))
+    images = "".join(f"<img alt='' src='{_encode(p)}'>" for p in pictures if p is not None)
+    name = suspect.what.removeprefix(f"{dataset.root}/")
+    return (
+        f"<figure>{images}<figcaption><b>{escape(name)}</b><br>{escape(suspect.note)}"
+        "</figcaption></figure>"
+    )
+
+
+def _photo(path: Path) -> Image.Image | None:
+    """Return a small upright photo, or None when it cannot be read."""
+    try:
+        with Image.open(path) as image:
+            image.draft("RGB", _THUMBNAIL)
+            upright = ImageOps.exif_transpose(image).convert("RGB")
+            upright.thumbnail(_THUMBNAIL)
+            return upright
+    except Exception:  # a thumbnail is no place to complain; the fault says what is wrong
+        return None
+
+
+def _mask(path: Path, dataset: FileDataset) -> Image.Image | None:
+    """Return a small mask in the colours of its classes; what is no class is magenta.
+
+    A mask that is mostly no class is shown as its file has it.
+    """
+    try:
+        mask = open_mask(path)
+    except DataError:
+        return None
+    label = dataset.encoding.decode(mask)
+    height, width = label.shape
+    step = max(1, -(-height // _THUMBNAIL[1]), -(-width // _THUMBNAIL[0]))
+    palette: UInt8 = dataset.labels.palette.copy()
+    palette[IGNORE], palette[NOT_A_CLASS] = _IGNORED_COLOUR, _WRONG_COLOUR
+    raw = mask.colours
+    if raw is None or (label == NOT_A_CLASS).mean() < 0.5:
+        raw = palette[label]
+    return Image.fromarray(np.ascontiguousarray(raw[::step, ::step]))
+
+
+def _encode(image: Image.Image) -> str:
+    buffer = io.BytesIO()
+    image.save(buffer, format="WEBP", quality=80)
+    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()

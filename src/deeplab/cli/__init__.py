@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -83,7 +84,25 @@ def main() -> None:
         # A path or a label that the terminal cannot show must not end the work.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
+    if "--debug" not in sys.argv:
+        _silence_engines()
     code = run(sys.argv[1:])
     with contextlib.suppress(BrokenPipeError):
         sys.stdout.flush()
     sys.exit(code)
+
+
+def _silence_engines() -> None:
+    """Send what native libraries print on descriptor 2 nowhere; Python's stderr stays.
+
+    LiteRT announces its delegate there in every process, and has no switch for it.
+    """
+    try:
+        ours = os.dup(2)
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+    except OSError:  # no stderr at all
+        return
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
+    encoding = getattr(sys.stderr, "encoding", "utf-8")
+    sys.stderr = open(ours, "w", buffering=1, encoding=encoding, errors="replace")  # noqa: SIM115

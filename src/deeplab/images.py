@@ -32,8 +32,12 @@ MAX_PIXELS = 400_000_000
 RESIZE_FILTER = Image.Resampling.BILINEAR
 """Bilinear with a support that grows with the reduction (Pillow's), so every pixel counts."""
 
-_REDUCED_MARGIN = 2
-"""A reduced JPEG decode keeps at least this many times the pixels per side that are asked for."""
+_REDUCED_MARGIN = 3
+"""A reduced JPEG decode keeps at least this many times the pixels per side that are asked for.
+
+At 12 megapixels 99.8 to 99.9 % of a mask's pixels stay the same. Twice would be enough there, but
+a 1280×720 photo would then be halved too, which saves 2 ms and changes up to 1 % of its mask.
+"""
 
 # Pillow opens far more than photos; some of its readers start other programs (EPS) or are rarely
 # tested. These are the formats in which pictures come.
@@ -188,7 +192,7 @@ class Photo:
 
         Args:
             at_least: (height, width) that will be wanted of it. A JPEG is then decoded at a half,
-                a quarter or an eighth per side where that leaves at least twice as much; this
+                a quarter or an eighth per side where that leaves three times as much; this
                 saves most of the time. None decodes every pixel.
 
         Raises:

@@ -46,7 +46,7 @@ class Segmenter:
         normalisation: (mean, std), three numbers each in units of 0..255; None takes the model's
             own, and (2/255) x - 1 where it does not say.
         exact: decode every pixel of a JPEG. Otherwise large JPEGs are decoded at a half, a quarter
-            or an eighth, never below twice what the network sees.
+            or an eighth, never below three times what the network sees.
 
     Attributes:
         spec: what the network is fed with.

@@ -79,7 +79,9 @@ def test_a_resize_of_neither_convention_is_kept(tmp_path: Path) -> None:
     assert litert.open(path, threads=1)(frame_of(9)).shape == (9, 9, 4)
 
 
-@pytest.mark.parametrize(("frame", "stride", "aligned"), [(9, 4, True), (8, 4, False), (16, 4, False)])
+@pytest.mark.parametrize(
+    ("frame", "stride", "aligned"), [(9, 4, True), (8, 4, False), (16, 4, False)]
+)
 def test_logits_without_a_resize_are_placed_by_the_rule(
     frame: int, stride: int, aligned: bool
 ) -> None:

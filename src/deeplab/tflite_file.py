@@ -101,14 +101,24 @@ class Tensor:
         return values.reshape(self.shape)
 
     def dequantize(self, stored: npt.NDArray[Any] | None = None) -> npt.NDArray[np.float32]:
-        """Return real values, float32: of ``stored`` (same quantisation), or of the constant."""
+        """Return real values, float32: of ``stored`` (same quantisation), or of the constant.
+
+        Raises:
+            ModelError: there are no values, or the quantisation does not fit them.
+        """
         stored = self.values if stored is None else stored
         if self.quantization is None:
             return np.asarray(stored, np.float32)
         quantization = self.quantization
         shape = [1] * stored.ndim
-        if len(quantization.scale) > 1:
-            shape[quantization.axis] = -1
+        count, axis = len(quantization.scale), quantization.axis
+        if count > 1:
+            if not 0 <= axis < stored.ndim or stored.shape[axis] != count:
+                raise ModelError(
+                    f"tensor {self.index} '{self.name}': has {count} scales along axis {axis} of "
+                    f"shape {stored.shape}; the file is damaged."
+                )
+            shape[axis] = -1
         zero_point = quantization.zero_point.astype(np.float32).reshape(shape)
         real = stored.astype(np.float32) - zero_point
         real *= quantization.scale.reshape(shape)

@@ -8,11 +8,12 @@ import pytest
 import torch
 from PIL import Image
 
-from deeplab.errors import WeightsError
+from deeplab import tflite_file
+from deeplab.errors import ModelError, WeightsError
 from deeplab.models import DeepLab, build
+from deeplab.tflite_file import Operator, Quantization, Tensor, TfliteFile
 from deeplab.weights import load, load_with_report
 from deeplab.weights.tflite import from_tflite, read_tflite
-from deeplab.weights.tflite_graph import Operator, Tensor, TFLiteGraph, parse_tflite
 
 STARTER = "models/deeplabv3_257_mv_gpu.tflite"
 CLASSIFIER = "models/mobilenet_v2_1.0_224_quant.tflite"
@@ -116,13 +117,9 @@ def test_a_classifier_gives_the_backbone_and_says_so(reference: Path):
     image = _photo(reference / "golden/dog_segmentation.bmp", 224)
     interpreter.set_tensor(interpreter.get_input_details()[0]["index"], image[None])
     interpreter.invoke()
-    graph = parse_tflite((reference / CLASSIFIER).read_bytes())
-    last = [op for op in graph.operators if op.kind == "CONV_2D"][-2]
-    tensor = graph.tensors[last.inputs[0]]
-    assert tensor.scale is not None
-    assert tensor.zero_point is not None
-    stored = interpreter.get_tensor(last.inputs[0])[0].astype(np.float64)
-    expected = (stored - tensor.zero_point) * tensor.scale
+    file = tflite_file.read(reference / CLASSIFIER)
+    last = [op for op in file.operators if op.name == "CONV_2D"][-2]
+    expected = file.tensors[last.inputs[0]].dequantize(interpreter.get_tensor(last.inputs[0])[0])
     with torch.inference_mode():
         photo = network.normalise(torch.from_numpy(image).permute(2, 0, 1)[None])
         got = network.backbone(photo, 32)[0][0].permute(1, 2, 0).numpy()
@@ -147,42 +144,70 @@ def test_cut_and_damaged_files_are_errors_in_words(reference: Path, tmp_path: Pa
             read_tflite(file)
 
 
-def _tensor(values: np.ndarray, dtype: int, **quantisation: object) -> Tensor:
-    content = np.frombuffer(values.tobytes(), np.uint8)
-    given = {"scale": None, "zero_point": None, "axis": 0, **quantisation}
-    return Tensor(name="w", shape=values.shape, dtype=dtype, content=content, **given)
+@pytest.mark.reference
+def test_changed_bytes_give_a_network_or_an_error_in_words(reference: Path):
+    name = "models/deeplabv3_mnv2_dm05_pascal_quant.tflite"
+    content = (reference / name).read_bytes()
+    start = np.frombuffer(content, np.uint8).ctypes.data
+    changeable = np.ones(len(content), bool)
+    for tensor in tflite_file.parse(content).tensors:
+        if len(tensor.buffer) > 64:  # another weight is not a damaged graph
+            at = np.frombuffer(tensor.buffer, np.uint8).ctypes.data - start
+            changeable[at : at + len(tensor.buffer)] = False
+    rng = np.random.default_rng(0)
+    refused = 0
+    for places in rng.choice(np.flatnonzero(changeable), (40, 3)):
+        damaged = np.frombuffer(content, np.uint8).copy()
+        damaged[places] = rng.integers(256, size=3)
+        try:
+            from_tflite(tflite_file.parse(damaged.tobytes()))
+        except ModelError:
+            refused += 1
+    assert 10 < refused < 40
+
+
+def _tensor(values: np.ndarray, type: str, quantization: Quantization | None = None) -> Tensor:
+    return Tensor(0, "w", values.shape, type, quantization, memoryview(values.tobytes()))
 
 
 def test_constants_are_dequantised_per_tensor_and_per_channel():
     stored = np.arange(-6, 6, dtype=np.int8).reshape(2, 3, 2)
-    whole = _tensor(stored, 9, scale=np.array([0.5]), zero_point=np.array([2.0])).values()
-    np.testing.assert_array_equal(whole, (stored.astype(np.float32) - 2) * 0.5)
-    scale = np.array([1.0, 10.0, 100.0])
-    channels = _tensor(stored, 9, scale=scale, zero_point=np.zeros(3), axis=1).values()
-    np.testing.assert_array_equal(channels, stored * np.float32(scale).reshape(1, 3, 1))
-    half = _tensor(np.float16([1.5, 2]), 1).values()
+    whole = Quantization(np.float32([0.5]), np.int64([2]), 0)
+    got = _tensor(stored, "INT8", whole).dequantize()
+    np.testing.assert_array_equal(got, (stored.astype(np.float32) - 2) * 0.5)
+    channels = Quantization(np.float32([1, 10, 100]), np.int64([0, 1, 2]), 1)
+    got = _tensor(stored, "INT8", channels).dequantize()
+    for channel, (scale, zero) in enumerate([(1, 0), (10, 1), (100, 2)]):
+        np.testing.assert_array_equal(
+            got[:, channel], (stored[:, channel].astype(np.float32) - zero) * scale
+        )
+    half = _tensor(np.float16([1.5, 2]), "FLOAT16").dequantize()
     np.testing.assert_array_equal(half, np.float32([1.5, 2]))
-    with pytest.raises(WeightsError, match="do not fit the shape"):
-        dataclasses.replace(_tensor(stored, 9), shape=(5, 5)).values()
+    with pytest.raises(ModelError, match="expected 25 for shape"):
+        dataclasses.replace(_tensor(stored, "INT8"), shape=(5, 5)).dequantize()
+    for axis in (0, 3):
+        wrong = dataclasses.replace(channels, axis=axis)
+        with pytest.raises(ModelError, match=rf"3 scales along axis {axis} of shape"):
+            _tensor(stored, "INT8", wrong).dequantize()
 
 
 @pytest.mark.reference
 def test_another_rate_or_order_is_refused(reference: Path):
-    graph = parse_tflite((reference / STARTER).read_bytes())
+    file = tflite_file.read(reference / STARTER)
 
-    def changed(kind: str, edit, at: int = -1) -> TFLiteGraph:
-        places = [i for i, op in enumerate(graph.operators) if op.kind == kind]
-        operators = list(graph.operators)
+    def changed(kind: str, edit, at: int = -1) -> TfliteFile:
+        places = [i for i, op in enumerate(file.operators) if op.name == kind]
+        operators = list(file.operators)
         operators[places[at]] = edit(operators[places[at]])
-        return dataclasses.replace(graph, operators=tuple(operators))
+        return dataclasses.replace(file, operators=tuple(operators))
 
     def dilate(op: Operator) -> Operator:
-        return dataclasses.replace(op, options={**op.options, "dilationHFactor": 3})
+        return dataclasses.replace(op, options={**op.options, "dilation_h_factor": 3})
 
     def swap(op: Operator) -> Operator:
         return dataclasses.replace(op, inputs=op.inputs[::-1])
 
-    assert from_tflite(graph)[0].output_stride == 8
+    assert from_tflite(file)[0].output_stride == 8
     with pytest.raises(WeightsError, match=r"blocks\.16\.depthwise has \(stride, rate\) \(1, 3\)"):
         from_tflite(changed("DEPTHWISE_CONV_2D", dilate))
     with pytest.raises(WeightsError, match="order"):

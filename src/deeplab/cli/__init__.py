@@ -17,8 +17,10 @@ import typer
 
 import deeplab
 from deeplab.cli.console import complain
+from deeplab.cli.evaluate import evaluate
 from deeplab.cli.models import models_app
 from deeplab.cli.segment import segment
+from deeplab.cli.train import train
 from deeplab.cli.weights import import_weights, info
 from deeplab.errors import DeepLabError
 
@@ -33,6 +35,8 @@ app.command()(segment)
 app.add_typer(models_app)
 app.command("import")(import_weights)
 app.command()(info)
+app.command()(train)
+app.command()(evaluate)
 
 
 def _print_version(wanted: bool) -> None:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -189,6 +190,65 @@ def _tile_starts(size: int, tile: int) -> list[int]:
 def _argmax(probabilities: torch.Tensor) -> UInt8:
     mask: UInt8 = probabilities[0].argmax(0).cpu().numpy().astype(np.uint8)
     return mask
+
+
+def open_predictor(
+    model: str | Path,
+    *,
+    scales: Sequence[float] = (1.0,),
+    flip: bool = False,
+    output_stride: int | None = None,
+    tile: int | None = None,
+    device: torch.device | None = None,
+    runtime: Literal["litert", "openvino"] = "litert",
+    labels: LabelSet | None = None,
+) -> Predictor:
+    """Open whatever can be measured: a release pair, foreign weights, an exported file, a name.
+
+    Args:
+        model: a release pair or checkpoint runs in torch; a ``.tflite`` or the name of a model
+            runs as ``deeplab segment`` runs it.
+        scales: torch only, see ``TorchPredictor``.
+        flip: torch only.
+        output_stride: torch only.
+        tile: torch only.
+        device: torch only; None is the CPU.
+        runtime: exported files only.
+        labels: the classes, where the model does not say; None takes its own.
+
+    Raises:
+        InputError: scales, flip, stride or tiles for an exported file, whose frame is fixed.
+        ModelError: the model cannot be opened.
+    """
+    path = Path(model)
+    if path.suffix == ".tflite" or not (path.exists() or path.with_suffix(".json").exists()):
+        if tuple(scales) != (1.0,) or flip or output_stride or tile:
+            raise InputError(
+                "scales, flip, output_stride, tile: an exported file has one fixed frame; evaluate "
+                "the release pair it was exported from."
+            )
+        from deeplab.segmenter import Segmenter
+
+        return FilePredictor(Segmenter(model, runtime=runtime, labels=labels), path.name)
+    from deeplab import weights
+    from deeplab.models import build
+    from deeplab.weights.release import default_labels, is_release, open_release
+
+    config, state = weights.load(path)
+    if labels is None:
+        known = is_release(path)
+        labels = open_release(path).labels if known else default_labels(config.num_classes)
+    network = build(config)
+    network.load_state_dict(state)
+    return TorchPredictor(
+        network=network.to(device).eval(),
+        labels=labels,
+        name=path.name,
+        scales=scales,
+        flip=flip,
+        output_stride=output_stride,
+        tile=tile,
+    )
 
 
 @dataclass(kw_only=True)

@@ -12,6 +12,8 @@ import torch
 
 from deeplab import weights
 from deeplab.data import open_dataset
+from deeplab.data.check import check
+from deeplab.data.counts import ClassCounts
 from deeplab.data.loader import Batch, train_loader
 from deeplab.data.memory import MemoryDataset
 from deeplab.data.sample import Dataset
@@ -21,7 +23,7 @@ from deeplab.evaluation.pictures import draw_comparison
 from deeplab.evaluation.protocol import Evaluation, TorchPredictor, evaluate
 from deeplab.images import InputSpec
 from deeplab.models import DeepLab, DeepLabConfig, build
-from deeplab.training.class_counts import ClassCounts, choose_class_weights, count_classes
+from deeplab.training.balance import choose_class_weights, count_classes, rare_classes
 from deeplab.training.guard import collapse_warning
 from deeplab.training.initialise import take_over
 from deeplab.training.loop import Progress, Score, train
@@ -57,8 +59,15 @@ def _run(
 ) -> Progress:
     run, data = settings.run, settings.data
     share = _share(settings, processes)
-    dataset: Dataset = open_dataset(data.path, split=data.train)
-    validation: Dataset = open_dataset(data.path, split=data.val)
+    files = [open_dataset(data.path, split=split) for split in (data.train, data.val)]
+    if data.check and processes.first:
+        report = check(files)
+        for fault in report.faults:
+            tell(f"Data: {fault}")
+        report.raise_if_broken()
+    dataset: Dataset
+    validation: Dataset
+    dataset, validation = files
     classes = len(dataset.labels)
     tell(
         f"Data: {len(dataset)} pictures to learn from ('{data.train}'), {len(validation)} to "
@@ -167,8 +176,8 @@ def _batches(
             contrast=data.colour_jitter,
             saturation=data.colour_jitter,
         )
-    if data.rare_class_crops and counts is not None and counts.rare_classes():
-        rare = RareClassCrops(classes=counts.rare_classes(), probability=data.rare_class_crops)
+    if data.rare_class_crops and counts is not None and rare_classes(counts):
+        rare = RareClassCrops(classes=rare_classes(counts), probability=data.rare_class_crops)
     assert config.pixel_mean is not None
     transform = TrainTransform(
         crop_size=data.crop_size,

@@ -234,13 +234,20 @@ def read_recipe(path: str | Path, overrides: Mapping[str, Any] | None = None) ->
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"recipe: {path} is not TOML: {error}.") from error
     values.setdefault("name", path.stem)
-    for dotted, value in (overrides or {}).items():
+    return Settings.from_dict(apply_overrides(values, overrides or {}))
+
+
+def apply_overrides(values: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Set dotted names ("run.steps": 100) in nested tables, and return these."""
+    for dotted, value in overrides.items():
         table = values
         *tables, name = dotted.split(".")
         for part in tables:
             table = table.setdefault(part, {})
+            if not isinstance(table, dict):
+                raise InputError(f"{dotted}: '{part}' is a value, not a table of settings.")
         table[name] = value
-    return Settings.from_dict(values)
+    return values
 
 
 def write_toml(settings: Settings) -> str:

@@ -1,0 +1,105 @@
+"""``deeplab evaluate``: a model and a data set, to a score with its protocol."""
+
+from __future__ import annotations
+
+import functools
+import json
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import numpy.typing as npt
+import typer
+from rich.progress import Progress
+
+from deeplab.cli.console import split_names, stderr, stdout
+from deeplab.errors import InputError
+
+
+def evaluate(
+    model: Annotated[str, typer.Argument(help="A release pair, weights, a .tflite, or a name.")],
+    data: Annotated[Path, typer.Argument(metavar="DATASET", help="Folder of the data set.")],
+    split: Annotated[str, typer.Option(help="The split to score.")] = "val",
+    scales: Annotated[str, typer.Option(help="Scales of the photo: 0.5,1,1.5.")] = "1",
+    flip: Annotated[bool, typer.Option("--flip", help="Also look at mirrored photos.")] = False,
+    output_stride: Annotated[
+        int | None, typer.Option("--output-stride", help="8 is finer than the trained 16.")
+    ] = None,
+    tile: Annotated[
+        int | None, typer.Option(help="Side of tiles for photos larger than memory.")
+    ] = None,
+    classes: Annotated[
+        str | None, typer.Option(metavar="NAMES", help="Also average over these classes only.")
+    ] = None,
+    trimap: Annotated[
+        str | None, typer.Option(metavar="WIDTHS", help="Score bands along borders: 1,4,16.")
+    ] = None,
+    runtime: Annotated[str, typer.Option(help="Of exported files: litert or openvino.")] = "litert",
+    device: Annotated[str, typer.Option(help="Of torch networks: auto, cpu, cuda.")] = "auto",
+    report: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write report.html, report.json, pictures.")
+    ] = None,
+    server: Annotated[
+        str | None, typer.Option(metavar="FORMAT", help="Also write masks: voc or cityscapes.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Score a network on a data set: mIoU with its interval, IoU by class, the whole protocol."""
+    from deeplab.data import open_dataset
+    from deeplab.evaluation.protocol import Evaluation, open_predictor
+    from deeplab.evaluation.protocol import evaluate as count
+    from deeplab.evaluation.report import summary_table, to_dict, write_report
+    from deeplab.evaluation.server import ServerWriter
+    from deeplab.training.processes import join_processes
+
+    dataset = open_dataset(data, split=split)
+    chosen = None if classes is None else dataset.labels.indices(split_names("--classes", classes))
+    if runtime not in ("litert", "openvino"):
+        raise InputError(f"--runtime: got '{runtime}', expected 'litert' or 'openvino'.")
+    with join_processes(device) as processes:
+        predictor = open_predictor(
+            model,
+            scales=_numbers("--scales", scales),
+            flip=flip,
+            output_stride=output_stride,
+            tile=tile,
+            device=processes.device,
+            runtime="litert" if runtime == "litert" else "openvino",
+        )
+        writer = None
+        if server is not None:
+            writer = ServerWriter((report or Path()) / "server", server, dataset.labels)
+        with Progress(console=stderr(), transient=True, disable=not processes.first) as bar:
+            mine = range(processes.rank, len(dataset), processes.count)
+            task = bar.add_task("pictures", total=len(mine))
+
+            def each(index: int, name: str, mask: npt.NDArray[np.uint8]) -> None:
+                bar.advance(task)
+                if writer is not None:
+                    writer(index, name, mask)
+
+            part = count(
+                predictor,
+                dataset,
+                trimap=[int(width) for width in _numbers("--trimap", trimap)] if trimap else [],
+                rank=processes.rank,
+                count=processes.count,
+                each=each,
+            )
+        found = functools.reduce(Evaluation.merge, processes.gather(part))
+        if not processes.first:
+            return
+    if as_json:
+        stdout().print_json(json.dumps(to_dict(found, classes=chosen)))
+    else:
+        stdout().print(summary_table(found, classes=chosen))
+    if report is not None:
+        page = write_report(report, found, predictor=predictor, dataset=dataset, classes=chosen)
+        stderr().print(f"Report: {page}")
+
+
+def _numbers(option: str, text: str) -> list[float]:
+    try:
+        return [float(part) for part in split_names(option, text)]
+    except ValueError:
+        raise InputError(f"{option}: got '{text}', expected numbers with commas.") from None

@@ -1,0 +1,75 @@
+"""``deeplab train``: a recipe, or a folder of pictures, to a trained network."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from deeplab.cli.console import stderr
+from deeplab.errors import InputError
+
+
+def train(
+    recipe: Annotated[
+        Path | None, typer.Argument(metavar="[RECIPE.toml]", help="A recipe; see recipes/.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of the data set, in any known layout.")
+    ] = None,
+    version: Annotated[
+        str | None, typer.Option("--architecture", help="v1, v2, v3, v3plus.")
+    ] = None,
+    backbone: Annotated[str | None, typer.Option(help="mobilenet_v2, resnet_v1_50_beta, …")] = None,
+    init: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Weights to start from, of any origin.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Pictures per step.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-s", "--set", metavar="NAME=VALUE", help="Any setting: -s schedule.base=0.01"
+        ),
+    ] = None,
+    folder: Annotated[
+        Path | None, typer.Option(help="Where to write, and to resume (default: runs/NAME).")
+    ] = None,
+) -> None:
+    """Train a network; run it again to resume. Several GPUs: torchrun -m deeplab train …"""
+    from deeplab.training.experiment import run_experiment
+    from deeplab.training.settings import Settings, apply_overrides, read_recipe
+
+    overrides: dict[str, Any] = {
+        "data.path": None if data is None else str(data),
+        "model.version": "v3+" if version == "v3plus" else version,
+        "model.backbone": backbone,
+        "init.path": init,
+        "run.steps": steps,
+        "run.batch_size": batch_size,
+    }
+    overrides = {name: value for name, value in overrides.items() if value is not None}
+    for assignment in settings or []:
+        name, equals, text = assignment.partition("=")
+        if not equals:
+            raise InputError(f"--set: got '{assignment}', expected NAME=VALUE, like run.steps=100.")
+        overrides[name.strip()] = _parse(text.strip())
+    if recipe is None and data is None:
+        raise InputError("train: give a recipe, or the folder of a data set with --data.")
+    if recipe is not None:
+        chosen = read_recipe(recipe, overrides)
+    else:
+        assert data is not None
+        chosen = Settings.from_dict(apply_overrides({"name": data.resolve().name}, overrides))
+    console = stderr()
+    run_experiment(chosen, folder or Path("runs") / chosen.name, tell=console.print)
+
+
+def _parse(text: str) -> Any:
+    """Return a TOML value; what is none is a text."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text.strip("'\"")

@@ -1,0 +1,59 @@
+"""Unequal classes: how often each occurs, the weights that level them, and which are rare."""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import numpy.typing as npt
+
+from deeplab.data.counts import ClassCounts
+from deeplab.data.masks import read_mask
+from deeplab.data.sample import Dataset
+from deeplab.errors import InputError
+
+RARE_SHARE = 0.02
+"""Below this share of the labelled pixels a class gets crops of its own."""
+
+
+def count_classes(dataset: Dataset, *, threads: int = 4) -> ClassCounts:
+    """Read every mask, no photo, and count."""
+    classes = len(dataset.labels)
+
+    def count(index: int) -> ClassCounts:
+        mask = read_mask(dataset.masks[index], dataset.encoding)
+        return ClassCounts.of(np.bincount(mask.ravel(), minlength=256), classes)
+
+    with ThreadPoolExecutor(threads) as pool:
+        parts = pool.map(count, range(len(dataset)))
+        return functools.reduce(operator.add, parts, ClassCounts.none(classes))
+
+
+def rare_classes(counts: ClassCounts) -> tuple[int, ...]:
+    """Return the ids of the classes that occur, but rarely."""
+    shares = counts.shares
+    return tuple(int(i) for i in np.flatnonzero((shares > 0) & (shares < RARE_SHARE)))
+
+
+def choose_class_weights(
+    setting: Sequence[float | str], counts: ClassCounts | None, num_classes: int
+) -> npt.NDArray[np.float32] | None:
+    """Return the (K,) weights that ``loss.class_weights`` asks for, or None for none.
+
+    Raises:
+        InputError: another number of weights than classes, or a word that is not "auto".
+    """
+    if not setting:
+        return None
+    if tuple(setting) == ("auto",):
+        assert counts is not None, "auto is counted first"
+        return counts.median_frequency_weights().astype(np.float32)
+    numbers = [value for value in setting if not isinstance(value, str)]
+    if len(numbers) != len(setting) or len(numbers) != num_classes:
+        raise InputError(
+            f"loss.class_weights: got {list(setting)}, expected {num_classes} numbers or ['auto']."
+        )
+    return np.array(numbers, np.float32)

@@ -1,0 +1,225 @@
+from __future__ import annotations
+
+import functools
+import itertools
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from deeplab.data.sample import Sample
+from deeplab.errors import DataError, InputError
+from deeplab.evaluation.metrics import ConfusionMatrix
+from deeplab.evaluation.protocol import (
+    Evaluation,
+    TorchPredictor,
+    _tile_starts,
+    evaluate,
+    open_predictor,
+)
+from deeplab.evaluation.report import to_dict, write_report
+from deeplab.evaluation.server import ServerWriter
+from deeplab.labels import CITYSCAPES, VOC, LabelSet
+from deeplab.models import DeepLabConfig, build
+from deeplab.models.inference import predict
+
+LABELS = LabelSet(("sky", "road", "car"))
+
+
+@dataclass
+class Pictures:
+    """A data set in memory: random truth, photos of random sizes."""
+
+    labels: LabelSet = LABELS
+    split: str = "val"
+    count: int = 7
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Sample:
+        random = np.random.default_rng(index)
+        height, width = random.integers(40, 60, 2)
+        label = random.choice([0, 1, 255], (height, width)).astype(np.uint8)
+        image = random.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        return Sample(image=image, label=label, id=f"picture {index}")
+
+
+@dataclass
+class Brightness:
+    """Predicts by the red channel, so that the truth has nothing to do with it."""
+
+    labels: LabelSet = LABELS
+
+    def __call__(self, photo: np.ndarray) -> np.ndarray:
+        return (photo[..., 0] // 100).astype(np.uint8)
+
+    def describe(self) -> dict[str, Any]:
+        return {"model": "brightness"}
+
+
+@pytest.fixture
+def network() -> TorchPredictor:
+    torch.manual_seed(0)
+    config = DeepLabConfig(depth_multiplier=0.1, head_channels=8, num_classes=3)
+    model = build(config).eval()
+    torch.nn.init.normal_(model.classifier.weight)
+    return TorchPredictor(network=model, labels=LABELS, name="tiny")
+
+
+def test_parts_of_any_number_of_processes_merge_to_the_whole() -> None:
+    whole = evaluate(Brightness(), Pictures(), trimap=[1, 3])
+    for count in (2, 3):
+        parts = [
+            evaluate(Brightness(), Pictures(), trimap=[1, 3], rank=rank, count=count)
+            for rank in range(count)
+        ]
+        merged = functools.reduce(Evaluation.merge, reversed(parts))
+        merged.seconds = whole.seconds
+        assert to_dict(merged) == to_dict(whole)
+
+
+def test_counts_equal_one_confusion_of_all_pixels() -> None:
+    found = evaluate(Brightness(), Pictures())
+    labels, masks = [], []
+    for index in range(7):
+        sample = Pictures()[index]
+        labels.append(sample.label.ravel())
+        masks.append(Brightness()(sample.image).ravel())
+    expected = ConfusionMatrix.of(np.concatenate(labels), np.concatenate(masks), 3)
+    np.testing.assert_array_equal(found.confusion.counts, expected.counts)
+    assert found.miou == pytest.approx(float(expected.totals.mean_iou()))
+    assert len(found.worst(3)) == 3
+
+
+def test_classes_are_matched_by_name_and_refused_where_they_differ() -> None:
+    turned = LabelSet(("car", "sky", "road"))
+    straight = evaluate(Brightness(), Pictures())
+    shuffled = evaluate(Brightness(labels=turned), Pictures(labels=turned))
+    assert to_dict(shuffled)["confusion"] == to_dict(straight)["confusion"]
+    table = np.array([2, 0, 1])
+    crossed = evaluate(Brightness(labels=turned), Pictures())
+    sample = Pictures()[0]
+    mask = table[Brightness()(sample.image)]
+    np.testing.assert_array_equal(
+        crossed.pictures[0][1].prediction,
+        ConfusionMatrix.of(sample.label, mask, 3).totals.prediction,
+    )
+    with pytest.raises(InputError, match="21 classes, the data set has 3"):
+        evaluate(Brightness(labels=VOC), Pictures())
+    with pytest.raises(InputError, match="'tree' is none of the data set's"):
+        evaluate(Brightness(labels=LabelSet(("sky", "road", "tree"))), Pictures())
+    with pytest.raises(DataError, match="'val' is empty"):
+        evaluate(Brightness(), Pictures(count=0))
+
+
+def test_one_scale_is_the_argmax_of_the_upsampled_logits(network: TorchPredictor) -> None:
+    photo = Pictures()[0].image
+    image = torch.from_numpy(photo).permute(2, 0, 1)[None]
+    with torch.no_grad():
+        expected = predict(network.network, image, pad=True)[0]
+    top = expected.topk(2, dim=0).values
+    clear = (top[0] - top[1] > 1e-5).numpy()
+    mask = network(photo)
+    assert mask.shape == photo.shape[:2]
+    np.testing.assert_array_equal(mask[clear], expected.argmax(0).numpy()[clear])
+
+
+def test_flip_and_scales_average_probabilities(network: TorchPredictor) -> None:
+    network.scales, network.flip = (0.75, 1.0), True
+    photo = Pictures()[1].image
+    mask = network(photo)
+    mirrored = network(np.ascontiguousarray(photo[:, ::-1]))[:, ::-1]
+    # Padding is at the right: a mirrored photo meets it on its other side.
+    assert (mask == mirrored).mean() > 0.9
+    assert network.describe()["scales"] == [0.75, 1.0]
+
+
+def test_tiles_cover_the_photo_and_agree_with_the_whole_inside(network: TorchPredictor) -> None:
+    assert _tile_starts(100, 100) == [0]
+    starts = _tile_starts(300, 100)
+    assert starts[0] == 0
+    assert starts[-1] == 200
+    assert max(b - a for a, b in itertools.pairwise(starts)) <= 67
+    random = np.random.default_rng(0)
+    blocks = random.integers(0, 256, (5, 6, 3), dtype=np.uint8)
+    photo = blocks.repeat(40, 0).repeat(40, 1)
+    network.tile = 97
+    assert network(photo).shape == (200, 240)
+    with pytest.raises(InputError, match="tile: got 10"):
+        TorchPredictor(network=network.network, labels=LABELS, name="x", tile=10)
+
+
+def test_report_holds_scores_protocol_and_worst_pictures(tmp_path: Path) -> None:
+    found = evaluate(Brightness(), Pictures(), trimap=[2])
+    page = write_report(tmp_path, found, predictor=Brightness(), dataset=Pictures(), classes=[0, 1])
+    told = json.loads((tmp_path / "report.json").read_text())
+    assert told["iou"]["car"] == 0.0  # predicted, never true
+    assert told["absent_classes"] == []
+    assert told["protocol"]["model"] == "brightness"
+    assert told["miou_95"][0] <= told["miou"] <= told["miou_95"][1]
+    assert told["subset"]["miou"] == pytest.approx((told["iou"]["sky"] + told["iou"]["road"]) / 2)
+    assert set(told["trimap_miou"]) == {"2"}
+    assert page.read_text().count("<figure>") == 7
+    with Image.open(tmp_path / "confusion.png") as picture:
+        assert picture.size[0] > 3 * 40
+
+
+def test_an_absent_class_is_told_as_such() -> None:
+    labels = LabelSet(("sky", "road", "car", "gnu"))
+    told = to_dict(evaluate(Brightness(labels=labels), Pictures(labels=labels)))
+    assert told["iou"]["gnu"] is None
+    assert told["absent_classes"] == ["gnu"]
+    assert "NaN" not in json.dumps(told)
+
+
+def test_server_formats(tmp_path: Path) -> None:
+    mask = np.array([[0, 15], [18, 1]], np.uint8)
+    ServerWriter(tmp_path, "voc", VOC)(0, "2007_000033", mask)
+    written = tmp_path / "results/VOC2012/Segmentation/comp6_test_cls/2007_000033.png"
+    with Image.open(written) as picture:
+        assert picture.mode == "P"
+        np.testing.assert_array_equal(np.asarray(picture), mask)
+        assert picture.getpalette()[45:48] == list(VOC.colours[15])
+    writer = ServerWriter(tmp_path, "cityscapes", CITYSCAPES)
+    writer(0, "ulm/ulm_000001_000019_leftImg8bit", mask)
+    with Image.open(tmp_path / "ulm_000001_000019_pred.png") as picture:
+        np.testing.assert_array_equal(np.asarray(picture), [[7, 28], [33, 8]])
+    with pytest.raises(InputError, match=r"got 'vok'.*Did you mean 'voc'"):
+        ServerWriter(tmp_path, "vok", VOC)
+    with pytest.raises(InputError, match="has 21 classes, the data set 3"):
+        ServerWriter(tmp_path, "voc", LABELS)
+
+
+def test_exported_files_have_one_frame() -> None:
+    with pytest.raises(InputError, match="one fixed frame"):
+        open_predictor("some.tflite", flip=True)
+
+
+@pytest.mark.reference
+@pytest.mark.integration
+def test_command_scores_an_exported_file(reference: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "pets"
+    for kind in ("images", "masks"):
+        (folder / kind / "val").mkdir(parents=True)
+    photo = Image.open(reference / "golden/segmentation_input_rotation0.jpg").convert("RGB")
+    golden = Image.open(reference / "golden/segmentation_golden_rotation0.png").convert("L")
+    golden = golden.resize(photo.size, Image.Resampling.NEAREST)
+    photo.save(folder / "images/val/a.png")
+    Image.fromarray((np.asarray(golden) // 10).astype(np.uint8)).save(folder / "masks/val/a.png")
+    (folder / "dataset.toml").write_text(
+        f"classes = {json.dumps(list(VOC.names))}\n[splits]\nval = 'val'\n"
+    )
+    model = reference / "models/deeplabv3_257_mv_gpu.tflite"
+    command = [sys.executable, "-m", "deeplab", "evaluate", str(model), str(folder), "--json"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    told = json.loads(done.stdout)
+    assert told["pixel_accuracy"] > 0.97
+    assert "letterbox" in told["protocol"]["input"]

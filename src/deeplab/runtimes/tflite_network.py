@@ -64,11 +64,14 @@ class TfliteNetwork:
 
     def feed(self, frame: UInt8) -> npt.NDArray[Any]:
         """Return a (height, width, 3) uint8 RGB frame as the (1, height, width, 3) input tensor."""
+        height, width, _ = frame.shape
         mean, std = np.asarray(self.spec.mean), np.asarray(self.spec.std)
         if self.input_tensor.type == "FLOAT32":
-            batch = np.subtract(frame, mean.astype(np.float32), dtype=np.float32)
-            batch /= std.astype(np.float32)
-            return batch[None]
+            # Row by row, because numpy is slow along an axis of three.
+            rows = frame.reshape(height, width * 3)
+            batch = np.subtract(rows, np.tile(mean.astype(np.float32), width), dtype=np.float32)
+            batch /= np.tile(std.astype(np.float32), width)
+            return batch.reshape(1, height, width, 3)
         quantization = self.input_tensor.quantization
         assert quantization is not None
         dtype = np.uint8 if self.input_tensor.type == "UINT8" else np.int8

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tests.data.tiny_folder import HEIGHT, WIDTH, label, make_folder, photo
 
 from deeplab.data import open_dataset
 from deeplab.data.check import Report, check
@@ -20,6 +19,7 @@ from deeplab.data.faults import KINDS
 from deeplab.data.masks import write_mask
 from deeplab.errors import DataError, InputError
 from deeplab.labels import VOC, voc_colours
+from tiny_folder import HEIGHT, WIDTH, label, make_folder, photo
 
 PALETTE = np.array(voc_colours(256), np.uint8)
 COLOURS = 'classes = ["background", "cat", "dog"]\ncolours = [[0,0,0],[128,0,0],[0,128,0]]\n'

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from tests.data.tiny_folder import HEIGHT, WIDTH, photo
 
 from deeplab.data import open_dataset
 from deeplab.data.check import check
@@ -25,6 +24,7 @@ from deeplab.data.shapes import (
     rotate_points,
 )
 from deeplab.errors import DataError
+from tiny_folder import HEIGHT, WIDTH, photo
 
 SQUARE = [4, 4, 23, 4, 23, 23, 4, 23]  # x, y, …: 20 × 20 pixels with its border
 

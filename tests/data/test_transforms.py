@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.parity import seeds
 
 from deeplab.data import IGNORE, Sample
 from deeplab.data.transforms import (
@@ -29,6 +28,7 @@ from deeplab.data.transforms import (
     smallest_crop,
 )
 from deeplab.errors import InputError
+from parity import seeds
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ import typer
 
 import deeplab
 from deeplab.cli.console import complain
+from deeplab.cli.data import data_app
 from deeplab.cli.evaluate import evaluate
 from deeplab.cli.models import models_app
 from deeplab.cli.segment import segment
@@ -33,6 +34,7 @@ app = typer.Typer(
 )
 app.command()(segment)
 app.add_typer(models_app)
+app.add_typer(data_app)
 app.command("import")(import_weights)
 app.command()(info)
 app.command()(train)

@@ -1,0 +1,138 @@
+"""``deeplab data``: check a data set, and convert an export into one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from deeplab.cli.console import stderr, stdout, swatch
+
+if TYPE_CHECKING:
+    from deeplab.data.check import Report
+
+data_app = typer.Typer(
+    name="data", help="Check data sets, and convert exports into them.", no_args_is_help=True
+)
+
+_LISTED = 3  # suspects of a fault in the terminal; the page and the JSON have them all
+
+
+@data_app.command()
+def check(
+    dataset: Annotated[Path, typer.Argument(metavar="DATASET", help="Folder of the data set.")],
+    split: Annotated[
+        list[str] | None,
+        typer.Option(help="To look at; give it again for more (default: train and val)."),
+    ] = None,
+    page: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write an HTML page with thumbnails.")
+    ] = None,
+    json: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write everything as JSON.")
+    ] = None,
+) -> None:
+    """Look at every photo and mask of a data set; exit 1 if it should not be trained on."""
+    from deeplab.data import list_splits, open_dataset
+    from deeplab.data.check import check as check_splits
+    from deeplab.data.check_page import write_page
+
+    known = list_splits(dataset)
+    usual = [name for name in ("train", "val") if name in known]
+    with _bar("checking") as progress:
+        report = check_splits(
+            [open_dataset(dataset, split=name) for name in split or usual or known[:1]],
+            progress=progress,
+        )
+    _print_report(report)
+    if page is not None:
+        write_page(report, page)
+        typer.echo(f"page: {page}")
+    elif report.faults:
+        typer.echo("Add --page check.html to see the suspects.")
+    if json is not None:
+        report.save_json(json)
+        typer.echo(f"json: {json}")
+    if report.stops:
+        raise typer.Exit(1)
+
+
+@data_app.command()
+def convert(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="EXPORT",
+            help="COCO JSON, a folder of labelme JSON, or the XML of 'CVAT for images'.",
+        ),
+    ],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="DIR", help="Folder to make or to add to.")
+    ],
+    images: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder of the photos (default: beside the export)."),
+    ] = None,
+    split: Annotated[str, typer.Option(help="Name of the split.")] = "train",
+) -> None:
+    """Turn an annotation tool's export into a folder of photos, masks and a dataset.toml."""
+    from deeplab.data import open_dataset
+    from deeplab.data.convert import convert as convert_export
+
+    with _bar("converting") as progress:
+        count = convert_export(source, output, images=images, split=split, progress=progress)
+    classes = ", ".join(open_dataset(output, split=split).labels.names)
+    typer.echo(f"{output}: {count} pairs in '{split}'; classes: {classes}")
+
+
+def _print_report(report: Report) -> None:
+    from rich.box import SIMPLE
+    from rich.table import Table
+
+    console = stdout()
+    for split in report.splits:
+        labels, counts = split.dataset.labels, split.counts
+        height, width = split.median_size
+        typer.echo(
+            f"{split.dataset.split}: {len(split.dataset)} pairs, median {height}×{width}, "
+            f"{100 * counts.ignored_share:.1f} % of the pixels ignored"
+        )
+        first = split is report.splits[0]
+        table = Table("", "class", box=SIMPLE, pad_edge=False)
+        for heading in ("photos", "pixels", *(["weight"] if first else [])):
+            table.add_column(heading, justify="right")
+        for index, name in enumerate(labels.names):
+            table.add_row(
+                swatch(labels.colours[index]),
+                name,
+                str(counts.photos[index]),
+                f"{100 * counts.shares[index]:.3g} %",
+                *([f"{report.class_weights[index]:.3g}"] if first else []),
+            )
+        console.print(table)
+    height, width = report.crop_size
+    typer.echo(f"suggested crop: {height}×{width}; weights: median frequency")
+    for fault in report.faults:
+        mark = typer.style("STOP", fg="red") if fault.stops else typer.style("note", fg="yellow")
+        typer.echo(f"{mark} {fault.split}: {len(fault.suspects)} × {fault.what}")
+        for suspect in fault.suspects[:_LISTED]:
+            typer.echo(f"     {Path(suspect.what).name}: {suspect.note}")
+        if len(fault.suspects) > _LISTED:
+            typer.echo(f"     … and {len(fault.suspects) - _LISTED} more")
+        typer.echo(f"     → {fault.cure}")
+    typer.echo("Do not train on this yet." if report.stops else "Ready to train on.")
+
+
+@contextmanager
+def _bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Give a function that shows (done, all) as a bar on stderr."""
+    from rich.progress import MofNCompleteColumn, Progress
+
+    console = stderr()
+    columns = (*Progress.get_default_columns(), MofNCompleteColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task(what, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)

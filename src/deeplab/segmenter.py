@@ -23,7 +23,7 @@ from deeplab.results import Segmentation
 from deeplab.runtimes import Network, Normalisation, open_network
 from deeplab.upsample import argmax_bilinear
 
-Runtime = Literal["litert", "openvino"]
+Runtime = Literal["litert", "openvino", "torch"]
 Labels = LabelSet | str | PathLike[str]
 
 _MOST_THREADS = 4
@@ -34,11 +34,12 @@ class Segmenter:
     """A network, ready for photos. It is safe to use from several threads.
 
     Args:
-        model: the name of a model (see :mod:`deeplab.zoo`) or the path of a ``.tflite`` file. A
-            named model that is not on this machine is downloaded.
+        model: the name of a model (see :mod:`deeplab.zoo`) or the path of a ``.tflite`` file or
+            of a release pair. A named model that is not on this machine is downloaded.
         threads: how many threads the network may use on one photo; None takes the machine's
             cores, four at most.
-        runtime: "litert" or "openvino".
+        runtime: "litert" or "openvino" for a ``.tflite``, "torch" for a release pair; None takes
+            LiteRT, or torch for a pair.
         fit: "letterbox" keeps the photo's shape, "stretch" fills the network's frame; None takes
             what the model was published with, letterbox where it does not say.
         labels: a label set, its name ("voc"), or the path of a label file with one name per line;
@@ -68,7 +69,7 @@ class Segmenter:
         model: str | PathLike[str] = "voc",
         *,
         threads: int | None = None,
-        runtime: Runtime = "litert",
+        runtime: Runtime | None = None,
         fit: Fit | None = None,
         labels: Labels | None = None,
         normalisation: Normalisation | None = None,

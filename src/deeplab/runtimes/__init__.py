@@ -46,8 +46,8 @@ class Network(Protocol):
 def open_network(
     path: Path,
     *,
-    runtime: str,
     threads: int,
+    runtime: str | None = None,
     normalisation: Normalisation | None = None,
     assume: InputSpec | None = None,
 ) -> Network:
@@ -55,22 +55,37 @@ def open_network(
 
     Args:
         path: the file.
-        runtime: "litert" or "openvino".
         threads: how many threads one frame may use.
-        normalisation: (mean, std) in units of 0..255, whatever the file says.
+        runtime: "litert" or "openvino" for a ``.tflite``, "torch" for a release pair; None takes
+            LiteRT, or torch for a pair.
+        normalisation: (mean, std) in units of 0..255, whatever the file says. A pair's cannot be
+            changed: it is part of its network.
         assume: whose normalisation to take where the file says nothing.
 
     Raises:
-        InputError: there is no such runtime.
+        InputError: there is no such runtime, or it does not read this kind of file.
         ModelError: the file cannot be run.
         MissingExtraError: the engine is not installed.
     """
-    if runtime == "litert":
-        from deeplab.runtimes import litert
+    is_pair = path.suffix in (".safetensors", ".json")
+    runtime = runtime or ("torch" if is_pair else "litert")
+    if runtime not in ("litert", "openvino", "torch"):
+        raise InputError(f"runtime: got '{runtime}', expected 'litert', 'openvino' or 'torch'.")
+    if is_pair != (runtime == "torch"):
+        raise InputError(
+            f"runtime: '{runtime}' cannot run {path.name}; LiteRT and OpenVINO run .tflite files, "
+            "torch runs release pairs (.safetensors and .json)."
+        )
+    if runtime == "torch":
+        from deeplab.runtimes import torch
 
-        return litert.open(path, threads=threads, normalisation=normalisation, assume=assume)
+        if normalisation is not None:
+            raise InputError(f"normalisation: {path.name} has its own inside; leave it out.")
+        return torch.open(path, threads=threads)
     if runtime == "openvino":
         from deeplab.runtimes import openvino
 
         return openvino.open(path, threads=threads, normalisation=normalisation, assume=assume)
-    raise InputError(f"runtime: got '{runtime}', expected 'litert' or 'openvino'.")
+    from deeplab.runtimes import litert
+
+    return litert.open(path, threads=threads, normalisation=normalisation, assume=assume)

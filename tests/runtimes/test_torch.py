@@ -1,0 +1,60 @@
+"""A release pair runs in the segmenter exactly as its network runs by itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from deeplab import Segmenter  # noqa: E402
+from deeplab.errors import InputError, ModelNotFoundError  # noqa: E402
+from deeplab.images import InputSpec  # noqa: E402
+from deeplab.labels import LabelSet  # noqa: E402
+from deeplab.models import DeepLabConfig, build  # noqa: E402
+from deeplab.upsample import argmax_bilinear  # noqa: E402
+from deeplab.weights import release  # noqa: E402
+
+LABELS = LabelSet(("ground", "cat", "dog"))
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    config = DeepLabConfig(backbone="mobilenet_v2", num_classes=3, depth_multiplier=0.25)
+    path = tmp_path_factory.mktemp("pair") / "tiny.safetensors"
+    spec = InputSpec(height=65, width=65)
+    release.save(path, config, build(config).state_dict(), labels=LABELS, input_spec=spec)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".json"])
+def test_the_mask_is_the_networks(pair: Path, suffix: str) -> None:
+    photo = np.random.default_rng(0).integers(0, 256, (40, 65, 3), dtype=np.uint8)
+    result = Segmenter(pair.with_suffix(suffix), threads=1)(photo)
+    opened = release.open_release(pair)
+    frame = np.full((65, 65, 3), 127, np.uint8)
+    frame[:40] = photo
+    model = build(opened.config, opened.state_dict()).eval()
+    with torch.inference_mode():
+        logits = model(torch.from_numpy(frame).permute(2, 0, 1)[None])[0].permute(1, 2, 0)
+    logits = np.ascontiguousarray(logits.numpy())
+    assert result.labels == LABELS
+    np.testing.assert_allclose(result.logits, logits, rtol=0, atol=1e-5)
+    wanted = argmax_bilinear(
+        result.logits, 40, 65, align_corners=True, region=result.geometry.region
+    )
+    assert (result.mask == wanted).all()
+
+
+def test_half_a_pair(pair: Path, tmp_path: Path) -> None:
+    (tmp_path / "half.safetensors").write_bytes(pair.read_bytes())
+    with pytest.raises(ModelNotFoundError, match="A release is a pair"):
+        Segmenter(tmp_path / "half.safetensors")
+
+
+def test_its_normalisation_is_its_own(pair: Path) -> None:
+    with pytest.raises(InputError, match="has its own inside"):
+        Segmenter(pair, normalisation=((0, 0, 0), (1, 1, 1)))

@@ -250,3 +250,24 @@ def test_smallest_crop() -> None:
     assert smallest_crop(360, 480) == (369, 481)
     assert smallest_crop(513, 513) == (513, 513)
     assert smallest_crop(1, 2) == (1, 17)
+
+
+@pytest.mark.parametrize("size", [(7, 9), (40, 31), (1, 5), (80, 62)])
+def test_resizing_equals_its_definition(size: tuple[int, int]) -> None:
+    image = sample(20, 31).image
+    rows, columns = (
+        np.arange(new) * ((old - 1) / (new - 1) if new > 1 else 0)
+        for old, new in zip((20, 31), size, strict=True)
+    )
+    top, left = rows.astype(int), columns.astype(int)
+    bottom, right = np.minimum(top + 1, 19), np.minimum(left + 1, 30)
+    down, along = (rows - top)[:, None, None], (columns - left)[:, None]
+    upper = image[top][:, left] * (1 - along) + image[top][:, right] * along
+    lower = image[bottom][:, left] * (1 - along) + image[bottom][:, right] * along
+    expected = upper * (1 - down) + lower * down
+    exact = resize_image(image.astype(np.float32), *size)
+    assert np.abs(exact - expected).max() < 1e-3
+    fast = resize_image(image, *size)
+    assert fast.dtype == np.uint8
+    assert fast.flags["C_CONTIGUOUS"]
+    assert np.abs(fast - expected).max() <= 1

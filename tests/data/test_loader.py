@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 
 from deeplab.data import FileDataset, open_dataset
-from deeplab.data.loader import Batch, Loader, Order, eval_loader, train_loader
+from deeplab.data.loader import Batch, Loader, Order, train_loader
 from deeplab.data.memory import MemoryDataset
-from deeplab.data.transforms import EvalTransform, TrainTransform
+from deeplab.data.transforms import TrainTransform
 from deeplab.errors import DataError, InputError
 
 TRANSFORM = TrainTransform(crop_size=(17, 25))
@@ -95,24 +95,11 @@ def test_crops_differ_between_epochs(dataset: FileDataset) -> None:
     assert any(not torch.equal(first[name], second[name]) for name in first)
 
 
-def test_evaluation_sees_every_pair_once(dataset: FileDataset) -> None:
-    transform = EvalTransform(crop_size=(33, 33))
-    ids = [batch.ids for batch in eval_loader(dataset, transform, batch_size=3, workers=1)]
-    assert ids == [("0", "1", "2"), ("3", "4", "5"), ("6",)]
-    ranks = [
-        [i for batch in eval_loader(dataset, transform, rank=rank, world_size=2) for i in batch.ids]
-        for rank in range(2)
-    ]
-    assert ranks == [["0", "2", "4", "6"], ["1", "3", "5"]]
-
-
 def test_errors_of_workers_arrive_as_themselves(dataset: FileDataset) -> None:
     dataset.masks[4].write_bytes(b"no mask")
     for workers in (0, 1):
         with pytest.raises(DataError, match=r"4\.png: the mask cannot be read"):
             list(train(dataset, workers=workers))
-        with pytest.raises(DataError, match=r"4\.png"):
-            list(eval_loader(dataset, EvalTransform(), workers=workers))
 
 
 def test_wrong_settings_are_refused(dataset: FileDataset) -> None:
@@ -122,5 +109,3 @@ def test_wrong_settings_are_refused(dataset: FileDataset) -> None:
         train(dataset, batch_size=0)
     with pytest.raises(InputError, match="rank: got 2 of 2"):
         train(dataset, rank=2, world_size=2)
-    with pytest.raises(InputError, match="need one size"):
-        eval_loader(dataset, EvalTransform(), batch_size=2)

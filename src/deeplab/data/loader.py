@@ -1,4 +1,4 @@
-"""Batches for training and validation, the same ones however many workers make them.
+"""Batches for training, the same ones however many workers make them.
 
 Which pairs are in step ``s``, and how each is cropped, is a function of (seed, s) alone. So a run
 that resumes at step ``s`` sees what it would have seen, and two ranks together see what one rank
@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from deeplab.data.sample import Dataset, Sample
-from deeplab.data.transforms import EvalTransform, TrainTransform
+from deeplab.data.transforms import TrainTransform
 from deeplab.errors import DataError, DeepLabError, InputError
 
 Place: TypeAlias = tuple[int, int]  # (epoch, index)
@@ -122,40 +122,16 @@ def train_loader(
         InputError, DataError: see :class:`Order`; iterating raises what reading a pair raises.
     """
     order = Order(len(dataset), batch_size=batch_size, seed=seed, rank=rank, world_size=world_size)
-    return _loader(
-        _Training(dataset, transform, seed), _Steps(order, first_step, steps), workers, pin_memory
+    return Loader(
+        DataLoader(
+            _Training(dataset, transform, seed),
+            batch_sampler=_Steps(order, first_step, steps),
+            collate_fn=_collate,
+            num_workers=workers,
+            prefetch_factor=_PREFETCHED_BATCHES if workers else None,
+            pin_memory=pin_memory,
+        )
     )
-
-
-def eval_loader(
-    dataset: Dataset,
-    transform: EvalTransform,
-    *,
-    batch_size: int = 1,
-    workers: int = 0,
-    rank: int = 0,
-    world_size: int = 1,
-    pin_memory: bool = False,
-) -> Loader:
-    """Return every pair once, in order; of several ranks, each has its own part.
-
-    Args:
-        dataset: what to read.
-        transform: what to do to each pair.
-        batch_size: pairs in one batch; the last batch may be smaller.
-        workers: processes that read ahead; 0 reads in this one.
-        rank: this process among those that share the work.
-        world_size: how many share it.
-        pin_memory: for copies to a GPU that do not wait.
-
-    Raises:
-        InputError: pictures of different sizes cannot be in one batch.
-    """
-    if batch_size > 1 and transform.crop_size is None:
-        raise InputError("crop_size: batches of several pictures need one size; set it.")
-    mine = range(rank, len(dataset), world_size)
-    batches = [list(mine[start : start + batch_size]) for start in range(0, len(mine), batch_size)]
-    return _loader(_Evaluation(dataset, transform), batches, workers, pin_memory)
 
 
 class _Steps:
@@ -182,30 +158,6 @@ class _Training(TorchDataset[Any]):
             return self._transform(self._dataset[index], generator)
         except DeepLabError as error:
             return error
-
-
-class _Evaluation(TorchDataset[Any]):
-    def __init__(self, dataset: Dataset, transform: EvalTransform) -> None:
-        self._dataset, self._transform = dataset, transform
-
-    def __getitem__(self, index: int) -> Sample | DeepLabError:
-        try:
-            return self._transform(self._dataset[index])
-        except DeepLabError as error:
-            return error
-
-
-def _loader(dataset: TorchDataset[Any], batches: Any, workers: int, pin_memory: bool) -> Loader:
-    return Loader(
-        DataLoader(
-            dataset,
-            batch_sampler=batches,
-            collate_fn=_collate,
-            num_workers=workers,
-            prefetch_factor=_PREFETCHED_BATCHES if workers else None,
-            pin_memory=pin_memory,
-        )
-    )
 
 
 def _collate(samples: Sequence[Sample | DeepLabError]) -> Batch | DeepLabError:

@@ -11,7 +11,6 @@ are resized bilinearly and labels to the nearest, both with aligned corners and 
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -30,9 +29,6 @@ ArrayType = TypeVar("ArrayType", bound=npt.NDArray[Any])
 
 MEAN_PIXEL = (127.5, 127.5, 127.5)
 """Zero after the (2/255)x − 1 of MobileNet, Xception and the beta ResNets."""
-
-RESNET_MEAN_PIXEL = (123.15, 115.90, 103.06)
-"""Source: core/feature_extractor.py of the original, ``_MEAN_RGB``, for the plain ResNets."""
 
 
 # -- sizes ---------------------------------------------------------------------------------------
@@ -149,7 +145,7 @@ def _size(sample: Sample) -> tuple[int, int]:
     return sample.label.shape[0], sample.label.shape[1]
 
 
-# -- whole pipelines -----------------------------------------------------------------------------
+# -- in training -----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -290,26 +286,16 @@ class TrainTransform:
             for axis, (side, crop) in enumerate(zip(label.shape, self.crop_size, strict=True))
         )
         image, label = image[rows, columns], label[rows, columns]
-        if self.flip and generator.random() < 0.5:
-            image, label = image[:, ::-1], label[:, ::-1]
-            # The original pads before it mirrors, so then the padding is on the left.
-            shown = slice(self.crop_size[1] - label.shape[1], None)
-        else:
-            shown = slice(0, label.shape[1])
         if self.colour_jitter is not None:
             image = self.colour_jitter(image, generator)
-        return self._framed(image, label, shown, sample.id)
-
-    def _framed(self, image: UInt8, label: UInt8, columns: slice, name: str) -> Sample:
-        """Lay the crop into a frame of the mean colour and the ignore label."""
-        framed_image = np.empty((*self.crop_size, 3), np.uint8)
-        framed_label = np.empty(self.crop_size, np.uint8)
-        if label.shape != self.crop_size:
-            framed_image[:] = np.floor(np.asarray(self.mean_pixel) + 0.5)
-            framed_label[:] = IGNORE
-        framed_image[: label.shape[0], columns] = image
-        framed_label[: label.shape[0], columns] = label
-        return Sample(image=framed_image, label=framed_label, id=name)
+        # The original pads before it crops; the outcome is the same, with less to copy.
+        image = pad_image(image, *self.crop_size, self.mean_pixel)
+        label = pad_label(label, *self.crop_size)
+        if self.flip and generator.random() < 0.5:
+            image, label = image[:, ::-1], label[:, ::-1]
+        return Sample(
+            image=np.ascontiguousarray(image), label=np.ascontiguousarray(label), id=sample.id
+        )
 
     def _draw_scale(self, generator: np.random.Generator) -> float:
         if self.min_scale == self.max_scale:
@@ -327,46 +313,3 @@ def _draw_window(side: int, crop: int, pixel: int | None, generator: np.random.G
         low, high = max(low, pixel - crop + 1), min(high, pixel)
     start = int(generator.integers(low, high + 1))
     return slice(start, min(start + crop, side))
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvalTransform:
-    """Sample -> whole sample, resized to range and padded to a fixed size.
-
-    Attributes:
-        crop_size: (height, width) of the result; None leaves the size as it is.
-        resize: resize to range first; None leaves the photos' own sizes.
-        mean_pixel: RGB, 0..255, of the padding.
-    """
-
-    crop_size: tuple[int, int] | None = None
-    resize: ResizeToRange | None = None
-    mean_pixel: tuple[float, float, float] = MEAN_PIXEL
-
-    def __call__(self, sample: Sample) -> Sample:
-        """Return the padded sample.
-
-        Raises:
-            InputError: the picture is larger than ``crop_size``.
-        """
-        if self.resize is not None:
-            sample = self.resize(sample)
-        height, width = _size(sample)
-        if self.crop_size is None:
-            return sample
-        if height > self.crop_size[0] or width > self.crop_size[1]:
-            raise InputError(
-                f"crop_size: {sample.id} has {height}×{width} pixels, more than "
-                f"{self.crop_size[0]}×{self.crop_size[1]}. Resize to range first, or raise it."
-            )
-        return Sample(
-            image=pad_image(sample.image, *self.crop_size, self.mean_pixel),
-            label=pad_label(sample.label, *self.crop_size),
-            id=sample.id,
-        )
-
-
-def smallest_crop(height: int, width: int, *, output_stride: int = 16) -> tuple[int, int]:
-    """Return the smallest k · output_stride + 1 that holds (height, width)."""
-    rows, columns = (math.ceil((side - 1) / output_stride) for side in (height, width))
-    return rows * output_stride + 1, columns * output_stride + 1

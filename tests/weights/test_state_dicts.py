@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -12,7 +13,7 @@ from safetensors.torch import save_file
 
 import parity
 from deeplab.errors import ModelNotFoundError, WeightsError
-from deeplab.models import build
+from deeplab.models import DeepLabConfig, build
 from deeplab.weights import from_state_dict, load, load_with_report
 
 HUGGING_FACE = "hf_mobilenet_v2_seg_os16_129"
@@ -127,6 +128,24 @@ def test_the_output_stride_is_asked_then_read_then_assumed(tmp_path: Path):
     (folder / "config.json").write_text(json.dumps({"output_stride": 8, "model_type": "x"}))
     assert load(folder)[0].output_stride == 8
     assert load(folder / "model.safetensors")[0].output_stride == 8
+
+
+@pytest.mark.reference
+def test_the_library_s_own_settings_decide_the_network(tmp_path: Path):
+    save_file(state_of(HUGGING_FACE), tmp_path / "model.safetensors")
+    plain = load(tmp_path)[0]
+
+    def imported(**settings: object) -> DeepLabConfig:
+        (tmp_path / "config.json").write_text(json.dumps(settings))
+        return load(tmp_path, output_stride=16)[0]
+
+    mine = {"model_type": "mobilenet_v2", "tf_padding": False, "layer_norm_eps": 0.002}
+    changed = imported(**mine)
+    assert changed == dataclasses.replace(plain, padding="symmetric", backbone_bn_eps=0.002)
+    assert plain.padding == imported(model_type="mobilenet_v2", tf_padding=True).padding == "same"
+    assert imported(tf_padding=False, model_type="of another library") == plain
+    with pytest.raises(WeightsError, match=r"hidden_act is 'swish', expected 'relu6'"):
+        imported(model_type="mobilenet_v2", hidden_act="swish")
 
 
 class Evil:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from pathlib import Path
 
@@ -21,6 +22,8 @@ def import_file(
     *,
     output_stride: int | None = None,
     labels: LabelSet | None = None,
+    input_spec: InputSpec | None = None,
+    source: str | None = None,
     licence: str | None = None,
 ) -> ImportReport:
     """Write ``OUTPUT.safetensors`` and ``OUTPUT.json`` from weights of any known origin.
@@ -29,8 +32,14 @@ def import_file(
         path: what :func:`deeplab.weights.load` reads.
         output: name of the pair, without suffix.
         output_stride: to run at; None keeps what the file says, else its origin's default.
-        labels: the classes; None takes the set that their count means by custom.
+        labels: the classes; None takes those that the file names, else the set that their count
+            means by custom.
+        input_spec: its frame and fit; None takes the frame that the network was made for.
+        source: where the file comes from, for the provenance; None takes its name.
         licence: SPDX name of the weights' licence, where it is known.
+
+    Returns:
+        What happened to every variable, and what had to be assumed.
 
     Raises:
         ModelNotFoundError: there is no such file.
@@ -40,11 +49,16 @@ def import_file(
     """
     path = Path(path)
     config, state, report = load_with_report(path, output_stride=output_stride)
-    height, width = _frame(config)
+    if labels is None:
+        labels, report = _choose_labels(config, report)
+    if input_spec is None:
+        height, width = _frame(config)
+        input_spec = InputSpec(height=height, width=width)
     provenance: dict[str, object] = {
-        "imported_from": path.name,
+        "source": source or path.name,
         "kept": len(report.kept),
         "ignored": list(report.ignored),
+        "assumed": dict(report.assumed),
     }
     if path.is_file():
         provenance["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -52,12 +66,24 @@ def import_file(
         output,
         config,
         state,
-        labels=labels or default_labels(config.num_classes),
-        input_spec=InputSpec(height=height, width=width),
+        labels=labels,
+        input_spec=input_spec,
         provenance=provenance,
         licence=licence,
     )
     return report
+
+
+def _choose_labels(config: DeepLabConfig, report: ImportReport) -> tuple[LabelSet, ImportReport]:
+    """Return the classes that the file names, else those that their count means."""
+    found = report.labels
+    if found is not None and len(found) == config.num_classes:
+        return found, report
+    labels = default_labels(config.num_classes)
+    words = f"{labels.names[0]}, {labels.names[1]}, …, by their count of {len(labels)}"
+    if found is not None:
+        words += f"; the file names {len(found)}"
+    return labels, dataclasses.replace(report, assumed={**report.assumed, "labels": words})
 
 
 def _frame(config: DeepLabConfig) -> tuple[int, int]:

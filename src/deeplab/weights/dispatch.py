@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 
 from deeplab.errors import ConfigError, ModelNotFoundError, WeightsError
 from deeplab.models.config import DeepLabConfig
+from deeplab.weights import huggingface
 from deeplab.weights.archive import Archive, map_file
 from deeplab.weights.release import is_release, open_release
 from deeplab.weights.report import ImportReport
@@ -59,7 +61,7 @@ def load(
 def load_with_report(
     path: str | Path, *, output_stride: int | None = None, prefer_ema: bool = False
 ) -> Loaded:
-    """Return configuration, state dict, and what was kept, ignored and missed; see :func:`load`.
+    """Return configuration, state dict, and what was kept, missed and assumed; see :func:`load`.
 
     Args:
         path: as for ``load``.
@@ -68,7 +70,9 @@ def load_with_report(
     """
     path = Path(path)
     config, state, report = _dispatch(path, output_stride, prefer_ema)
-    if output_stride is not None and config.output_stride != output_stride:
+    if output_stride is not None:
+        assumed = {key: report.assumed[key] for key in report.assumed if key != "output_stride"}
+        report = dataclasses.replace(report, assumed=assumed)
         try:
             config = dataclasses.replace(config, output_stride=output_stride)
         except ConfigError as error:
@@ -80,7 +84,7 @@ def _dispatch(path: Path, output_stride: int | None, prefer_ema: bool) -> Loaded
     if is_release(path):
         release = open_release(path)
         state = release.state_dict()
-        return release.config, state, ImportReport(kept=tuple(state))
+        return release.config, state, ImportReport(kept=tuple(state), labels=release.labels)
     if path.is_dir():
         return _load_folder(path, output_stride, prefer_ema)
     if _is_checkpoint(path):
@@ -196,13 +200,20 @@ def _from_variables(
         )
     except WeightsError as error:
         raise WeightsError(f"{where}: {error}") from error
-    return (
-        config,
-        state,
-        dataclasses.replace(
-            report, ignored=(*report.ignored, *skipped), backbone_only=backbone_only
-        ),
+    report = dataclasses.replace(
+        report, ignored=(*report.ignored, *skipped), backbone_only=backbone_only
     )
+    if "output_stride" not in settings:
+        report = _assume_stride(report, config)
+    return config, state, report
+
+
+def _assume_stride(report: ImportReport, config: DeepLabConfig) -> ImportReport:
+    """Say that the output stride is its origin's default, since weights do not tell."""
+    if report.backbone_only:
+        return report
+    assumed = {**report.assumed, "output_stride": f"{config.output_stride}, the origin's default"}
+    return dataclasses.replace(report, assumed=assumed)
 
 
 # ---------------------------------------------------------------------------------------- PyTorch
@@ -211,25 +222,35 @@ def _from_variables(
 def _from_tensors(
     tensors: dict[str, torch.Tensor], path: Path, output_stride: int | None
 ) -> Loaded:
+    settings = _read_settings(path.with_name("config.json"))
+    stride = output_stride or _stated_stride(path, settings)
     try:
-        return from_state_dict(tensors, output_stride=output_stride or _stated_stride(path))
+        config, state, report = from_state_dict(tensors, output_stride=stride)
+        config = huggingface.apply_settings(config, settings)
     except WeightsError as error:
         raise WeightsError(f"{path}: {error}") from error
+    if not report.backbone_only:
+        report = dataclasses.replace(report, labels=huggingface.read_labels(settings))
+    return config, state, report if stride else _assume_stride(report, config)
 
 
-def _stated_stride(path: Path) -> int | None:
+def _read_settings(path: Path) -> Mapping[str, Any]:
+    """Return what a config.json says; nothing where there is none, or none that can be read."""
+    try:
+        values = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+def _stated_stride(path: Path, settings: Mapping[str, Any]) -> int | None:
     """Return the output stride that a config.json beside the file states, or the file's name.
 
     Source: MobileNetV2Config (transformers), save_pretrained of smp; VainF's
     "best_deeplabv3plus_mobilenet_voc_os16.pth".
     """
-    try:
-        values = json.loads((path.parent / "config.json").read_text("utf-8"))
-    except (OSError, ValueError):
-        values = {}
-    if isinstance(values, dict):
-        for name in ("output_stride", "encoder_output_stride"):
-            if isinstance(values.get(name), int):
-                return int(values[name])
+    for name in ("output_stride", "encoder_output_stride"):
+        if isinstance(settings.get(name), int):
+            return int(settings[name])
     match = re.search(r"_os(4|8|16|32)(?!\d)", path.stem)
     return int(match.group(1)) if match else None

@@ -1,13 +1,17 @@
 """State dicts of Hugging Face transformers: ``MobileNetV2ForSemanticSegmentation``.
 
-Source: transformers/models/mobilenet_v2/modeling_mobilenet_v2.py.
+Source: transformers/models/mobilenet_v2/modeling_mobilenet_v2.py, configuration_mobilenet_v2.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import dataclasses
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
 
-from deeplab.errors import WeightsError
+from deeplab.errors import InputError, WeightsError
+from deeplab.labels import LabelSet, read_label_file
 from deeplab.models.config import DeepLabConfig
 from deeplab.models.mobilenet_v2 import BLOCKS
 from deeplab.weights.naming import (
@@ -55,6 +59,46 @@ def recognise(shapes: Shapes, output_stride: int | None) -> Foreign | None:
         layers=tuple(_layers()),
         unused=unused_keys(r"^mobilenet_v2\.conv_1x1\."),
     )
+
+
+def apply_settings(config: DeepLabConfig, settings: Mapping[str, Any]) -> DeepLabConfig:
+    """Return the network that a ``config.json`` of this library describes.
+
+    Other files of that name leave it as it is. The output stride is asked for before this.
+
+    Raises:
+        WeightsError: an activation that the network here does not have.
+    """
+    if settings.get("model_type") != "mobilenet_v2":
+        return config
+    if settings.get("hidden_act", "relu6") != "relu6":
+        raise WeightsError(
+            f"config.json: hidden_act is {settings['hidden_act']!r}, expected 'relu6'; a network "
+            "with another activation is not known here."
+        )
+    return dataclasses.replace(
+        config,
+        padding="same" if settings.get("tf_padding", True) else "symmetric",
+        backbone_bn_eps=settings.get("layer_norm_eps", config.backbone_bn_eps),
+    )
+
+
+def read_labels(settings: Mapping[str, Any]) -> LabelSet | None:
+    """Return the classes that ``id2label`` of a ``config.json`` names.
+
+    None where there are none, or only the library's stand-ins, "LABEL_0", "LABEL_1", …
+    """
+    given = settings.get("id2label")
+    if not isinstance(given, dict) or set(given) != {str(index) for index in range(len(given))}:
+        return None
+    names = [str(given[str(index)]) for index in range(len(given))]
+    if all(re.fullmatch(r"LABEL_\d+", name) for name in names):
+        return None
+    background = 0 if names and names[0].lower() == "background" else None
+    try:
+        return read_label_file("\n".join(names), background=background)
+    except InputError:  # doubled names: no label set
+        return None
 
 
 def _layers() -> Iterator[Layer]:

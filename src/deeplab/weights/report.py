@@ -1,23 +1,32 @@
-"""What happened to every variable of an import."""
+"""What an import found: what happened to every variable, what the file says, what it does not."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from deeplab.labels import LabelSet
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImportReport:
     """Names, in the vocabulary of the file that was read.
 
-    ``kept`` are the variables whose values are in the network now, ``ignored`` were there and are
-    not needed, ``missing`` were needed and not there (they keep their initial values).
-    ``backbone_only`` says that the file was a classifier: head and decoder are all missing.
+    Attributes:
+        kept: the variables whose values are in the network now.
+        ignored: were there and are not needed.
+        missing: were needed and not there (they keep their initial values).
+        backbone_only: the file was a classifier: head and decoder are all missing.
+        labels: the classes, where the file or its ``config.json`` names them.
+        assumed: what nothing said and custom decided: the setting, and its value in words.
     """
 
     kept: tuple[str, ...]
     ignored: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     backbone_only: bool = False
+    labels: LabelSet | None = None
+    assumed: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         lines = [f"kept {len(self.kept)} variables"]
@@ -27,4 +36,5 @@ class ImportReport:
                 lines.append(f"{what} {len(names)}: {shown}")
         if self.backbone_only:
             lines.append("this is a classifier: it gives the backbone only, to train from")
+        lines += [f"assumed {setting}: {value}" for setting, value in self.assumed.items()]
         return "\n".join(lines)

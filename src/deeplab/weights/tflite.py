@@ -21,6 +21,7 @@ from deeplab.models.deeplab import build
 from deeplab.models.layers import plan_strides
 from deeplab.models.mobilenet_v2 import BLOCKS
 from deeplab.tflite_file import Operator, TfliteFile
+from deeplab.tflite_metadata import Metadata, read_metadata
 from deeplab.weights.naming import mobilenet_v2_width
 from deeplab.weights.report import ImportReport
 
@@ -122,7 +123,8 @@ def from_tflite(
     try:
         return _import(file)
     except (ModelError, ConfigError) as error:
-        raise WeightsError(f"{file.name}: {error}") from error
+        words = str(error).removeprefix(f"{file.name}: ")
+        raise WeightsError(f"{file.name}: {words}") from error
 
 
 def _import(file: TfliteFile) -> tuple[DeepLabConfig, dict[str, torch.Tensor], ImportReport]:
@@ -132,7 +134,9 @@ def _import(file: TfliteFile) -> tuple[DeepLabConfig, dict[str, torch.Tensor], I
     features = _walk_backbone(walk)
     settings = _walk_head(walk, features)
     backbone_only = "num_classes" not in settings
-    config = _configure(walk, settings)
+    # A classifier's labels are of no use here, and may be too many for a mask.
+    metadata = None if backbone_only else read_metadata(file)
+    config, assumed = _configure(walk, settings, metadata)
     state, missing = _convert(walk, config)
     wanted = [name for name in missing if not (backbone_only and not name.startswith("backbone."))]
     if wanted:
@@ -144,6 +148,8 @@ def _import(file: TfliteFile) -> tuple[DeepLabConfig, dict[str, torch.Tensor], I
         ignored=tuple(file.tensors[walk.weights(op)].name for op in rest),
         missing=tuple(missing),
         backbone_only=backbone_only,
+        labels=metadata.labels if metadata else None,
+        assumed=assumed,
     )
     return config, state, report
 
@@ -248,7 +254,11 @@ def _walk_head(walk: _Walk, features: int) -> dict[str, object]:
 # ------------------------------------------------------------------------------- configuration
 
 
-def _configure(walk: _Walk, settings: dict[str, object]) -> DeepLabConfig:
+def _configure(
+    walk: _Walk, settings: dict[str, object], metadata: Metadata | None
+) -> tuple[DeepLabConfig, dict[str, str]]:
+    """Return the configuration, and what of it the file does not say."""
+    assumed: dict[str, str] = {}
     strides = [op for layer, op in walk.layers.items() if layer.startswith("backbone.")]
     output_stride = int(np.prod([_stride(op) for op in strides]))
     picture = walk.file.tensors[walk.file.inputs[0]]
@@ -266,6 +276,13 @@ def _configure(walk: _Walk, settings: dict[str, object]) -> DeepLabConfig:
         signed = 128.0 if picture.type == "INT8" else 0.0
         values["pixel_mean"] = (float(picture.quantization.zero_point[0]) + signed,) * 3
         values["pixel_std"] = (float(1 / picture.quantization.scale[0]),) * 3
+    elif metadata and metadata.mean and metadata.std:
+        # One number stands for all channels.
+        values["pixel_mean"], values["pixel_std"] = (
+            given if len(given) == 3 else given[:1] * 3 for given in (metadata.mean, metadata.std)
+        )
+    elif values:
+        assumed["normalisation"] = "(x − 127.5) / 127.5, as the original's"
     names = ["backbone.stem", *(f"backbone.blocks.{i}.project" for i in range(len(BLOCKS)))]
     widths = tuple(int(walk.shape(walk.layers[name])[0]) for name in names)
     multiplier, divisor = mobilenet_v2_width(widths)
@@ -279,7 +296,7 @@ def _configure(walk: _Walk, settings: dict[str, object]) -> DeepLabConfig:
         **values,  # type: ignore[arg-type]
     )
     _check_plan(walk, 32 if classifier else output_stride)
-    return config
+    return config, assumed
 
 
 def _check_plan(walk: _Walk, output_stride: int) -> None:

@@ -25,7 +25,7 @@ FLOORS = [
     },
     {"models", "data", "runtimes", "weights", "crf", "zoo"},
     {"segmenter", "training", "evaluation", "export", "benchmark", "info"},
-    {"cli"},
+    {"cli", "__main__"},
 ]
 MAY_IMPORT_TORCH = {"models", "weights", "data", "training", "evaluation", "export"}
 TORCH_FILES = {SOURCE / "runtimes" / "torch.py"}

@@ -12,56 +12,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from deeplab.errors import ConfigError, near_matches
+from deeplab.models.backbones import BACKBONES, DERIVED
+from deeplab.models.config_check import check_config, derive_config
 
 Version = Literal["v1", "v2", "v3", "v3+"]
 Padding = Literal["same", "symmetric", "block_input"]
-
-OUTPUT_STRIDES = (4, 8, 16, 32)
-
-DERIVED: Any = None
-"""Default of a field that follows from the version and the backbone where it is not given."""
-
-
-class BackboneDefaults(NamedTuple):
-    """What the original does with a family of backbones.
-
-    Source: deeplab/core/feature_extractor.py (``_MEAN_RGB``, ``_PREPROCESSING_FN``, the argument
-    scopes), slim/nets/mobilenet, deeplab/core/xception.py.
-    """
-
-    family: str
-    pixel_mean: tuple[float, float, float]
-    pixel_std: tuple[float, float, float]
-    bn_eps: float
-    bn_decay: float
-    atrous_rates: tuple[int, ...]
-
-
-_UNIT = ((127.5,) * 3, (127.5,) * 3)  # (2/255)x − 1
-_MEAN = ((123.15, 115.90, 103.06), (1.0,) * 3)
-_CAFFE = ((122.675, 116.669, 104.008), (1.0,) * 3)  # the usual BGR mean, written in RGB order
-_RATES = (6, 12, 18)
-
-BACKBONES: dict[str, BackboneDefaults] = {
-    "vgg16": BackboneDefaults("vgg", *_CAFFE, 1e-5, 0.997, _RATES),
-    "resnet_v1_18": BackboneDefaults("resnet", *_MEAN, 1e-5, 0.95, _RATES),
-    "resnet_v1_50": BackboneDefaults("resnet", *_MEAN, 1e-5, 0.95, _RATES),
-    "resnet_v1_101": BackboneDefaults("resnet", *_MEAN, 1e-5, 0.95, _RATES),
-    "resnet_v1_18_beta": BackboneDefaults("resnet", *_UNIT, 1e-5, 0.95, _RATES),
-    "resnet_v1_50_beta": BackboneDefaults("resnet", *_UNIT, 1e-5, 0.95, _RATES),
-    "resnet_v1_101_beta": BackboneDefaults("resnet", *_UNIT, 1e-5, 0.95, _RATES),
-    "xception_41": BackboneDefaults("xception", *_UNIT, 1e-3, 0.9997, _RATES),
-    "xception_65": BackboneDefaults("xception", *_UNIT, 1e-3, 0.9997, _RATES),
-    "xception_71": BackboneDefaults("xception", *_UNIT, 1e-3, 0.9997, _RATES),
-    "mobilenet_v2": BackboneDefaults("mobilenet_v2", *_UNIT, 1e-3, 0.997, ()),
-    "mobilenet_v3_large": BackboneDefaults("mobilenet_v3", *_UNIT, 1e-3, 0.997, ()),
-    "mobilenet_v3_small": BackboneDefaults("mobilenet_v3", *_UNIT, 1e-3, 0.997, ()),
-    "mobilenet_v3_large_seg": BackboneDefaults("mobilenet_v3", *_UNIT, 1e-3, 0.997, ()),
-    "mobilenet_v3_small_seg": BackboneDefaults("mobilenet_v3", *_UNIT, 1e-3, 0.997, ()),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,8 +152,6 @@ class DeepLabConfig:
     merge_method: Literal["max", "avg"] = "max"
 
     def __post_init__(self) -> None:
-        from deeplab.models.config_check import check_config, derive_config
-
         for name, value in derive_config(self).items():
             object.__setattr__(self, name, value)
         check_config(self)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from deeplab.errors import ConfigError, near_matches
-from deeplab.models.config import BACKBONES, DERIVED, OUTPUT_STRIDES, DeepLabConfig
+from deeplab.models.backbones import BACKBONES, DERIVED, OUTPUT_STRIDES
+
+if TYPE_CHECKING:
+    from deeplab.models.config import DeepLabConfig
 
 _CHOICES: dict[str, tuple[Any, ...]] = {
     "version": ("v1", "v2", "v3", "v3+"),

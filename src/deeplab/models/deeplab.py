@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from deeplab.errors import ConfigError, InputError, WeightsError
-from deeplab.models.config import OUTPUT_STRIDES, DeepLabConfig
+from deeplab.models.backbones import OUTPUT_STRIDES
+from deeplab.models.config import DeepLabConfig
 from deeplab.models.layers import (
     Conv2d,
     ConvNorm,

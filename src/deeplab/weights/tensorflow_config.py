@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from deeplab.errors import ConfigError, WeightsError
-from deeplab.models.config import DERIVED, DPC_TOP1, CellBranch, DeepLabConfig
+from deeplab.models.backbones import DERIVED
+from deeplab.models.config import DPC_TOP1, CellBranch, DeepLabConfig
 from deeplab.models.deeplab import build
 
 

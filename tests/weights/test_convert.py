@@ -33,8 +33,7 @@ def test_an_imported_pair_stands_alone_and_gives_the_golden_mask(reference: Path
     assert pair.provenance["sha256"] == digest
 
     config, state = load(tmp_path / "starter")
-    network = build(config).eval()
-    network.load_state_dict(state)
+    network = build(config, state).eval()
     photo = Image.open(reference / "golden/segmentation_input_rotation0.jpg").convert("RGB")
     image = np.array(photo.resize((257, 257), Image.Resampling.BILINEAR))
     with torch.inference_mode():

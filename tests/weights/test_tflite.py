@@ -21,9 +21,7 @@ CLASSIFIER = "models/mobilenet_v2_1.0_224_quant.tflite"
 
 def _network(path: Path) -> DeepLab:
     config, state = load(path)
-    network = build(config).eval()
-    network.load_state_dict(state)
-    return network
+    return build(config, state).eval()
 
 
 def _photo(path: Path, side: int) -> np.ndarray:

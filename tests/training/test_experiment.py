@@ -20,7 +20,11 @@ from deeplab.data.counts import ClassCounts
 from deeplab.errors import DataError, InputError
 from deeplab.training.balance import choose_class_weights, count_classes, rare_classes
 from deeplab.training.experiment import run_experiment
-from deeplab.training.normalisation import choose_batch_norm, measure_statistics
+from deeplab.training.normalisation import (
+    choose_batch_norm,
+    measure_statistics,
+    restore_statistics,
+)
 from deeplab.training.processes import Processes
 from deeplab.training.settings import Settings, read_recipe
 from deeplab.weights import open_release
@@ -158,6 +162,25 @@ def test_new_norms_are_measured_and_old_ones_stay() -> None:
     for name, value in network.state_dict().items():
         moved = name.startswith("head.") and "running" in name
         assert torch.equal(value, before[name]) != moved, name
+
+
+def test_folded_norms_get_true_statistics_and_compute_the_same() -> None:
+    network = tiny_network(tiny_settings()).eval()
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.running_var.fill_(1 - module.eps)
+                module.bias.normal_(std=0.3)
+                module.weight.uniform_(0.8, 1.2)
+        pictures = torch.randint(0, 256, (2, 4, 3, 33, 33), dtype=torch.uint8)
+        before = network(pictures[0])
+        count = restore_statistics(network, pictures, torch.device("cpu"))
+        after = network(pictures[0])
+    scale = float(before.abs().max())
+    torch.testing.assert_close(after, before, rtol=0, atol=2e-3 * scale)
+    assert count == sum(isinstance(m, torch.nn.BatchNorm2d) for m in network.modules())
+    assert network.backbone.stem.norm.running_mean.abs().max() > 0
+    assert restore_statistics(network, pictures, torch.device("cpu")) == 0
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -27,7 +28,11 @@ from deeplab.training.balance import choose_class_weights, count_classes, rare_c
 from deeplab.training.guard import collapse_warning
 from deeplab.training.initialise import take_over
 from deeplab.training.loop import Progress, Score, train
-from deeplab.training.normalisation import choose_batch_norm, measure_statistics
+from deeplab.training.normalisation import (
+    choose_batch_norm,
+    measure_statistics,
+    restore_statistics,
+)
 from deeplab.training.processes import Processes, join_processes
 from deeplab.training.settings import Settings, write_toml
 from deeplab.weights.release import default_labels, is_release, open_release, save
@@ -88,11 +93,21 @@ def _run(
     torch.manual_seed(run.seed)
     network, fresh, started = _start(settings, dataset, tell)
     batches = _batches(settings, dataset, network.config, counts, processes, share)
-    if fresh and settings.init.path:
-        pictures = (batch.image for batch, _ in zip(batches(0), range(_MEASURED), strict=False))
+    pictures: list[torch.Tensor] = []
+    if settings.init.path:
+        # Every process looks at the pictures of the first, so that all stay equal.
+        first = dataclasses.replace(processes, rank=0)
+        stream = _batches(settings, dataset, network.config, counts, first, share)(0)
+        pictures = [batch.image for batch in itertools.islice(stream, _MEASURED)]
         norms = measure_statistics(network, fresh, pictures, processes.device)
-        tell(f"Batch norm: {norms} new ones measured on {_MEASURED * share} pictures.")
-    tell(choose_batch_norm(network, run, processes, pretrained=bool(settings.init.path)))
+        tell(f"Batch norm: {norms} new ones measured on {len(pictures) * share} pictures.")
+    tell(choose_batch_norm(network, run, processes, pretrained=bool(pictures)))
+    if (
+        pictures
+        and not network.batch_norm_frozen
+        and restore_statistics(network, pictures, processes.device)
+    ):
+        tell("Batch norm: it was folded in the starting weights; its statistics are measured anew.")
 
     if processes.first:
         (folder / "predictions").mkdir(parents=True, exist_ok=True)

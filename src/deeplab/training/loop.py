@@ -159,6 +159,7 @@ def train(
 
     def judge() -> None:
         guard.examine()
+        processes.share_buffers(network)
         with evaluating(network, average):
             score = validate(network, progress.step)
             better = score.miou > progress.best

@@ -90,6 +90,55 @@ def measure_statistics(
     return len(norms)
 
 
+@torch.no_grad()
+def restore_statistics(network: DeepLab, pictures: Iterable[Tensor], device: torch.device) -> int:
+    """Give norms that were folded into their convolution true statistics; return their number.
+
+    Exported files hold no batch norm; imported from one, a norm has mean 0 and a bias instead.
+    Trained like that it would divide by statistics that its scale never knew. So the mean m and
+    deviation d of what reaches it are measured, and scale and bias are multiplied and shifted to
+    suit: the network computes what it computed before.
+    """
+    norms = [
+        module
+        for module in network.modules()
+        if isinstance(module, BatchNorm2d | nn.SyncBatchNorm) and _is_folded(module)
+    ]
+    if not norms:
+        return 0
+    seen: dict[int, list[Tensor]] = {id(norm): [] for norm in norms}
+
+    def note(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        values = inputs[0].transpose(0, 1).flatten(1).double()
+        seen[id(module)].append(torch.stack([values.mean(1), values.square().mean(1)]))
+
+    hooks = [norm.register_forward_pre_hook(note) for norm in norms]
+    network.to(device).eval()
+    for image in pictures:
+        network(image.to(device))
+    for hook in hooks:
+        hook.remove()
+    for norm in norms:
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        mean, square = torch.stack(seen[id(norm)]).mean(0)
+        variance = (square - mean.square()).clamp(min=0)
+        slope = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
+        norm.bias.copy_(norm.bias + slope * mean)  # the old mean is 0
+        norm.weight.copy_(slope * (variance + norm.eps).sqrt())
+        norm.running_mean.copy_(mean)
+        norm.running_var.copy_(variance)
+    return len(norms)
+
+
+def _is_folded(norm: BatchNorm2d | nn.SyncBatchNorm) -> bool:
+    """Whether the statistics are mean 0 and one variance for all channels."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    spread = norm.running_var.max() - norm.running_var.min()
+    return not bool(norm.running_mean.any()) and float(spread) < 1e-6
+
+
 def synchronise(model: DeepLab) -> None:
     """Replace every batch norm by one that shares its statistics over the processes."""
     for parent in list(model.modules()):

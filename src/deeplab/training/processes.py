@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from deeplab.errors import InputError
 
@@ -40,6 +40,12 @@ class Processes:
             value = value.to(self.device, copy=True)
             dist.all_reduce(value)
         return value
+
+    def share_buffers(self, network: nn.Module) -> None:
+        """Give all processes the batch norm statistics of the first."""
+        if self.count > 1:
+            for buffer in network.buffers():
+                dist.broadcast(buffer, 0)
 
     def any(self, flag: bool) -> bool:
         """Return whether the flag is set on any process."""

@@ -209,7 +209,7 @@ def test_a_large_photo_below_the_limit_warns_of_nothing() -> None:
 
 def test_max_pixels(picture: Image.Image) -> None:
     assert read(encoded(picture), max_pixels=24 * 40).shape == (24, 40, 3)
-    with pytest.raises(ImageError, match="raise max_pixels"):
+    with pytest.raises(ImageError, match="max_pixels="):
         read(encoded(picture), max_pixels=24 * 40 - 1)
 
 
@@ -227,6 +227,11 @@ def test_max_pixels(picture: Image.Image) -> None:
 def test_wrong_arrays(array: np.ndarray, message: str) -> None:
     with pytest.raises(InputError, match=message):
         read(array)
+
+
+def test_an_empty_pil_image() -> None:
+    with pytest.raises(InputError, match="empty PIL image"):
+        read(Image.new("RGB", (0, 5)))
 
 
 def test_wrong_types() -> None:

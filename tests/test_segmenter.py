@@ -241,6 +241,8 @@ def test_map_and_errors(segmenter: Segmenter, photo: np.ndarray) -> None:
         segmenter.map(photos, workers=0)
     with pytest.raises(InputError, match="on_error: got 'ignore'"):
         segmenter.map(photos, on_error="ignore")
+    with pytest.raises(InputError, match="photos: got one str"):
+        segmenter.map("photo.jpg")
     assert list(segmenter.map([])) == []
 
 
@@ -280,6 +282,10 @@ def test_labels_must_be_known(model: Path, tmp_path: Path) -> None:
     (tmp_path / "names.txt").write_text("a\nb\nc\nd\n")
     assert Segmenter(model, labels=tmp_path / "names.txt").labels.names == ("a", "b", "c", "d")
     assert Segmenter(model, labels=str(tmp_path / "names.txt")).labels.names[3] == "d"
+    (tmp_path / "names.txt").write_text("a\r\nb\r\nc\r\nd\r\n", "utf-8-sig")  # as Windows writes
+    assert Segmenter(model, labels=tmp_path / "names.txt").labels.names == ("a", "b", "c", "d")
+    with pytest.raises(InputError, match=r"got list, expected .* LabelSet"):
+        Segmenter(model, labels=["a", "b", "c", "d"])
     with pytest.raises(InputError, match=r"no label file.*Did you mean 'cityscapes'"):
         Segmenter(model, labels="cityscape")
 
@@ -301,6 +307,12 @@ def test_wrong_models(tmp_path: Path) -> None:
 def test_wrong_arguments(model: Path) -> None:
     with pytest.raises(InputError, match="threads: got 0"):
         Segmenter(model, labels=LABELS, threads=0)
+    with pytest.raises(InputError, match=r"threads: got 2\.5"):
+        Segmenter(model, labels=LABELS, threads=2.5)
+    with pytest.raises(InputError, match="model: got NoneType"):
+        Segmenter(None)
+    with pytest.raises(ModelNotFoundError, match="no model called 'xxx"):
+        Segmenter("x" * 5000)
     with pytest.raises(InputError, match="fit: got 'crop'"):
         Segmenter(model, labels=LABELS, fit="crop")
     with pytest.raises(InputError, match="runtime: got 'cuda'"):

@@ -165,6 +165,8 @@ class Photo:
         self._data: bytes | None = None
         self._image: Image.Image | None
         if isinstance(source, Image.Image):
+            if 0 in source.size:
+                raise InputError(f"photo: got an empty PIL image of size {source.size}.")
             self.name = "the PIL image"
             self._image = source
         elif isinstance(source, np.ndarray):
@@ -233,7 +235,8 @@ class Photo:
             raise ImageError(
                 f"{self.name}: the photo has {width * height / 1e6:,.0f} megapixels "
                 f"({width}×{height}), the limit is {self._max_pixels / 1e6:,.0f}. "
-                "Make it smaller first, or raise max_pixels if you trust the file."
+                "Make it smaller first, or, if you trust the file, read it yourself with "
+                "deeplab.images.read(photo, max_pixels=...) and pass the array."
             )
         return image
 

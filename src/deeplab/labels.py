@@ -95,7 +95,8 @@ class LabelSet:
         )
 
     def indices(self, names: Iterable[str]) -> list[int]:
-        """Return the class ids of several names (see :meth:`index`)."""
+        """Return the class ids of several names (see :meth:`index`); a single one works too."""
+        names = [names] if isinstance(names, str) else names
         return [self.index(name) for name in names]
 
 

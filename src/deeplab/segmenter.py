@@ -75,8 +75,8 @@ class Segmenter:
         normalisation: Normalisation | None = None,
         exact: bool = False,
     ) -> None:
-        if threads is not None and threads < 1:
-            raise InputError(f"threads: got {threads}, expected 1 or more.")
+        if threads is not None and (not isinstance(threads, int) or threads < 1):
+            raise InputError(f"threads: got {threads!r}, expected a whole number, 1 or more.")
         path = zoo.locate(model)
         entry = zoo.find_by_file(path)
         own_input = entry.input if entry else None
@@ -148,8 +148,10 @@ class Segmenter:
                 in place of its result and goes on.
         """
         workers = _cores() if workers is None else workers
-        if workers < 1:
-            raise InputError(f"workers: got {workers}, expected 1 or more.")
+        if not isinstance(workers, int) or workers < 1:
+            raise InputError(f"workers: got {workers!r}, expected a whole number, 1 or more.")
+        if isinstance(photos, (str, bytes, PathLike)):
+            raise InputError(f"photos: got one {type(photos).__name__}, expected several photos.")
         if on_error not in ("raise", "yield"):
             raise InputError(f"on_error: got '{on_error}', expected 'raise' or 'yield'.")
         return self._map(photos, workers, on_error == "raise")
@@ -274,8 +276,12 @@ def _read_labels(labels: Labels | None) -> LabelSet | None:
         return labels
     if isinstance(labels, str) and labels.lower() in LABEL_SETS:
         return LABEL_SETS[labels.lower()]
+    if not isinstance(labels, (str, PathLike)):
+        raise InputError(
+            f"labels: got {type(labels).__name__}, expected a name, a path, or LabelSet(names)."
+        )
     try:
-        return read_label_file(Path(labels).read_text(encoding="utf-8"))
+        return read_label_file(Path(labels).read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
             f"labels: '{labels}' is no label file that can be read "

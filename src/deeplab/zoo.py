@@ -20,7 +20,13 @@ from os import PathLike
 from pathlib import Path
 from typing import Literal, Protocol
 
-from deeplab.errors import DownloadError, ModelError, ModelNotFoundError, near_matches
+from deeplab.errors import (
+    DownloadError,
+    InputError,
+    ModelError,
+    ModelNotFoundError,
+    near_matches,
+)
 from deeplab.images import InputSpec
 from deeplab.labels import CITYSCAPES, VOC, LabelSet
 
@@ -128,7 +134,11 @@ def locate(
         ModelError: the name is that of weights, and ``weights`` is false.
         DownloadError: the file is nowhere on this machine and could not be downloaded.
     """
+    if not isinstance(model, (str, PathLike)):
+        raise InputError(f"model: got {type(model).__name__}, expected a name or a path.")
     path = Path(model)
+    if len(path.name) > 255:  # more than any file system takes
+        raise ModelNotFoundError(f"model: there is no model called '{path.name[:50]}…'.")
     if path.is_file():
         return path
     if path.is_dir():

@@ -64,6 +64,8 @@ def contents(folder: Path) -> dict[str, str]:
         (["segment", CAT, "--save", "overlai"], "Did you mean 'overlay'"),
         (["segment", CAT, "--save", "none,mask"], "'none' stands alone"),
         (["segment", CAT, "--save", ","], "expected names"),
+        (["segment", CAT, "--save", ""], "expected names"),
+        (["segment", ""], "got an empty path"),
         (["segment", CAT, "--runtime", "openvin"], "Did you mean 'openvino'"),
         (["segment", CAT, "--fit", "leterbox"], "Did you mean 'letterbox'"),
         (["segment", CAT, "-m", "vocc"], "Did you mean 'voc'"),
@@ -263,6 +265,10 @@ def test_only_keeps_the_classes_that_are_named(run: Run, models: Path, tmp_path:
     assert "chair" not in out
     with Image.open(tmp_path / "photographer.mask.png") as picture:
         assert {*np.unique(np.asarray(picture))} == {0, 15}
+    for nothing, words in (("", "expected names"), ("background", "name objects")):
+        code, _, err = run("segment", photo, "--only", nothing, "--save", "none")
+        assert code == 2
+        assert words in err
     code, _, err = run("segment", photo, "--only", "persn", "--save", "none")
     assert code == 2
     assert "Did you mean 'person'" in err
@@ -296,6 +302,53 @@ def test_outputs_inside_the_input_folder_are_not_segmented_again(
         code, _, _ = run("segment", tmp_path, "-o", tmp_path / "out", "--overwrite")
         assert code == 0
     assert {*contents(tmp_path / "out")} == {"cat.mask.png", "cat.overlay.jpg"}
+
+
+@needs_reference
+def test_results_beside_their_photos_are_not_segmented_again(
+    run: Run, models: Path, tmp_path: Path
+) -> None:
+    shutil.copy(CAT, tmp_path / "cat.jpg")
+    shutil.copy(CAT, tmp_path / "dog.mask.png")  # nobody's result: there is no photo "dog"
+    for _ in range(2):
+        code, _, _ = run("segment", tmp_path, "-o", tmp_path, "--overwrite", "--save", "mask")
+        assert code == 0
+        assert {*contents(tmp_path)} == {
+            "cat.jpg", "cat.mask.png", "dog.mask.png", "dog.mask.mask.png"
+        }  # fmt: skip
+
+
+@needs_reference
+def test_names_that_are_no_text(run: Run, models: Path, tmp_path: Path) -> None:
+    photo = os.fsencode(tmp_path) + b"/caf\xe9.jpg"
+    try:
+        shutil.copy(CAT, photo)
+    except OSError:
+        pytest.skip("this file system takes only names that are text")
+    code, _, err = run("segment", tmp_path, "-o", tmp_path / "out", "--save", "json,mask")
+    assert (code, err) == (0, "")
+    (written,) = (tmp_path / "out").glob("*.json")
+    assert json.loads(written.read_bytes())["photo"] == "caf?.jpg"
+
+
+@needs_reference
+def test_a_full_disk_leaves_no_half_of_a_picture(models: Path, tmp_path: Path) -> None:
+    # A limit on the size of files does what a full disk does: the first part of a write goes
+    # through, the rest does not.
+    pytest.importorskip("resource")
+    script = (
+        "import resource, signal, sys; from deeplab import cli;"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000));"
+        "sys.exit(cli.run(sys.argv[1:]))"
+    )
+    for kind in ("overlay", "cutout", "probabilities"):
+        folder = tmp_path / kind
+        command = [sys.executable, "-c", script, "segment", CAT, "-o", folder, "--save", kind]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 2, done.stderr
+        assert f"cannot write {folder}/cat.{kind}" in done.stderr
+        assert list(folder.iterdir()) == []
 
 
 @needs_reference
@@ -337,6 +390,18 @@ def test_the_command_as_a_process(models: Path, tmp_path: Path) -> None:
     assert again.returncode == 2
     assert b"exists already" in again.stderr
     assert b"Traceback" not in again.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+@pytest.mark.parametrize(
+    ("ending", "code"), [("> /dev/full", {1, 2}), (">&-", {0, 1}), ("| true", {0})]
+)
+def test_a_standard_output_that_takes_nothing(ending: str, code: set[int]) -> None:
+    command = f'"{sys.executable}" -c "from deeplab.cli import main; main()" models list {ending}'
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+    assert done.returncode in code
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
 
 
 @needs_reference

@@ -6,7 +6,7 @@ Exit codes: 0 all went well; 1 some photos of many could not be done; 2 an error
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import io
 import os
 import sys
@@ -71,6 +71,11 @@ def run(arguments: Sequence[str]) -> int:
             raise
         complain(str(error))
         return 2
+    except OSError as error:
+        if debug or error.errno != errno.ENOSPC:
+            raise
+        complain(f"cannot write to the standard output: {error.strerror}")
+        return 2
     except (KeyboardInterrupt, typer.Abort):
         complain("interrupted")
         return 130
@@ -93,8 +98,12 @@ def main() -> None:
     if "--debug" not in sys.argv:
         _silence_engines()
     code = run(sys.argv[1:])
-    with contextlib.suppress(BrokenPipeError):
-        sys.stdout.flush()
+    try:
+        if sys.stdout is not None:  # closed by whoever started us
+            sys.stdout.flush()
+    except OSError:  # nobody reads any more, or the disk is full; Python would try once more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        code = code or 1
     sys.exit(code)
 
 

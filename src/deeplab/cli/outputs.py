@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import io
 import json
 import os
 import tempfile
@@ -49,14 +50,18 @@ class Job:
 def find_photos(sources: Sequence[str], *, output: Path | None) -> list[tuple[Path, Path]]:
     """Return (photo, path relative to what was asked for) of every photo, sorted within folders.
 
-    Folders are searched to the bottom, but for hidden files and for ``output``.
+    Folders are searched to the bottom, but for hidden files and for ``output``. Where ``output``
+    is the folder itself, earlier results beside their photo are no photos.
 
     Raises:
-        InputError: a path does not exist, a pattern matches nothing, a folder has no pictures.
+        InputError: a path is empty or does not exist, a pattern matches nothing, a folder has no
+            pictures.
     """
     found: dict[Path, Path] = {}
     for source in sources:
         path = Path(source)
+        if not source:
+            raise InputError("photos: got an empty path; write . for the folder you are in.")
         if path.is_dir():
             photos = list(_in_folder(path, output))
             if not photos:
@@ -136,15 +141,14 @@ class Writer:
         self._only = only
 
     def write(self, files: Mapping[str, Path]) -> None:
-        """Write files by kind, each to a temporary name that is then renamed.
+        """Write files by kind, each whole or not at all.
 
         Raises:
             OutputError: a file cannot be written.
             ImageError: the photo cannot be decoded at full size.
         """
         for kind, path in files.items():
-            with replacing(path) as partial:
-                getattr(self, f"_write_{kind}")(partial)
+            getattr(self, f"_write_{kind}")(path)
 
     @cached_property
     def _photo(self) -> Image.Image:
@@ -154,25 +158,25 @@ class Writer:
         from deeplab.draw import overlay
 
         picture = overlay(self._photo, self._result.mask, labels=self._result.labels)
-        picture.save(path, "JPEG", quality=92)
+        _save(picture, path, "JPEG", quality=92)
 
     def _write_contour(self, path: Path) -> None:
         from deeplab.draw import contour
 
         picture = contour(self._photo, self._result.mask, labels=self._result.labels)
-        picture.save(path, "JPEG", quality=92)
+        _save(picture, path, "JPEG", quality=92)
 
     def _write_blur(self, path: Path) -> None:
         from deeplab.draw import blur_background
 
         picture = blur_background(self._photo, self._result.mask, labels=self._result.labels)
-        picture.save(path, "JPEG", quality=92)
+        _save(picture, path, "JPEG", quality=92)
 
     def _write_cutout(self, path: Path) -> None:
         from deeplab.draw import cutout
 
         picture = cutout(self._photo, self._result.mask, labels=self._result.labels)
-        picture.save(path, "PNG", compress_level=3)
+        _save(picture, path, "PNG", compress_level=3)
 
     def _write_mask(self, path: Path) -> None:
         self._result.save_mask(path)
@@ -181,24 +185,43 @@ class Writer:
         content = self._result.to_dict()
         del content["timings_ms"]  # equal runs write equal files
         content["photo"] = Path(self._result.name).name
-        path.write_text(json.dumps(content, ensure_ascii=False) + "\n", "utf-8")
+        text = json.dumps(content, ensure_ascii=False) + "\n"
+        with replacing(path) as partial:  # a name need not be text; one that is not gets "?" in it
+            partial.write_text(text, "utf-8", errors="replace")
 
     def _write_probabilities(self, path: Path) -> None:
         self._result.save_probabilities(path, self._only)
 
 
+def _save(picture: Image.Image, path: Path, format: str, **options: Any) -> None:
+    """Write a picture. Encoded first: Pillow does not notice when a full disk takes only a part."""
+    encoded = io.BytesIO()
+    picture.save(encoded, format, **options)
+    with replacing(path) as partial:
+        partial.write_bytes(encoded.getbuffer())
+
+
 def _in_folder(folder: Path, output: Path | None) -> Iterator[Path]:
     outside = output.resolve() if output else None
+    mixed = folder.resolve() == outside
     for root, folders, files in os.walk(folder):
         folders[:] = sorted(
             name
             for name in folders
             if not name.startswith(".") and Path(root, name).resolve() != outside
         )
-        for name in sorted(files):
-            path = Path(root, name)
-            if path.suffix.lower() in _PHOTO_SUFFIXES and not name.startswith("."):
-                yield path
+        pictures = [
+            name
+            for name in sorted(files)
+            if Path(name).suffix.lower() in _PHOTO_SUFFIXES and not name.startswith(".")
+        ]
+        bases = {*pictures, *(Path(name).stem for name in pictures)} if mixed else set()
+        yield from (Path(root, name) for name in pictures if not _is_result(name, bases))
+
+
+def _is_result(name: str, bases: set[str]) -> bool:
+    """Return whether a file is called as what is written for one of ``bases``."""
+    return any(name.endswith(end) and name[: -len(end)] in bases for end in SUFFIXES.values())
 
 
 def _neighbours(path: Path) -> str:

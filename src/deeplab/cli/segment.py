@@ -82,7 +82,7 @@ def segment(
     ] = False,
 ) -> None:
     """Segment photos: masks, overlays, cut-outs and more, at each photo's own size."""
-    kinds = _kinds(save, writing=bool(output or save or not as_json))
+    kinds = _kinds(save, writing=bool(output or save is not None or not as_json))
     folder = (output or Path("segmented")) if kinds else None
     found = find_photos(photos, output=folder)
     jobs = (
@@ -92,9 +92,12 @@ def segment(
     )
     _check_settings(runtime, fit)
     segmenter = _open(model, runtime=runtime, threads=threads, fit=fit, labels=labels, exact=exact)
-    kept = split_names("--only", only) if only else None
+    kept = None if only is None else split_names("--only", only)
     if kept:
-        segmenter.labels.indices(kept)  # a wrong name is told before the work
+        if {*segmenter.labels.indices(kept)} == {segmenter.labels.background}:
+            raise InputError(
+                f"--only: got '{only}', but what is not named becomes background; name objects."
+            )
     elif segmenter.labels.background is None and {"cutout", "blur"} & {*kinds}:
         raise InputError(
             "--save: this model's labels have no background to cut away or to blur; say with "
@@ -115,7 +118,7 @@ def segment(
 def _kinds(save: str | None, *, writing: bool) -> list[str]:
     if not writing or save == "none":
         return []
-    kinds = split_names("--save", save or "overlay,mask")
+    kinds = split_names("--save", "overlay,mask" if save is None else save)
     check_choices("--save", kinds, [*SUFFIXES, "none"])
     if "none" in kinds:
         raise InputError(f"--save: got '{save}'; 'none' stands alone.")

@@ -141,4 +141,4 @@ def _labels(chosen: str | None, entry: ZooModel | None) -> LabelSet | None:
             f"--labels: there is no file {chosen}, and no label set of that name."
             f"{near_matches(chosen, LABEL_SETS)} Known are: {', '.join(LABEL_SETS)}."
         )
-    return read_label_file(path.read_text("utf-8"))
+    return read_label_file(path.read_text("utf-8-sig"))

@@ -13,6 +13,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from deeplab.errors import MissingExtraError
+
 if TYPE_CHECKING:
     from deeplab.weights.dispatch import load as load
     from deeplab.weights.dispatch import load_with_report as load_with_report
@@ -40,4 +42,9 @@ def __getattr__(name: str) -> Any:
     """Import torch only when weights are asked for."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    try:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise MissingExtraError("Reading weights", package="torch", extra="train") from error

@@ -19,11 +19,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
-from deeplab.zoo import locate
 from PIL import Image
 
 import deeplab
 from deeplab.labels import VOC
+from deeplab.zoo import locate
 from interleave import interleave, machine
 from upsample import PHOTOS, mosaic, running_maximum
 

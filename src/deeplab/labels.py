@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from os import PathLike
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -152,6 +154,30 @@ CAMVID = LabelSet(
 
 LABEL_SETS: dict[str, LabelSet] = {"voc": VOC, "cityscapes": CITYSCAPES, "camvid": CAMVID}
 """The label sets that ``--labels NAME`` understands."""
+
+
+def open_labels(labels: LabelSet | str | PathLike[str]) -> LabelSet:
+    """Return a label set as it is, a known one by its name ("voc"), or the one in a label file.
+
+    Raises:
+        InputError: neither of these, or the file cannot be read.
+    """
+    if isinstance(labels, LabelSet):
+        return labels
+    if not isinstance(labels, (str, PathLike)):
+        raise InputError(
+            f"labels: got {type(labels).__name__}, expected a name, a path, or LabelSet(names)."
+        )
+    if isinstance(labels, str) and labels.lower() in LABEL_SETS:
+        return LABEL_SETS[labels.lower()]
+    try:
+        return read_label_file(Path(labels).read_text(encoding="utf-8-sig"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"labels: '{labels}' is no label file that can be read "
+            f"({getattr(error, 'strerror', None) or error}), and no known label set "
+            f"({', '.join(LABEL_SETS)}).{near_matches(str(labels), LABEL_SETS)}"
+        ) from None
 
 
 def read_label_file(text: str, *, background: int | None = 0) -> LabelSet:

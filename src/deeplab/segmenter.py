@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from deeplab import zoo
-from deeplab.errors import DeepLabError, InputError, ModelError, near_matches
+from deeplab.errors import DeepLabError, InputError, ModelError
 from deeplab.images import Fit, Geometry, InputSpec, Photo, Source
-from deeplab.labels import LABEL_SETS, LabelSet, read_label_file
+from deeplab.labels import LABEL_SETS, LabelSet, open_labels
 from deeplab.results import Segmentation
 from deeplab.runtimes import Network, Normalisation, open_network
 from deeplab.upsample import argmax_bilinear
@@ -102,7 +102,8 @@ class Segmenter:
             std=spec.std,
             fit=fit or (own_input.fit if own_input else spec.fit),
         )
-        found = _read_labels(labels) or network.labels or (entry.labels if entry else None)
+        given = open_labels(labels) if labels is not None else None
+        found = given or network.labels or (entry.labels if entry else None)
         self.labels = _checked_labels(found, network, path)
 
     def __call__(self, photo: Source) -> Segmentation:
@@ -269,25 +270,6 @@ def _enlarge(label_map: npt.NDArray[np.uint8], geometry: Geometry) -> npt.NDArra
         picks.append(np.minimum((centres * scale).astype(np.intp), label_map.shape[axis] - 1))
     mask: npt.NDArray[np.uint8] = label_map[:, picks[1]][picks[0]]
     return mask
-
-
-def _read_labels(labels: Labels | None) -> LabelSet | None:
-    if labels is None or isinstance(labels, LabelSet):
-        return labels
-    if isinstance(labels, str) and labels.lower() in LABEL_SETS:
-        return LABEL_SETS[labels.lower()]
-    if not isinstance(labels, (str, PathLike)):
-        raise InputError(
-            f"labels: got {type(labels).__name__}, expected a name, a path, or LabelSet(names)."
-        )
-    try:
-        return read_label_file(Path(labels).read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"labels: '{labels}' is no label file that can be read "
-            f"({getattr(error, 'strerror', None) or error}), and no known label set "
-            f"({', '.join(LABEL_SETS)}).{near_matches(str(labels), LABEL_SETS)}"
-        ) from None
 
 
 def _checked_labels(labels: LabelSet | None, network: Network, path: Path) -> LabelSet:

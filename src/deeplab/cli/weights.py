@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from deeplab.cli.console import in_bytes, parse_size, stdout
-from deeplab.errors import InputError, OutputError, WeightsError, near_matches
-
-if TYPE_CHECKING:
-    from deeplab.labels import LabelSet
-    from deeplab.zoo import ZooModel
+from deeplab.errors import InputError, OutputError
 
 
 def import_weights(
@@ -27,11 +23,11 @@ def import_weights(
     ] = None,
     labels: Annotated[
         str | None,
-        typer.Option(metavar="FILE|NAME", help="Its classes (default: by their number)."),
+        typer.Option(metavar="FILE|NAME", help="Its classes (default: as the file says)."),
     ] = None,
     size: Annotated[
         str | None,
-        typer.Option(metavar="SIZE", help="Of the frame: 513 or 1025x2049 (default: 513)."),
+        typer.Option(metavar="SIZE", help="Of the frame: 513 or 1025x2049 (default: as trained)."),
     ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a pair that exists already.")
@@ -39,37 +35,33 @@ def import_weights(
 ) -> None:
     """Turn foreign weights into a release pair: NAME.safetensors and NAME.json."""
     from deeplab import zoo
-    from deeplab.cli.models import show_progress
 
+    if not output.name:
+        raise InputError(f"-o: got '{output}', expected the name of the pair to write.")
+    frame = parse_size("--size", size) if size else None
     pair = [output.with_name(output.name + suffix) for suffix in (".safetensors", ".json")]
     there = [path for path in pair if path.exists()]
     if there and not overwrite:
         raise OutputError(f"output: {there[0]} exists already. Add --overwrite to replace it.")
-    with show_progress() as progress:
-        path = zoo.locate(source, weights=True, progress=progress)
+    path = _locate(source)
     from deeplab.images import InputSpec
-    from deeplab.weights import load_with_report
-    from deeplab.weights.release import default_labels, save
+    from deeplab.labels import open_labels
+    from deeplab.weights.convert import import_file
 
-    config, state_dict, report = load_with_report(path, output_stride=output_stride)
-    typer.echo(str(report))
-    if report.missing:
-        raise WeightsError(
-            f"{path}: {len(report.missing)} of the network's weights are not in this file, so "
-            "there is nothing that could run. It is a start for training."
-        )
     entry = zoo.find_by_file(path)
-    height, width = parse_size("--size", size) if size else (513, 513)
-    spec = InputSpec(height=height, width=width)
-    save(
+    known_labels, spec = (entry.labels, entry.input) if entry else (None, None)
+    if frame:
+        spec = InputSpec(height=frame[0], width=frame[1])
+    report = import_file(
+        path,
         output,
-        config,
-        state_dict,
-        labels=_labels(labels, entry) or default_labels(config.num_classes),
-        input_spec=entry.input if entry and entry.input and not size else spec,
-        provenance={"source": entry.address if entry else path.name, "sha256": zoo.hash_file(path)},
+        output_stride=output_stride,
+        labels=open_labels(labels) if labels else known_labels,
+        input_spec=spec,
+        source=entry.address if entry else None,
         licence=entry.licence if entry else None,
     )
+    typer.echo(str(report))
     typer.echo(f"written: {pair[0]} and {pair[1]}")
 
 
@@ -88,14 +80,12 @@ def info(
     """Describe a model, without running it: parameters and multiply-adds by part."""
     from rich.table import Table
 
-    from deeplab import zoo
-    from deeplab.cli.models import show_progress
     from deeplab.info import describe
 
-    with show_progress() as progress:
-        path = zoo.locate(model, weights=True, progress=progress)
     found = describe(
-        path, size=parse_size("--size", size) if size else None, output_stride=output_stride
+        _locate(model),
+        size=parse_size("--size", size) if size else None,
+        output_stride=output_stride,
     )
     table = Table("part", title=found.architecture, title_justify="left")
     for heading in ("parameters", "folded", "multiply-adds"):
@@ -123,22 +113,17 @@ def info(
             typer.echo(f"{field}: {value}")
 
 
+def _locate(source: str) -> Path:
+    """Return the file of a name or a path; a folder, or a checkpoint's prefix, is what it is."""
+    from deeplab import zoo
+    from deeplab.cli.models import show_progress
+
+    path = Path(source)
+    if path.name and (path.is_dir() or path.with_name(path.name + ".index").is_file()):
+        return path
+    with show_progress() as progress:
+        return zoo.locate(source, weights=True, progress=progress)
+
+
 def _count(number: int | None) -> str:
     return "" if number is None else f"{number:,}"
-
-
-def _labels(chosen: str | None, entry: ZooModel | None) -> LabelSet | None:
-    """Return the labels that were asked for, else those that the zoo knows."""
-    from deeplab.labels import LABEL_SETS, read_label_file
-
-    if chosen is None:
-        return entry.labels if entry else None
-    if chosen in LABEL_SETS:
-        return LABEL_SETS[chosen]
-    path = Path(chosen)
-    if not path.is_file():
-        raise InputError(
-            f"--labels: there is no file {chosen}, and no label set of that name."
-            f"{near_matches(chosen, LABEL_SETS)} Known are: {', '.join(LABEL_SETS)}."
-        )
-    return read_label_file(path.read_text("utf-8-sig"))

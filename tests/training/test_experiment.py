@@ -203,3 +203,28 @@ def test_batch_norm_policy_is_chosen_and_announced(
     told = choose_batch_norm(network, settings.run, processes, pretrained=pretrained)
     assert sentence in told
     assert network.batch_norm_frozen == frozen
+
+
+@pytest.mark.parametrize(
+    ("steps", "every", "pretrained", "momentum"),
+    [
+        (30_000, 1000, True, 0.0003),  # a published protocol stays as it is
+        (30_000, 1000, False, 0.01),
+        (30_000, 0, False, 0.0003),
+        (2000, 100, True, 0.005),
+        (100, 50, False, 0.1),
+    ],
+)
+def test_statistics_arrive_before_they_are_used(
+    steps: int, every: int, pretrained: bool, momentum: float
+) -> None:
+    run = {"batch_size": 16, "steps": steps, "validate_every": every}
+    model = {"backbone_bn_decay": 0.9997, "head_bn_decay": 0.9997}
+    settings = tiny_settings(run=run, model=model)
+    network = tiny_network(settings)
+    processes = Processes(0, 1, torch.device("cpu"))
+    told = choose_batch_norm(network, settings.run, processes, pretrained=pretrained)
+    assert ("Averages follow" in told) == (momentum > 0.001)
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            assert module.momentum == pytest.approx(momentum)

@@ -18,6 +18,9 @@ FEWEST_PICTURES = 12
 Source: research/deeplab train.py, flag fine_tune_batch_norm ("batch size larger than 12").
 """
 
+_FEWEST_SPANS = 5  # 1/e⁵: less than one percent is left of what an average began with
+_LARGEST_MOMENTUM = 0.1  # an average over fewer than ten steps is no average
+
 
 def choose_batch_norm(
     model: DeepLab, run: RunSettings, processes: Processes, *, pretrained: bool
@@ -35,23 +38,49 @@ def choose_batch_norm(
     if run.batch_norm == "frozen":
         model.freeze_batch_norm()
         return "Batch norm: frozen, as the recipe says."
-    if run.batch_norm == "auto" and pictures < FEWEST_PICTURES:
-        if pretrained:
-            model.freeze_batch_norm()
-            return (
-                f"Batch norm: frozen, because {pictures} pictures per statistic are fewer than "
-                f"{FEWEST_PICTURES}. A larger batch would train it."
-            )
+    few = run.batch_norm == "auto" and pictures < FEWEST_PICTURES
+    if few and pretrained:
+        model.freeze_batch_norm()
+        return (
+            f"Batch norm: frozen, because {pictures} pictures per statistic are fewer than "
+            f"{FEWEST_PICTURES}. A larger batch would train it."
+        )
+    shorter = shorten_averages(model, run, pretrained=pretrained)
+    if few:
         return (
             f"Batch norm: trained although {pictures} pictures per statistic are few, because "
-            "random weights have no statistics to freeze. Start from weights (init.path)."
+            f"random weights have no statistics to freeze.{shorter} Better start from weights "
+            "(init.path)."
         )
     if together:
         synchronise(model)
         return (
             f"Batch norm: trained, synchronised over {processes.count} GPUs ({pictures} pictures)."
+            f"{shorter}"
         )
-    return f"Batch norm: trained on {pictures} pictures per statistic."
+    return f"Batch norm: trained on {pictures} pictures per statistic.{shorter}"
+
+
+def shorten_averages(model: DeepLab, run: RunSettings, *, pretrained: bool) -> str:
+    """Let running statistics arrive before they are used, and return what to add to the sentence.
+
+    The original's averages reach back 3333 steps. Random weights that are judged after a hundred
+    would be judged by statistics that are still mean 0 and variance 1: the loss falls, and every
+    pixel is predicted as one class. So averages reach back a tenth of the steps until the first
+    validation (of all steps, with weights that bring their statistics), where theirs would not
+    get through this five times.
+    """
+    first = run.steps if pretrained else min(run.validate_every or run.steps, run.steps)
+    shorter = 0
+    least = min(_LARGEST_MOMENTUM, 2 * _FEWEST_SPANS / first)
+    for module in model.modules():
+        if not isinstance(module, BatchNorm2d):
+            continue
+        assert module.momentum is not None
+        if module.momentum < least and module.momentum * first < _FEWEST_SPANS:
+            shorter += 1
+            module.momentum = least
+    return f" Averages follow within {max(first // 10, 10)} steps." if shorter else ""
 
 
 @torch.no_grad()

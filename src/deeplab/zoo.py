@@ -262,7 +262,8 @@ def find_by_file(path: str | PathLike[str]) -> ZooModel | None:
     So a known file without metadata, opened by path, still has labels and normalisation.
     Only files of a known size are read.
     """
-    size = Path(path).stat().st_size
+    path = Path(path)
+    size = path.stat().st_size if path.is_file() else 0  # a folder, or the prefix of a checkpoint
     if not any(model.size == size for model in MODELS):
         return None
     return find_by_hash(hash_file(path))

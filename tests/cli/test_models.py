@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -106,6 +108,51 @@ def test_import_makes_a_pair_that_info_describes(run: Run, reference: Path, tmp_
     code, out, _ = run("info", tmp_path / "mine.json", "--size", "513", "--output-stride", "16")
     assert code == 0
     assert "output stride 16" in out
+    for wrong, words in ((".", "expected the name"), ("/", "expected the name")):
+        code, _, err = run("import", source, "-o", wrong)
+        assert code == 2
+        assert words in err
+    (tmp_path / "labels.txt").write_bytes(b"\xff\xfe")
+    code, _, err = run("import", source, "-o", tmp_path / "x", "--labels", tmp_path / "labels.txt")
+    assert code == 2
+    assert "labels" in err
     code, _, err = run("info", tmp_path / "mine.json", "--size", "big")
     assert code == 2
     assert "HEIGHTxWIDTH" in err
+
+
+@pytest.mark.reference
+def test_a_checkpoint_is_named_by_its_folder_its_prefix_or_its_index(
+    run: Run, reference: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("torch")
+    folder = reference / "parity" / "tf_checkpoint_mnv2_dm05"
+    written = set()
+    for number, source in enumerate((folder, folder / "model.ckpt", folder / "model.ckpt.index")):
+        code, _, err = run("import", source, "-o", tmp_path / str(number))
+        assert code == 0, err
+        written.add((tmp_path / f"{number}.safetensors").read_bytes())
+        code, out, err = run("info", source)
+        assert code == 0, err
+        assert "688,357" in out
+    assert len(written) == 1
+    for source in ("/", "", tmp_path / "empty"):
+        (tmp_path / "empty").mkdir(exist_ok=True)
+        for command in (["import", source, "-o", tmp_path / "wrong"], ["info", source]):
+            code, _, err = run(*command)
+            assert code == 2
+            assert err.startswith("deeplab: ")
+
+
+def test_weights_without_torch(tmp_path: Path) -> None:
+    (tmp_path / "weights.pt").write_text("never read")
+    script = (
+        "import sys; sys.modules['torch'] = None; from deeplab import cli;"
+        "sys.exit(cli.run(sys.argv[1:]))"
+    )
+    command = ["import", tmp_path / "weights.pt", "-o", tmp_path / "pair"]
+    done = subprocess.run(
+        [sys.executable, "-c", script, *command], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2, done.stderr
+    assert "pip install 'deeplab[train]'" in done.stderr

@@ -46,7 +46,7 @@ def import_weights(
     path = _locate(source)
     from deeplab.images import InputSpec
     from deeplab.labels import open_labels
-    from deeplab.weights.convert import import_file
+    from deeplab.weights import import_file
 
     entry = zoo.find_by_file(path)
     known_labels, spec = (entry.labels, entry.input) if entry else (None, None)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from deeplab.errors import MissingExtraError
 
 if TYPE_CHECKING:
+    from deeplab.weights.convert import import_file as import_file
     from deeplab.weights.dispatch import load as load
     from deeplab.weights.dispatch import load_with_report as load_with_report
     from deeplab.weights.release import Release as Release
@@ -30,6 +31,7 @@ _HOMES = {
     "Release": "deeplab.weights.release",
     "from_state_dict": "deeplab.weights.state_dicts",
     "from_tensorflow": "deeplab.weights.tensorflow",
+    "import_file": "deeplab.weights.convert",
     "load": "deeplab.weights.dispatch",
     "load_with_report": "deeplab.weights.dispatch",
     "open_release": "deeplab.weights.release",

@@ -118,6 +118,15 @@ def test_a_folder_without_pictures(run: Run, tmp_path: Path) -> None:
     assert f"the folder {tmp_path} has no pictures" in err
 
 
+def test_a_link_that_leads_nowhere_is_told(run: Run, tmp_path: Path) -> None:
+    link = tmp_path / "link.jpg"
+    link.symlink_to(tmp_path / "gone.jpg")
+    for photos in ([link], [CAT, link], [CAT, f"{tmp_path}/*.jpg"]):
+        code, _, err = run("segment", *photos, "-m", "no-such-model", "-o", tmp_path / "out")
+        assert code == 2
+        assert "there is no file or folder" in err
+
+
 def test_an_output_that_cannot_be_written_is_found_before_the_work(
     run: Run, tmp_path: Path
 ) -> None:

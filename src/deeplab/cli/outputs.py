@@ -72,13 +72,14 @@ def find_photos(sources: Sequence[str], *, output: Path | None) -> list[tuple[Pa
             found.update((photo, photo.relative_to(path)) for photo in photos)
         elif path.exists():
             found[path] = Path(path.name)
-        elif matches := sorted(glob.glob(source, recursive=True)):
-            files = [Path(match) for match in matches if Path(match).is_file()]
+        elif files := [
+            Path(match)
+            for match in sorted(glob.glob(source, recursive=True))
+            if os.path.isfile(match)
+        ]:
             found.update((file, Path(file.name)) for file in files)
         else:
             raise InputError(f"photos: there is no file or folder {source}.{_neighbours(path)}")
-    if not found:
-        raise InputError(f"photos: {', '.join(sources)} matches no file.")
     return list(found.items())
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 import shutil
 import subprocess
 import sys
@@ -11,24 +10,21 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from documents import ROOT, Command, blocks, commands, run
+
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 WRITTEN = [*DOCUMENTS, ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md",
            ROOT / "examples/photos/LICENSES.md"]  # fmt: skip
+WALK = ROOT / "docs/your-own-data.md"  # has a test of its own
 
 
-def blocks(document: Path, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", document.read_text("utf-8"), re.M | re.S)
-
-
-def commands() -> list[tuple[Path, list[str]]]:
+def told() -> list[tuple[Path, list[Command]]]:
     """Return every document with the command lines of its console blocks."""
     found = []
     for document in DOCUMENTS:
-        text = "".join(blocks(document, "console"))
-        lines = [line[2:] for line in text.splitlines() if line.startswith("$ ")]
-        if lines:
-            found.append((document, lines))
+        text = "".join(text for language, text in blocks(document) if language == "console")
+        if text and document != WALK:
+            found.append((document, commands(text)))
     return found
 
 
@@ -45,25 +41,18 @@ def workplace(reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.reference
 @pytest.mark.integration
-@pytest.mark.parametrize(("document", "lines"), commands(), ids=lambda value: Path(str(value)).stem)
-def test_the_commands_run(document: Path, lines: list[str], workplace: Path) -> None:
+@pytest.mark.parametrize(("document", "lines"), told(), ids=lambda value: Path(str(value)).stem)
+def test_the_commands_run(document: Path, lines: list[Command], workplace: Path) -> None:
     for line in lines:
-        words = shlex.split(line)
-        assert words[0] == "deeplab", line
-        if words[1] == "import":
+        if line.line.startswith("deeplab import"):
             pytest.importorskip("torch")
-        script = "from deeplab.cli import main; main()"
-        done = subprocess.run(
-            [sys.executable, "-c", script, *words[1:]], capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, f"{line}\n{done.stderr}"
-        assert done.stdout, line
+        run(line)
 
 
 @pytest.mark.reference
 @pytest.mark.integration
 def test_the_python_runs(workplace: Path) -> None:
-    (code,) = blocks(ROOT / "README.md", "python")
+    (code,) = [text for language, text in blocks(ROOT / "README.md") if language == "python"]
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False
     )
@@ -71,6 +60,17 @@ def test_the_python_runs(workplace: Path) -> None:
     assert "'person': 0.46" in done.stdout
     assert (workplace / "overlay.png").is_file()
     assert (workplace / "mask.png").is_file()
+
+
+@pytest.mark.reference
+@pytest.mark.integration
+def test_the_python_about_networks_runs(workplace: Path) -> None:
+    pytest.importorskip("torch")
+    found = blocks(ROOT / "docs/networks.md")
+    code = "\n".join(text for language, text in found if language == "python")
+    check = "assert mask.shape == (1, 360, 480) and fine.shape[2] == logits.shape[2]\n"
+    check += "assert probabilities.shape == (1, 21, 360, 480)\n"
+    subprocess.run([sys.executable, "-W", "error", "-c", f"{code}\n{check}"], check=True)
 
 
 @pytest.mark.parametrize("document", WRITTEN, ids=lambda path: path.stem)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 from html import escape
 from pathlib import Path
 
@@ -42,11 +43,21 @@ table { border-collapse: collapse; width: 100%; } td, th { padding: .2rem .6rem;
   border-radius: 1em; margin-right: .5em; } .stops .badge { background: var(--bad); }
 .verdict { font-size: 1.1rem; font-weight: 600; color: var(--good); }
 .verdict.bad { color: var(--bad); }
-.suspects { display: flex; flex-wrap: wrap; gap: .8rem; } figure { margin: 0; max-width: 364px; }
-figure img { height: 135px; margin-right: 4px; image-rendering: pixelated; }
+.classes { table-layout: fixed; } .classes td:nth-child(5) { text-align: left; }
+.suspects { display: flex; flex-wrap: wrap; gap: .8rem; } figure { margin: 0; max-width: 370px; }
+.pair { display: flex; gap: 4px; } .pair img { height: 135px; max-width: 100%;
+  object-fit: contain; image-rendering: pixelated; }
 figcaption { font-size: .8rem; overflow-wrap: anywhere; } summary { cursor: pointer; }
 code { font-size: .9em; }
 """
+
+
+_FAULTS_HEADING = (
+    "<h2>Faults</h2><p>Masks are drawn in the colours of their classes; "
+    f"<span class='swatch' style='background:rgb{_WRONG_COLOUR}'></span>is no class, "
+    f"<span class='swatch' style='background:rgb{_IGNORED_COLOUR}'></span>is ignored.</p>"
+)
+_CLASS_WIDTHS = "".join(f"<col style='width:{width}%'>" for width in (20, 6, 9, 21, 26, 18))
 
 
 def write_page(report: Report, path: Path) -> None:
@@ -61,7 +72,7 @@ def write_page(report: Report, path: Path) -> None:
         f"layout “{escape(dataset.layout)}”, {len(dataset.labels)} classes</p>",
         _verdict(report),
         _overview(report),
-        *(["<h2>Faults</h2>"] if report.faults else []),
+        *([_FAULTS_HEADING] if report.faults else []),
         *(_fault(fault, _dataset_of(report, fault)) for fault in report.faults),
         *(_classes(split, report) for split in report.splits),
         "</body></html>",
@@ -105,18 +116,18 @@ def _classes(split: Split, report: Report) -> str:
     rows = []
     for index, name in enumerate(labels.names):
         share = float(counts.shares[index])
-        weight = f"<td>{report.class_weights[index]:.3g}</td>" if first else ""
+        weight = f"{report.class_weights[index]:.3g}" if first else ""
         rows.append(
             f"<tr><td>{_swatch(labels.colours[index])}{escape(name)}</td><td>{index}</td>"
             f"<td>{counts.photos[index]}</td><td>{100 * share:.3g} %</td>"
-            f"<td style='text-align:left;width:35%'>"
-            f"<span class='bar' style='width:{100 * share / largest:.1f}%'></span></td>"
-            f"{weight}</tr>"
+            f"<td><span class='bar' style='width:{100 * share / largest:.1f}%'></span></td>"
+            f"<td>{weight}</td></tr>"
         )
-    weight = "<th>suggested weight</th>" if first else ""
+    weight = "suggested weight" if first else ""
     return (
-        f"<h2>Classes of {escape(split.dataset.split)}</h2><table><tr><th>class</th><th>id</th>"
-        f"<th>photos</th><th>share of labelled pixels</th><th></th>{weight}</tr>"
+        f"<h2>Classes of {escape(split.dataset.split)}</h2><table class='classes'>{_CLASS_WIDTHS}"
+        "<tr><th>class</th><th>id</th><th>photos</th><th>share of labelled pixels</th><th></th>"
+        f"<th>{weight}</th></tr>"
         f"{''.join(rows)}</table>"
     )
 
@@ -136,23 +147,32 @@ def _fault(fault: Fault, dataset: FileDataset) -> str:
     return (
         f"<section class='fault{stops}'><h3><span class='badge'>{word}</span>"
         f"{escape(fault.split)}: {len(fault.suspects)} × {escape(fault.what)}</h3>"
-        f"<p>{escape(fault.cure)}</p><div class='suspects'>{shown}</div>{more}</section>"
+        f"<p>{_text(fault.cure)}</p><div class='suspects'>{shown}</div>{more}</section>"
     )
 
 
+def _text(text: str) -> str:
+    """Return a text as HTML, what stands in backticks as code."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
+
+
 def _figure(suspect: Suspect, dataset: FileDataset) -> str:
-    pictures: list[Image.Image | None] = []
+    photo, twin, mask = None, None, None
     if suspect.pair >= 0:
-        pictures.append(_photo(dataset.images[suspect.pair]))
+        photo = _photo(dataset.images[suspect.pair])
         if suspect.twin:
-            pictures.append(_photo(Path(suspect.twin)))
+            twin = _photo(Path(suspect.twin))
         else:
-            pictures.append(_mask(dataset.masks[suspect.pair], dataset))
-    images = "".join(f"<img alt='' src='{_encode(p)}'>" for p in pictures if p is not None)
+            mask = _mask(dataset.masks[suspect.pair], dataset)
+    images = "".join(
+        f"<img alt='' src='{_encode(picture, lossless=picture is mask)}'>"
+        for picture in (photo, twin, mask)
+        if picture is not None
+    )
     name = suspect.what.removeprefix(f"{dataset.root}/")
     return (
-        f"<figure>{images}<figcaption><b>{escape(name)}</b><br>{escape(suspect.note)}"
-        "</figcaption></figure>"
+        f"<figure><div class='pair'>{images}</div>"
+        f"<figcaption><b>{escape(name)}</b><br>{_text(suspect.note)}</figcaption></figure>"
     )
 
 
@@ -188,7 +208,8 @@ def _mask(path: Path, dataset: FileDataset) -> Image.Image | None:
     return Image.fromarray(np.ascontiguousarray(raw[::step, ::step]))
 
 
-def _encode(image: Image.Image) -> str:
+def _encode(image: Image.Image, *, lossless: bool) -> str:
     buffer = io.BytesIO()
-    image.save(buffer, format="WEBP", quality=80)
+    # A mask blurred by its own thumbnail would mislead.
+    image.save(buffer, format="WEBP", quality=80, lossless=lossless)
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()

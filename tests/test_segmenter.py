@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import pickle
 import subprocess
 import sys
 import threading
@@ -302,6 +303,18 @@ def test_wrong_models(tmp_path: Path) -> None:
     broken.write_text("text")
     with pytest.raises(ModelError, match="is not a TFLite model"):
         Segmenter(broken, labels=LABELS)
+    weights = broken.rename(tmp_path / "frozen_inference_graph.pb")
+    with pytest.raises(ModelError, match="deeplab import frozen_inference_graph"):
+        Segmenter(weights, labels=LABELS)
+
+
+def test_a_pickled_segmenter_opens_its_model_again(model: Path) -> None:
+    segmenter = Segmenter(model, labels=LABELS, threads=1, exact=True)
+    again = pickle.loads(pickle.dumps(segmenter))
+    photo = np.random.default_rng(0).integers(0, 256, (50, 70, 3), np.uint8)
+    assert again.labels == segmenter.labels
+    assert again.spec == segmenter.spec
+    assert (again(photo).mask == segmenter(photo).mask).all()
 
 
 def test_wrong_arguments(model: Path) -> None:

@@ -8,9 +8,10 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import Literal, overload
+from typing import Any, Literal, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -81,6 +82,15 @@ class Segmenter:
         entry = zoo.find_by_file(path)
         own_input = entry.input if entry else None
         self._exact = exact
+        self._arguments: dict[str, Any] = {
+            "model": model,
+            "threads": threads,
+            "runtime": runtime,
+            "fit": fit,
+            "labels": labels,
+            "normalisation": normalisation,
+            "exact": exact,
+        }
 
         def open_stream(threads: int) -> Network:
             return open_network(
@@ -105,6 +115,10 @@ class Segmenter:
         given = open_labels(labels) if labels is not None else None
         found = given or network.labels or (entry.labels if entry else None)
         self.labels = _checked_labels(found, network, path)
+
+    def __reduce__(self) -> tuple[Callable[[], Segmenter], tuple[()]]:
+        """Travel to other processes as the arguments; the model is opened again there."""
+        return partial(Segmenter, **self._arguments), ()
 
     def __call__(self, photo: Source) -> Segmentation:
         """Segment one photo.

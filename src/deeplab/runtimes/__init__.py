@@ -8,13 +8,16 @@ from typing import Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from deeplab.errors import InputError
+from deeplab.errors import InputError, ModelError
 from deeplab.images import InputSpec
 from deeplab.labels import LabelSet
 
 UInt8 = npt.NDArray[np.uint8]
 Float32 = npt.NDArray[np.float32]
 Output = Literal["logits", "label map"]
+_WEIGHTS = (".pb", ".index", ".pt", ".pth", ".bin", ".gz", ".pkl")
+"""Endings of files that ``deeplab.weights`` reads."""
+
 Normalisation = tuple[tuple[float, float, float], tuple[float, float, float]]
 
 
@@ -67,6 +70,11 @@ def open_network(
         ModelError: the file cannot be run.
         MissingExtraError: the engine is not installed.
     """
+    if path.suffix in _WEIGHTS:
+        raise ModelError(
+            f"model: {path.name} holds weights, which no engine runs as they are. Make a model of "
+            f"them first: deeplab import {path.name} -o NAME"
+        )
     is_pair = path.suffix in (".safetensors", ".json")
     runtime = runtime or ("torch" if is_pair else "litert")
     if runtime not in ("litert", "openvino", "torch"):

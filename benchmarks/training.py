@@ -77,10 +77,12 @@ def plain_step(
             yield from loader
 
     stream, running = endless(), 0.0
+    class_of_value = torch.from_numpy(dataset.encoding.value_table).long()
 
     def step() -> None:
         nonlocal running
         image, label = next(stream)
+        label = class_of_value[label]
         image, label = image.to(device), label.to(device)
         optimiser.zero_grad()
         logits = nn.functional.interpolate(
@@ -226,7 +228,8 @@ def compare(dataset: FileDataset, options: argparse.Namespace, device: torch.dev
     where = torch.cuda.get_device_name() if device.type == "cuda" else machine()
     print(
         f"{where}; torch {torch.__version__}, {options.threads} threads, "
-        f"{options.workers} workers, load {os.getloadavg()[0]:.1f}\n{options.architecture} {options.backbone}, "
+        f"{options.workers} workers, load {os.getloadavg()[0]:.1f}\n"
+        f"{options.architecture} {options.backbone}, "
         f"{options.data.name if options.data else 'drawn pictures'}, crop {height}×{width}, "
         f"batch {options.batch_size}\n"
     )

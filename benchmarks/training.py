@@ -78,6 +78,7 @@ def plain_step(
 
     stream, running = endless(), 0.0
     class_of_value = torch.from_numpy(dataset.encoding.value_table).long()
+    class_of_value[255] = 255  # what pads
 
     def step() -> None:
         nonlocal running

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -41,8 +42,10 @@ def workplace(reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.reference
 @pytest.mark.integration
-@pytest.mark.parametrize(("document", "lines"), told(), ids=lambda value: Path(str(value)).stem)
-def test_the_commands_run(document: Path, lines: list[Command], workplace: Path) -> None:
+@pytest.mark.parametrize(
+    "lines", [pytest.param(lines, id=document.stem) for document, lines in told()]
+)
+def test_the_commands_run(lines: list[Command], workplace: Path) -> None:
     for line in lines:
         if line.line.startswith("deeplab import"):
             pytest.importorskip("torch")
@@ -71,6 +74,14 @@ def test_the_python_about_networks_runs(workplace: Path) -> None:
     check = "assert mask.shape == (1, 360, 480) and fine.shape[2] == logits.shape[2]\n"
     check += "assert probabilities.shape == (1, 21, 360, 480)\n"
     subprocess.run([sys.executable, "-W", "error", "-c", f"{code}\n{check}"], check=True)
+
+
+def test_what_the_readme_does_with_own_pictures_is_in_the_walk() -> None:
+    (short,) = [text for _, text in blocks(ROOT / "README.md") if "data check" in text]
+    console = "".join(text for language, text in blocks(WALK) if language == "console")
+    walked = [shlex.split(command.line, comments=True) for command in commands(console)]
+    for line in short.splitlines():
+        assert shlex.split(line, comments=True) in walked, line
 
 
 @pytest.mark.parametrize("document", WRITTEN, ids=lambda path: path.stem)

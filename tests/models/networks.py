@@ -64,15 +64,15 @@ NETWORKS = {
 }
 
 
-def make(name: str, seed: int = 0) -> DeepLab:
-    """Return a network in evaluation mode, with weights that a seed decides.
+def make(network: str | DeepLabConfig, seed: int = 0) -> DeepLab:
+    """Return a network, by name or configuration, in evaluation mode, its weights seeded.
 
     They are drawn so that signals keep their size: those that training starts from leave that to
     batch norm, and without it fade to nothing.
     """
     torch.manual_seed(seed)
     with torch.device("meta"):
-        model = build(NETWORKS[name]).eval()
+        model = build(NETWORKS[network] if isinstance(network, str) else network).eval()
     model.to_empty(device="cpu")
     model.set_pixel_statistics()
     for module in model.modules():

@@ -9,6 +9,7 @@ from networks import NETWORKS, make, photo
 
 from deeplab.errors import ConfigError, InputError, WeightsError
 from deeplab.models import DeepLabConfig, build, predict
+from deeplab.models.backbones import BACKBONES
 from deeplab.models.inference import pad_to_stride
 from deeplab.models.layers import BatchNorm2d, plan_strides, same_padding
 from deeplab.models.mobilenet_v3 import SqueezeExcitation
@@ -54,14 +55,15 @@ def test_bytes_and_floats_are_the_same_photo(name: str) -> None:
     torch.testing.assert_close(model(image), model(image.float()))
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["v1", "v3-resnet", "v3-resnet18", "v3-cascade", "v3+-beta", "v3+-xception", "v3-mobilenet",
-     "v3+-mobilenet_v3", "v3-mobilenet_v3-small"],
-)  # fmt: skip
+CASCADE = DeepLabConfig(backbone="resnet_v1_18", cascade_blocks=3, multi_grid=(1, 2, 1))
+BODIES = [DeepLabConfig(version="v1" if name == "vgg16" else "v3", backbone=name)
+          for name in BACKBONES]  # fmt: skip
+
+
+@pytest.mark.parametrize("config", [*BODIES, CASCADE], ids=lambda config: config.backbone)
 @torch.inference_mode()
-def test_features_at_stride_4_hold_those_at_every_other_stride(name: str) -> None:
-    model = make(name)
+def test_features_at_stride_4_hold_those_at_every_other_stride(config: DeepLabConfig) -> None:
+    model = make(config)
     for module in model.modules():
         if isinstance(module, SqueezeExcitation):
             # The one part that looks at the whole map: its gates depend on how many samples
@@ -74,7 +76,7 @@ def test_features_at_stride_4_hold_those_at_every_other_stride(name: str) -> Non
     assert dense.std() > 0
     # In the small MobileNetV3 the last strided block has as many channels out as in, so that
     # losing its stride gives it a residual connection: the original does this too.
-    for stride in (8, 16) if name == "v3-mobilenet_v3-small" else (8, 16, 32):
+    for stride in (8, 16) if config.backbone == "mobilenet_v3_small_seg" else (8, 16, 32):
         direct, _ = model.backbone(x, stride)
         step = stride // 4
         torch.testing.assert_close(

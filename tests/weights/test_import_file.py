@@ -122,3 +122,13 @@ def test_a_classifier_makes_no_pair(reference: Path, tmp_path: Path):
     with pytest.raises(WeightsError, match="must be trained first"):
         import_file(reference / "models/mobilenet_v2_1.0_224_quant.tflite", tmp_path / "x")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.reference
+def test_the_hash_is_that_of_a_file_with_weights(reference: Path, tmp_path: Path) -> None:
+    folder = reference / "parity" / "tf_checkpoint_mnv2_dm05"
+    for name in ("model.ckpt.index", "frozen_inference_graph.pb"):
+        import_file(folder / name, tmp_path / "pair")
+        provenance = json.loads((tmp_path / "pair.json").read_text("utf-8"))["provenance"]
+        expected = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        assert provenance.get("sha256") == (None if name.endswith(".index") else expected)

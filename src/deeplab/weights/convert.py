@@ -60,7 +60,8 @@ def import_file(
         "ignored": list(report.ignored),
         "assumed": dict(report.assumed),
     }
-    if path.is_file():
+    # The index of a checkpoint, and the file that names the last one, hold no weights to identify.
+    if path.is_file() and path.suffix != ".index" and path.name != "checkpoint":
         provenance["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
     save(
         output,

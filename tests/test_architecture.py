@@ -43,7 +43,7 @@ def floor(name: str) -> int:
     return floors[0]
 
 
-def imports(path: Path, *, at_runtime_only: bool = True) -> list[str]:
+def imports(path: Path) -> list[str]:
     """Return the modules that a file imports, ``if TYPE_CHECKING:`` blocks left out."""
     tree = ast.parse(path.read_text())
     skipped: set[ast.AST] = set()

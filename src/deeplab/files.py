@@ -1,8 +1,9 @@
-"""Files are written whole or not at all: under a temporary name first, then renamed."""
+"""Files are written whole or not at all, under a temporary name first; and told apart by hash."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import secrets
 from collections.abc import Iterator
@@ -36,6 +37,15 @@ def replacing(path: str | PathLike[str]) -> Iterator[Path]:
         if isinstance(error, OSError) and not isinstance(error, OutputError):
             raise OutputError(_reason(path, error)) from error
         raise
+
+
+def hash_file(path: str | PathLike[str]) -> str:
+    """Return the sha256 of a file, 64 hex digits."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _reason(path: Path, error: OSError) -> str:

@@ -11,7 +11,6 @@ A name is looked up in this order (``deeplab models path NAME`` prints it):
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 import os
 from collections.abc import Iterable
@@ -27,6 +26,7 @@ from deeplab.errors import (
     ModelNotFoundError,
     near_matches,
 )
+from deeplab.files import hash_file
 from deeplab.images import InputSpec
 from deeplab.labels import CITYSCAPES, VOC, LabelSet
 
@@ -267,15 +267,6 @@ def find_by_file(path: str | PathLike[str]) -> ZooModel | None:
     if not any(model.size == size for model in MODELS):
         return None
     return find_by_hash(hash_file(path))
-
-
-def hash_file(path: str | PathLike[str]) -> str:
-    """Return the sha256 of a file, 64 hex digits."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 # --- the search -------------------------------------------------------------------------------

@@ -65,6 +65,7 @@ def show(name: _Name) -> None:
 def pull(name: _Name) -> None:
     """Download a model into the cache, unless it is on this machine already."""
     from deeplab import zoo
+    from deeplab.files import hash_file
 
     model = zoo.get(name)
     path = zoo.find(model)
@@ -74,7 +75,7 @@ def pull(name: _Name) -> None:
         if not model.sha256:
             typer.echo(
                 f"The publisher of {model.name} states no hash: this first download is trusted, "
-                f"and its sha256 is kept for later checks: {zoo.hash_file(path)}",
+                f"and its sha256 is kept for later checks: {hash_file(path)}",
                 err=True,
             )
     typer.echo(path)

@@ -25,6 +25,7 @@ from deeplab.data.masks import IGNORE
 from deeplab.data.pairs import Pair, inspect_pair
 from deeplab.data.sample import FileDataset
 from deeplab.errors import DataError, InputError
+from deeplab.files import replacing
 
 RARE_SHARE = 1e-3
 """Classes with a smaller share of the labelled pixels are called rare."""
@@ -120,9 +121,8 @@ class Report:
 
     def save_json(self, path: Path) -> None:
         """Write :meth:`to_dict`; the file appears under its name when it is complete."""
-        partial = path.with_name(path.name + ".partial")
-        partial.write_text(json.dumps(self.to_dict(), indent=1, ensure_ascii=False), "utf-8")
-        partial.replace(path)
+        with replacing(path) as partial:
+            partial.write_text(json.dumps(self.to_dict(), indent=1, ensure_ascii=False), "utf-8")
 
 
 def check(

@@ -16,6 +16,7 @@ from deeplab.data.faults import Fault, Suspect
 from deeplab.data.masks import IGNORE, NOT_A_CLASS, UInt8, open_mask
 from deeplab.data.sample import FileDataset
 from deeplab.errors import DataError
+from deeplab.files import replacing
 
 SHOWN_SUSPECTS = 12
 """Suspects with a thumbnail per fault; all of them are listed by name."""
@@ -77,9 +78,8 @@ def write_page(report: Report, path: Path) -> None:
         *(_classes(split, report) for split in report.splits),
         "</body></html>",
     ]
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text("\n".join(parts), encoding="utf-8")
-    partial.replace(path)
+    with replacing(path) as partial:
+        partial.write_text("\n".join(parts), encoding="utf-8")
 
 
 def _dataset_of(report: Report, fault: Fault) -> FileDataset:

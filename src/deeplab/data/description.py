@@ -32,6 +32,7 @@ from typing import Any, Literal, TypeAlias
 
 from deeplab.data.masks import IGNORE, MaskEncoding
 from deeplab.errors import DataError, InputError, near_matches
+from deeplab.files import replacing
 from deeplab.labels import Colour, LabelSet
 
 if sys.version_info >= (3, 11):
@@ -129,9 +130,8 @@ def write_description(path: Path, description: Description) -> None:
     if description.splits:
         lines += ["", "[splits]"]
         lines += [f"{_toml(key)} = {_toml(value)}" for key, value in description.splits.items()]
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    partial.replace(path)
+    with replacing(path) as partial:
+        partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def _toml(value: Any) -> str:

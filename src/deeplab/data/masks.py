@@ -19,7 +19,9 @@ import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from deeplab.errors import DataError, InputError
+from deeplab.files import replacing
 from deeplab.labels import Colour
+from deeplab.palette_png import encode_palette_png
 
 UInt8 = npt.NDArray[np.uint8]
 Integers = npt.NDArray[np.integer[Any]]
@@ -231,11 +233,8 @@ def write_mask(path: Path, label: UInt8, palette: UInt8) -> None:
 
     The file appears under its name only when it is complete.
     """
-    image = Image.fromarray(label)
-    image.putpalette(palette.tobytes())
-    partial = path.with_name(path.name + ".partial")
-    image.save(partial, format="PNG", optimize=False)
-    partial.replace(path)
+    with replacing(path) as partial:
+        partial.write_bytes(encode_palette_png(label, palette))
 
 
 def _ranges(values: Sequence[int]) -> str:

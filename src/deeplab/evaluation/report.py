@@ -18,6 +18,7 @@ from deeplab.data.sample import Dataset
 from deeplab.errors import OutputError
 from deeplab.evaluation.pictures import draw_comparison, draw_confusion
 from deeplab.evaluation.protocol import Evaluation, Predictor
+from deeplab.files import replacing
 
 _WORST = 8
 
@@ -137,9 +138,8 @@ def write_report(
 
 
 def _write(path: Path, content: bytes) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(content)
-    partial.replace(path)
+    with replacing(path) as partial:
+        partial.write_bytes(content)
 
 
 def _png(picture: Image.Image) -> bytes:

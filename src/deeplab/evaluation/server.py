@@ -11,7 +11,9 @@ from PIL import Image
 
 from deeplab.data.cityscapes import LABEL_IDS
 from deeplab.errors import InputError, near_matches
+from deeplab.files import replacing
 from deeplab.labels import LabelSet
+from deeplab.palette_png import encode_palette_png
 
 ServerFormat = Literal["voc", "cityscapes"]
 
@@ -47,15 +49,12 @@ class ServerWriter:
     def __call__(self, index: int, name: str, mask: npt.NDArray[np.uint8]) -> None:
         """Write one mask: (H, W) uint8 class ids of the picture ``name``."""
         stem = Path(name).name
-        if self.kind == "voc":
-            picture = Image.fromarray(mask)
-            picture.putpalette(self.palette.tobytes())
-        else:
-            table = np.zeros(256, np.uint8)
-            table[: len(LABEL_IDS)] = LABEL_IDS
-            picture = Image.fromarray(table[mask])
+        if self.kind == "cityscapes":
             stem = f"{stem.removesuffix('_leftImg8bit')}_pred"
-        path = self.folder / f"{stem}.png"
-        partial = path.with_name(f".{path.name}.partial")
-        picture.save(partial, format="PNG")
-        partial.replace(path)
+        with replacing(self.folder / f"{stem}.png") as partial:
+            if self.kind == "voc":
+                partial.write_bytes(encode_palette_png(mask, self.palette))
+            else:
+                table = np.zeros(256, np.uint8)
+                table[: len(LABEL_IDS)] = LABEL_IDS
+                Image.fromarray(table[mask]).save(partial, format="PNG")

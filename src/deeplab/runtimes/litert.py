@@ -8,7 +8,7 @@ from deeplab import tflite_file
 from deeplab.errors import MissingExtraError, ModelError
 from deeplab.images import InputSpec
 from deeplab.runtimes import Float32, Normalisation, UInt8
-from deeplab.runtimes.tflite_network import TfliteNetwork, understand
+from deeplab.runtimes.tflite_network import TfliteEngine, TfliteNetwork, understand
 
 
 def open(
@@ -38,7 +38,7 @@ def open(
     return LiteRTNetwork(network, threads=threads)
 
 
-class LiteRTNetwork:
+class LiteRTNetwork(TfliteEngine):
     """A :class:`deeplab.runtimes.Network` in LiteRT."""
 
     def __init__(self, network: TfliteNetwork, *, threads: int) -> None:
@@ -48,12 +48,7 @@ class LiteRTNetwork:
             raise MissingExtraError(
                 "Running .tflite files", package="ai-edge-litert", extra="litert"
             ) from error
-        self.network = network
-        self.spec = network.spec
-        self.labels = network.labels
-        self.num_classes = network.num_classes
-        self.output = network.output
-        self.align_corners = network.align_corners
+        super().__init__(network)
         try:
             self._interpreter = Interpreter(model_content=network.content, num_threads=threads)
             self._interpreter.allocate_tensors()

@@ -12,7 +12,7 @@ from deeplab import tflite_file
 from deeplab.errors import MissingExtraError, ModelError
 from deeplab.images import InputSpec
 from deeplab.runtimes import Float32, Normalisation, UInt8
-from deeplab.runtimes.tflite_network import TfliteNetwork, understand
+from deeplab.runtimes.tflite_network import TfliteEngine, TfliteNetwork, understand
 
 
 def open(
@@ -35,7 +35,7 @@ def open(
     return OpenVINONetwork(network, threads=threads)
 
 
-class OpenVINONetwork:
+class OpenVINONetwork(TfliteEngine):
     """A :class:`deeplab.runtimes.Network` in OpenVINO, in float32."""
 
     def __init__(self, network: TfliteNetwork, *, threads: int) -> None:
@@ -45,12 +45,7 @@ class OpenVINONetwork:
             raise MissingExtraError(
                 "The OpenVINO runtime", package="openvino", extra="openvino"
             ) from error
-        self.network = network
-        self.spec = network.spec
-        self.labels = network.labels
-        self.num_classes = network.num_classes
-        self.output = network.output
-        self.align_corners = network.align_corners
+        super().__init__(network)
         options = {
             # On CPUs that have it, OpenVINO would take bfloat16; masks would differ from LiteRT's.
             "INFERENCE_PRECISION_HINT": "f32",

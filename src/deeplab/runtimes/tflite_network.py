@@ -92,6 +92,18 @@ class TfliteNetwork:
         return label_map
 
 
+class TfliteEngine:
+    """What every engine tells of a TFLite network, see :class:`deeplab.runtimes.Network`."""
+
+    def __init__(self, network: TfliteNetwork) -> None:
+        self.network = network
+        self.spec = network.spec
+        self.labels = network.labels
+        self.num_classes = network.num_classes
+        self.output = network.output
+        self.align_corners = network.align_corners
+
+
 def understand(
     file: TfliteFile,
     *,

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from deeplab.errors import InputError, OutputError
+from deeplab.files import replacing
 
 LAST = "last.pt"
 
@@ -19,15 +20,12 @@ def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
     Raises:
         OutputError: the disk is full or the folder cannot be written.
     """
-    temporary = folder / f".{LAST}.{os.getpid()}"
     try:
-        with temporary.open("wb") as file:
+        with replacing(folder / LAST) as partial, partial.open("wb") as file:
             torch.save(state, file)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(folder / LAST)
     except (OSError, RuntimeError) as error:
-        temporary.unlink(missing_ok=True)
         raise OutputError(f"checkpoint: {folder / LAST} cannot be written: {error}.") from error
 
 

@@ -15,6 +15,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from deeplab.files import replacing
+
 COLUMNS = ("step", "loss", "learning_rate", "images_per_second", "seconds", "miou", "accuracy")
 Row = dict[str, float]
 
@@ -61,9 +63,8 @@ class History:
 
 
 def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 def _tensorboard(folder: Path) -> Any:

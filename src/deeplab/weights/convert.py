@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from pathlib import Path
 
+from deeplab.files import hash_file
 from deeplab.images import InputSpec
 from deeplab.labels import LabelSet
 from deeplab.models.config import DeepLabConfig
@@ -62,7 +62,7 @@ def import_file(
     }
     # The index of a checkpoint, and the file that names the last one, hold no weights to identify.
     if path.is_file() and path.suffix != ".index" and path.name != "checkpoint":
-        provenance["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+        provenance["sha256"] = hash_file(path)
     save(
         output,
         config,

@@ -7,9 +7,7 @@ measured scores, and the digest of the weights it belongs to.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +21,7 @@ from deeplab.errors import (
     OutputError,
     WeightsError,
 )
+from deeplab.files import hash_file, replacing
 from deeplab.images import InputSpec
 from deeplab.labels import LABEL_SETS, LabelSet
 from deeplab.models.config import DeepLabConfig
@@ -172,7 +171,7 @@ def open_release(name: str | Path) -> Release:
         )
     except DeepLabError as error:
         raise WeightsError(f"{json_path}: {error}") from error
-    if _sha256(weights_path) != digest:
+    if hash_file(weights_path) != digest:
         raise WeightsError(
             f"{weights_path}: is not the file that {json_path.name} was written with (its SHA-256 "
             "differs): it is cut off or replaced. Copy both files again."
@@ -244,34 +243,22 @@ def _write(
         raise MissingExtraError(
             "Writing a release", package="safetensors", extra="train"
         ) from error
-    partial = [path.with_name(f".{path.name}.partial") for path in (weights_path, json_path)]
+    tensors = {
+        name: value.detach().cpu().contiguous().clone() for name, value in state_dict.items()
+    }
     try:
-        tensors = {
-            name: value.detach().cpu().contiguous().clone() for name, value in state_dict.items()
-        }
-        save_file(tensors, partial[0])
-        content["weights"] = {
-            "file": weights_path.name,
-            "sha256": _sha256(partial[0]),
-            "bytes": partial[0].stat().st_size,
-        }
-        text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-        partial[1].write_text(text, "utf-8")
-        os.replace(partial[0], weights_path)
-        os.replace(partial[1], json_path)  # last: the JSON says that the weights are whole
+        # The JSON gets its name last: it says that the weights are whole.
+        with replacing(json_path) as partial_json, replacing(weights_path) as partial_weights:
+            save_file(tensors, partial_weights)
+            content["weights"] = {
+                "file": weights_path.name,
+                "sha256": hash_file(partial_weights),
+                "bytes": partial_weights.stat().st_size,
+            }
+            text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+            partial_json.write_text(text, "utf-8")
     except (OSError, RuntimeError, SafetensorError) as error:
         raise OutputError(f"release: {json_path.parent} cannot be written: {error}.") from error
-    finally:
-        for path in partial:
-            path.unlink(missing_ok=True)
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _read_json(path: Path) -> dict[str, Any]:

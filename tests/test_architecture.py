@@ -12,7 +12,7 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "deeplab"
 
 FLOORS = [
-    {"errors", "files"},
+    {"errors", "files", "toml"},
     {
         "images",
         "upsample",

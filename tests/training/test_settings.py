@@ -80,3 +80,19 @@ def test_recipes_open_with_command_hardware_and_score(recipe: Path) -> None:
     for word in ("deeplab train", "Hardware:", "Expected:", "Run here:"):
         assert word in text, f"{recipe.name} lacks '{word}'"
     read_recipe(recipe)
+
+
+@pytest.mark.parametrize("content", [b"[run", b"\xff\xfe\x00\x01"])
+def test_a_recipe_that_is_no_toml_is_refused(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="is not TOML"):
+        read_recipe(path)
+
+
+def test_any_text_survives_toml(tmp_path: Path) -> None:
+    text = 'tab\t quote" backslash\\ newline\n delete\x7f bell\x07 é 漢'
+    settings = Settings.from_dict({"name": "x", "licence": text})
+    path = tmp_path / "recipe.toml"
+    path.write_text(write_toml(settings), "utf-8")
+    assert read_recipe(path).licence == text

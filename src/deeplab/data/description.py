@@ -23,8 +23,6 @@ Everything else has a default:
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -34,11 +32,7 @@ from deeplab.data.masks import IGNORE, MaskEncoding
 from deeplab.errors import DataError, InputError, near_matches
 from deeplab.files import replacing
 from deeplab.labels import Colour, LabelSet
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from deeplab.toml import TOMLDecodeError, loads, to_toml
 
 FILE_NAME = "dataset.toml"
 Split: TypeAlias = "str | float | tuple[str, ...]"
@@ -101,8 +95,8 @@ def read_description(path: Path) -> Description:
         DataError: it is no TOML, has an unknown key, or contradicts itself.
     """
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        table = loads(path.read_text(encoding="utf-8"))
+    except (TOMLDecodeError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: is not TOML ({error}).") from None
     known = [item.name for item in fields(Description)]
     for key in table:
@@ -126,19 +120,12 @@ def write_description(path: Path, description: Description) -> None:
     for item in fields(description):
         value = getattr(description, item.name)
         if item.name != "splits" and value != item.default:
-            lines.append(f"{item.name} = {_toml(value)}")
+            lines.append(f"{item.name} = {to_toml(value)}")
     if description.splits:
         lines += ["", "[splits]"]
-        lines += [f"{_toml(key)} = {_toml(value)}" for key, value in description.splits.items()]
+        lines += [f"{to_toml(key)} = {to_toml(value)}" for key, value in description.splits.items()]
     with replacing(path) as partial:
         partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, (tuple, list)):
-        return "[" + ", ".join(_toml(item) for item in value) + "]"
-    # A JSON string is a TOML basic string, once the one control character they differ in is out.
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _text(key: str, value: Any) -> str:

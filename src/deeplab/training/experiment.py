@@ -22,6 +22,7 @@ from deeplab.data.transforms import ColourJitter, RareClassCrops, ResizeToRange,
 from deeplab.errors import InputError
 from deeplab.evaluation.pictures import draw_comparison
 from deeplab.evaluation.protocol import Evaluation, TorchPredictor, evaluate
+from deeplab.files import replacing
 from deeplab.images import InputSpec
 from deeplab.models import DeepLab, DeepLabConfig, build
 from deeplab.training.balance import choose_class_weights, count_classes, rare_classes
@@ -111,7 +112,8 @@ def _run(
 
     if processes.first:
         (folder / "predictions").mkdir(parents=True, exist_ok=True)
-        (folder / "recipe.toml").write_text(write_toml(settings), encoding="utf-8")
+        with replacing(folder / "recipe.toml") as partial:
+            partial.write_text(write_toml(settings), encoding="utf-8")
     judge = _Judge(settings, validation, processes, folder, started, tell)
     progress = train(
         network,
@@ -279,7 +281,8 @@ class _Judge:
             sample = self.dataset[int(index)]
             rows.append((sample.image, sample.label, predictor(sample.image)))
         picture = draw_comparison(rows, self.dataset.labels)
-        picture.save(self.folder / "predictions" / f"step_{step:06d}.png")
+        with replacing(self.folder / "predictions" / f"step_{step:06d}.png") as partial:
+            picture.save(partial)
 
     def release(self, network: DeepLab, progress: Progress) -> None:
         """Write the pair of the weights that were just judged the best."""

@@ -8,7 +8,6 @@ which follows from the data.
 from __future__ import annotations
 
 import dataclasses
-import sys
 import types
 import typing
 from collections.abc import Mapping
@@ -18,12 +17,8 @@ from typing import Any, Literal, TypeVar
 
 from deeplab.errors import InputError, near_matches
 from deeplab.models.config import DeepLabConfig
+from deeplab.toml import TOMLDecodeError, loads, to_toml
 from deeplab.training.schedule import Schedule
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 Record = TypeVar("Record")
 
@@ -228,10 +223,10 @@ def read_recipe(path: str | Path, overrides: Mapping[str, Any] | None = None) ->
     """
     path = Path(path)
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"recipe: there is no file {path}.") from None
-    except tomllib.TOMLDecodeError as error:
+    except (TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"recipe: {path} is not TOML: {error}.") from error
     values.setdefault("name", path.stem)
     return Settings.from_dict(apply_overrides(values, overrides or {}))
@@ -256,24 +251,11 @@ def write_toml(settings: Settings) -> str:
     top = []
     for name, value in settings.to_dict().items():
         if isinstance(value, dict):
-            lines = [f"{key} = {_toml(item)}" for key, item in value.items()]
+            lines = [f"{key} = {to_toml(item)}" for key, item in value.items()]
             tables.append("\n".join([f"[{name}]", *lines]))
         else:
-            top.append(f"{name} = {_toml(value)}")
+            top.append(f"{name} = {to_toml(value)}")
     return "\n\n".join(["\n".join(top), *tables]) + "\n"
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-        return f'"{escaped}"'
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(_toml(item) for item in value) + "]"
-    if isinstance(value, dict):
-        return "{ " + ", ".join(f"{key} = {_toml(item)}" for key, item in value.items()) + " }"
-    return repr(value)
 
 
 def _record(cls: type[Record], values: Mapping[str, Any], where: str) -> Record:

@@ -125,13 +125,6 @@ def test_a_classifier_gives_the_backbone_and_says_so(reference: Path):
 
 
 @pytest.mark.reference
-def test_mobilenet_edgetpu_is_refused_in_words(reference: Path):
-    name = "models/deeplab_mobilenet_edgetpu_slim_cityscapes_quant.tflite"
-    with pytest.raises(WeightsError, match=r"MobileNet EdgeTPU.*import its checkpoint"):
-        load(reference / name)
-
-
-@pytest.mark.reference
 def test_cut_and_damaged_files_are_errors_in_words(reference: Path, tmp_path: Path):
     content = (reference / STARTER).read_bytes()
     rng = np.random.default_rng(0)

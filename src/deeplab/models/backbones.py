@@ -46,4 +46,5 @@ BACKBONES: dict[str, BackboneDefaults] = {
     "mobilenet_v3_small": BackboneDefaults("mobilenet_v3", *_UNIT, 1e-3, 0.997, ()),
     "mobilenet_v3_large_seg": BackboneDefaults("mobilenet_v3", *_UNIT, 1e-3, 0.997, ()),
     "mobilenet_v3_small_seg": BackboneDefaults("mobilenet_v3", *_UNIT, 1e-3, 0.997, ()),
+    "mobilenet_edgetpu": BackboneDefaults("mobilenet_edgetpu", *_UNIT, 1e-3, 0.997, ()),
 }

@@ -67,7 +67,8 @@ class DeepLabConfig:
     # -- backbone --------------------------------------------------------------------------------
     depth_multiplier: float = 1.0
     divisible_by: int = DERIVED
-    """MobileNetV2 widths are rounded to a multiple of this: 8 at depth multiplier 1, else 1."""
+    """MobileNet widths are rounded to a multiple of this: 8, but MobileNetV2's 1 where its depth
+    multiplier is not 1."""
     multi_grid: tuple[int, ...] = (1, 1, 1)
     """Rates of the three units of the last block, relative to that block's rate."""
     cascade_blocks: int = 0
@@ -160,7 +161,7 @@ class DeepLabConfig:
 
     @property
     def family(self) -> str:
-        """``vgg``, ``resnet``, ``xception``, ``mobilenet_v2`` or ``mobilenet_v3``."""
+        """``vgg``, ``resnet``, ``xception``, ``mobilenet_v2``, ``_v3`` or ``_edgetpu``."""
         return BACKBONES[self.backbone].family
 
     @property

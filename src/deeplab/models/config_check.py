@@ -62,7 +62,9 @@ def derive_config(config: DeepLabConfig) -> dict[str, Any]:
     derived: dict[str, Any] = {
         # v1 and v2 predict at stride 8 (1606.00915, section 3.1), v3 and v3+ at 16 by default.
         "output_stride": 8 if early else 16,
-        "divisible_by": 8 if config.depth_multiplier == 1.0 else 1,
+        "divisible_by": 8
+        if config.depth_multiplier == 1.0 or backbone.family != "mobilenet_v2"
+        else 1,
         "lost_stride_rate": "new" if caffe else "old",
         "stride_unit": "first" if caffe else "last",
         "stride_conv": "1x1" if caffe else "3x3",
@@ -176,10 +178,10 @@ def _check_version(config: DeepLabConfig) -> None:
             f"backbone: vgg16 belongs to v1 and v2, got version='{config.version}'. "
             "Use version='v1', or a ResNet, Xception or MobileNet backbone."
         )
-    if config.depth_multiplier != 1.0 and family != "mobilenet_v2":
+    if config.depth_multiplier != 1.0 and family not in ("mobilenet_v2", "mobilenet_edgetpu"):
         raise ConfigError(
             f"depth_multiplier: got {config.depth_multiplier} with '{config.backbone}'. "
-            "Only mobilenet_v2 has one; leave it at 1.0."
+            "Only mobilenet_v2 and mobilenet_edgetpu have one; leave it at 1.0."
         )
     if config.cascade_blocks and (config.version != "v3" or family != "resnet"):
         raise ConfigError(

@@ -33,19 +33,21 @@ from deeplab.models.layers import (
     resize,
     scale_size,
 )
+from deeplab.models.mobilenet_edgetpu import MobileNetEdgeTPU
 from deeplab.models.mobilenet_v2 import MobileNetV2
 from deeplab.models.mobilenet_v3 import MobileNetV3
 from deeplab.models.resnet import ResNet
 from deeplab.models.vgg import VGG16
 from deeplab.models.xception import Xception
 
-Backbone = VGG16 | ResNet | Xception | MobileNetV2 | MobileNetV3
+Backbone = VGG16 | ResNet | Xception | MobileNetV2 | MobileNetV3 | MobileNetEdgeTPU
 BACKBONE_CLASSES: dict[str, type[Backbone]] = {
     "vgg": VGG16,
     "resnet": ResNet,
     "xception": Xception,
     "mobilenet_v2": MobileNetV2,
     "mobilenet_v3": MobileNetV3,
+    "mobilenet_edgetpu": MobileNetEdgeTPU,
 }
 
 

@@ -6,7 +6,7 @@ torchvision's ResNet, MobileNetV2 and ASPP were copied, names and all, by most r
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from deeplab.errors import WeightsError
@@ -123,17 +123,27 @@ def mobilenet_v2_width(widths: tuple[int, ...]) -> tuple[float, int]:
     Raises:
         WeightsError: no multiplier gives those channels.
     """
-    nominal = (32, *(spec.channels for spec in BLOCKS))
+    return mobilenet_width("MobileNetV2", widths, (32, *(spec.channels for spec in BLOCKS)))
+
+
+def mobilenet_width(
+    name: str, widths: Sequence[int], nominal: Sequence[int], *, divisors: Sequence[int] = (8, 1)
+) -> tuple[float, int]:
+    """Return (depth multiplier, divisor) from channels, and those at depth multiplier 1.
+
+    Raises:
+        WeightsError: no multiplier gives those channels.
+    """
     guesses = (1.0, 0.5, 0.75, 1.4, 0.35, 1.3, 0.25, 2.0, widths[-1] / nominal[-1])
     for multiplier in guesses:
-        for divisor in (8, 1):
+        for divisor in divisors:
             minimum = 8 if divisor == 8 else 1
             expected = tuple(make_divisible(n * multiplier, divisor, minimum) for n in nominal)
             if expected == tuple(widths):
                 return multiplier, divisor
     raise WeightsError(
-        f"backbone: MobileNetV2 with channels {widths} has no depth multiplier known here; "
-        f"at 1.0 they are {nominal}."
+        f"backbone: {name} with channels {tuple(widths)} has no depth multiplier known here; "
+        f"at 1.0 they are {tuple(nominal)}."
     )
 
 

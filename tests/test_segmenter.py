@@ -419,3 +419,9 @@ def test_a_hundred_megapixels_stay_sane(reference: Path, tmp_path: Path) -> None
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert int(done.stdout) < 400_000, "kilobytes, of which the mask is 97,000"
     assert read(tmp_path / "mask.png").shape == (8170, 12250, 3)
+
+
+def test_only_pairs_have_variants(model: Path) -> None:
+    for variant in ({"size": (65, 65)}, {"output_stride": 8}, {"device": "cpu"}):
+        with pytest.raises(InputError, match="only a release pair"):
+            Segmenter(model, labels=LABELS, **variant)

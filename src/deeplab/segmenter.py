@@ -21,7 +21,7 @@ from deeplab.errors import DeepLabError, InputError, ModelError
 from deeplab.images import Fit, Geometry, InputSpec, Photo, Source
 from deeplab.labels import LABEL_SETS, LabelSet, open_labels
 from deeplab.results import Segmentation
-from deeplab.runtimes import Network, Normalisation, open_network
+from deeplab.runtimes import Network, Normalisation, Variant, open_network
 from deeplab.upsample import argmax_bilinear
 
 Runtime = Literal["litert", "openvino", "torch"]
@@ -49,10 +49,14 @@ class Segmenter:
             own, and (2/255) x - 1 where it does not say.
         exact: decode every pixel of a JPEG. Otherwise large JPEGs are decoded at a half, a quarter
             or an eighth, never below three times what the network sees.
+        size: (height, width) of the network's frame, release pairs only; None takes its own.
+        output_stride: 8, 16 or 32, release pairs only; None takes its own.
+        device: "cpu" or "cuda", release pairs only; None is the CPU.
 
     Attributes:
         spec: what the network is fed with.
         labels: its classes.
+        network: what runs single photos, for those who measure it; one frame at a time.
 
     Raises:
         ModelNotFoundError: there is no such model.
@@ -64,6 +68,7 @@ class Segmenter:
 
     spec: InputSpec
     labels: LabelSet
+    network: Network
 
     def __init__(
         self,
@@ -75,6 +80,9 @@ class Segmenter:
         labels: Labels | None = None,
         normalisation: Normalisation | None = None,
         exact: bool = False,
+        size: tuple[int, int] | None = None,
+        output_stride: int | None = None,
+        device: Literal["cpu", "cuda"] | None = None,
     ) -> None:
         if threads is not None and (not isinstance(threads, int) or threads < 1):
             raise InputError(f"threads: got {threads!r}, expected a whole number, 1 or more.")
@@ -90,6 +98,9 @@ class Segmenter:
             "labels": labels,
             "normalisation": normalisation,
             "exact": exact,
+            "size": size,
+            "output_stride": output_stride,
+            "device": device,
         }
 
         def open_stream(threads: int) -> Network:
@@ -99,9 +110,10 @@ class Segmenter:
                 threads=threads,
                 normalisation=normalisation,
                 assume=own_input,
+                variant=Variant(size=size, output_stride=output_stride, device=device),
             )
 
-        network = open_stream(threads or min(_MOST_THREADS, _cores()))
+        self.network = network = open_stream(threads or default_threads())
         self._alone = _Streams(lambda: network, 1)  # one photo at a time, with all threads
         self._open_stream = open_stream
         spec = network.spec
@@ -232,6 +244,11 @@ class Segmenter:
                 f"labels: the network answered class {largest}, but there are only "
                 f"{len(self.labels)} labels; pass labels= with the right ones."
             )
+
+
+def default_threads() -> int:
+    """Return how many threads a segmenter uses on one photo where nobody says."""
+    return min(_MOST_THREADS, _cores())
 
 
 class _Streams:

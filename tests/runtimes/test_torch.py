@@ -58,3 +58,39 @@ def test_half_a_pair(pair: Path, tmp_path: Path) -> None:
 def test_its_normalisation_is_its_own(pair: Path) -> None:
     with pytest.raises(InputError, match="has its own inside"):
         Segmenter(pair, normalisation=((0, 0, 0), (1, 1, 1)))
+
+
+@pytest.mark.parametrize("stride", [8, 16, 32])
+def test_a_pair_runs_at_another_size_and_output_stride(pair: Path, stride: int) -> None:
+    photo = np.random.default_rng(1).integers(0, 256, (97, 129, 3), dtype=np.uint8)
+    segmenter = Segmenter(pair, threads=1, size=(97, 129), output_stride=stride)
+    assert (segmenter.spec.height, segmenter.spec.width) == (97, 129)
+    opened = release.open_release(pair)
+    model = build(opened.config, opened.state_dict()).eval()
+    with torch.inference_mode():
+        wanted = model(torch.from_numpy(photo).permute(2, 0, 1)[None], stride)[0].permute(1, 2, 0)
+    found = segmenter(photo).logits
+    assert found.shape[:2] == (96 // stride + 1, 128 // stride + 1)
+    np.testing.assert_allclose(found, wanted.numpy(), rtol=0, atol=1e-5)
+
+
+def test_a_size_beside_the_grid_is_refused_with_the_nearest(pair: Path) -> None:
+    with pytest.raises(InputError, match=r"multiple of 16, plus 1\. The nearest is 97×113"):
+        Segmenter(pair, size=(100, 110))
+    with pytest.raises(InputError, match="The nearest is 65×65"):
+        Segmenter(pair, size=(81, 81), output_stride=32)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_a_gpu_that_is_not_there(pair: Path) -> None:
+    with pytest.raises(InputError, match="finds no GPU here; use 'cpu'"):
+        Segmenter(pair, device="cuda")
+
+
+def test_operators_are_timed_in_their_order(pair: Path) -> None:
+    network = Segmenter(pair, threads=1).network
+    found = network.time_operators(np.zeros((65, 65, 3), np.uint8))
+    kinds = [kind for kind, _, _ in found]
+    convolutions = sum(isinstance(one, torch.nn.Conv2d) for one in network._model.modules())
+    assert kinds.count("aten::conv2d") == convolutions
+    assert all(ms >= 0 for _, _, ms in found)

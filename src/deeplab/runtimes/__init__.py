@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -46,6 +47,28 @@ class Network(Protocol):
         ...
 
 
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """How a release pair is run, where not as it was trained; all None: as it was trained.
+
+    Attributes:
+        size: (height, width) of its frame, pixels.
+        output_stride: 8, 16 or 32.
+        device: "cpu" or "cuda"; None is the CPU.
+    """
+
+    size: tuple[int, int] | None = None
+    output_stride: int | None = None
+    device: Literal["cpu", "cuda"] | None = None
+
+
+def find_engines(path: Path) -> tuple[str, ...]:
+    """Return the names of the engines that read this kind of file, the usual one first."""
+    if path.suffix in (".safetensors", ".json"):
+        return ("torch",)
+    return ("litert", "openvino")
+
+
 def open_network(
     path: Path,
     *,
@@ -53,6 +76,7 @@ def open_network(
     runtime: str | None = None,
     normalisation: Normalisation | None = None,
     assume: InputSpec | None = None,
+    variant: Variant | None = None,
 ) -> Network:
     """Open a network file with the engine of that name.
 
@@ -64,9 +88,11 @@ def open_network(
         normalisation: (mean, std) in units of 0..255, whatever the file says. A pair's cannot be
             changed: it is part of its network.
         assume: whose normalisation to take where the file says nothing.
+        variant: another size, output stride or device of a pair; other files have their own.
 
     Raises:
-        InputError: there is no such runtime, or it does not read this kind of file.
+        InputError: there is no such runtime, or it does not read this kind of file; a variant of
+            what is no pair, or one that does not fit its network.
         ModelError: the file cannot be run.
         MissingExtraError: the engine is not installed.
     """
@@ -75,11 +101,11 @@ def open_network(
             f"model: {path.name} holds weights, which no engine runs as they are. Make a model of "
             f"them first: deeplab import {path.name} -o NAME"
         )
-    is_pair = path.suffix in (".safetensors", ".json")
-    runtime = runtime or ("torch" if is_pair else "litert")
+    engines = find_engines(path)
+    runtime = runtime or engines[0]
     if runtime not in ("litert", "openvino", "torch"):
         raise InputError(f"runtime: got '{runtime}', expected 'litert', 'openvino' or 'torch'.")
-    if is_pair != (runtime == "torch"):
+    if runtime not in engines:
         raise InputError(
             f"runtime: '{runtime}' cannot run {path.name}; LiteRT and OpenVINO run .tflite files, "
             "torch runs release pairs (.safetensors and .json)."
@@ -89,7 +115,12 @@ def open_network(
 
         if normalisation is not None:
             raise InputError(f"normalisation: {path.name} has its own inside; leave it out.")
-        return torch.open(path, threads=threads)
+        return torch.open(path, threads=threads, variant=variant or Variant())
+    if variant not in (None, Variant()):
+        raise InputError(
+            f"size, output_stride, device: {path.name} was written for its own; only a release "
+            "pair (.safetensors and .json) runs with others."
+        )
     if runtime == "openvino":
         from deeplab.runtimes import openvino
 

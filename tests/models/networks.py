@@ -61,6 +61,22 @@ NETWORKS = {
         decoder_output_is_logits=True,
     ),
     "v3-mobilenet_v3-small": DeepLabConfig(version="v3", backbone="mobilenet_v3_small_seg"),
+    "v3-mobilenet_edgetpu": DeepLabConfig(
+        version="v3",
+        backbone="mobilenet_edgetpu",
+        depth_multiplier=0.75,
+        num_classes=19,
+        head_channels=128,
+    ),
+    "v3+-mobilenet_edgetpu": DeepLabConfig(
+        version="v3+",
+        backbone="mobilenet_edgetpu",
+        depth_multiplier=0.35,
+        padding="symmetric",
+        head_channels=32,
+        decoder_output_stride=(8, 4),
+        decoder_channels=32,
+    ),
 }
 
 

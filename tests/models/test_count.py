@@ -35,6 +35,21 @@ def test_mobilenet_v2_as_published(
 
 
 @pytest.mark.parametrize(
+    ("multiplier", "head_channels", "giga"),
+    # Source: research/deeplab/g3doc/model_zoo.md, EdgeTPU-DeepLab and EdgeTPU-DeepLab-slim.
+    [(1.0, 256, "7.1"), (0.75, 128, "4.3")],
+)
+def test_mobilenet_edgetpu_as_published(multiplier: float, head_channels: int, giga: str) -> None:
+    config = DeepLabConfig(
+        backbone="mobilenet_edgetpu",
+        depth_multiplier=multiplier,
+        head_channels=head_channels,
+        num_classes=19,
+    )
+    assert f"{count_network(config).macs / 1e9:.1f}" == giga
+
+
+@pytest.mark.parametrize(
     ("backbone", "output_stride", "millions", "giga"),
     [
         ("xception_65", 16, 41.06, 54.04),

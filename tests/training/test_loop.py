@@ -199,6 +199,19 @@ def test_shared_classes_keep_their_rows_and_all_is_listed() -> None:
     assert "1 started anew: classifier." in str(report).replace("2 started", "1 started")
 
 
+def test_a_classifier_of_other_features_is_not_taken_over_in_part() -> None:
+    settings = tiny_settings()
+    source, target = tiny_network(settings, 19), tiny_network(settings, 19)
+    state = source.state_dict()
+    state["classifier.weight"] = state["classifier.weight"][:, :-1]
+    torch.nn.init.ones_(state["classifier.bias"])
+    report = take_over(target, state, labels=CITYSCAPES, source_labels=CITYSCAPES)
+    assert not report.classes
+    assert report.rebuilt == ("classifier.weight", "classifier.bias")
+    assert target.classifier is not None
+    assert not target.classifier.bias.any()  # type: ignore[union-attr]
+
+
 def test_a_classifier_of_the_same_names_is_kept_whole_and_can_be_refused() -> None:
     settings = tiny_settings()
     source, target = tiny_network(settings, 19), tiny_network(settings, 19)

@@ -120,6 +120,8 @@ def test_weights_that_the_original_never_had_are_refused() -> None:
                       decoder_separable=False),
         DeepLabConfig(version="v3+", backbone="xception_41", dense_prediction_cell=DPC_TOP1),
         DeepLabConfig(version="v3", backbone="resnet_v1_18"),
+        DeepLabConfig(backbone="mobilenet_edgetpu", depth_multiplier=0.75, head_channels=128,
+                      num_classes=19),
     ],
 )  # fmt: skip
 def test_names_and_shapes_tell_which_network_it_is(config: DeepLabConfig) -> None:
@@ -166,7 +168,7 @@ def test_flags_are_read_as_the_command_line_gives_them() -> None:
     [
         ({"use_bounded_activation": True}, "Remove the flag"),
         ({"aspp_with_batch_norm": "false"}, "sums one classifier per rate"),
-        ({"model_variant": "nas_pnasnet"}, "NAS and EdgeTPU backbones are not here"),
+        ({"model_variant": "nas_pnasnet"}, "NAS backbones are not here"),
         ({"image_pooling_crop_size": "513"}, "Give height,width"),
         ({"dense_prediction_cell_json": "mine.json"}, "give its list of branches"),
     ],

@@ -73,7 +73,10 @@ def take_over(
         for name, value in own.items():
             source = state.get(name)
             if name in rows:
-                if source is not None and classifier:
+                # A bias without its weights would be that of other features.
+                weight = f"{name.rpartition('.')[0]}.weight"
+                fits = weight in state and state[weight].shape[1:] == own[weight].shape[1:]
+                if source is not None and classifier and fits:
                     shared = _copy_rows(value, source, labels, source_labels)
                     if len(shared) == len(labels):
                         kept.append(name)
@@ -99,8 +102,6 @@ def take_over(
 def _copy_rows(
     value: Tensor, source: Tensor, labels: LabelSet, source_labels: LabelSet | None
 ) -> list[str]:
-    if source.shape[1:] != value.shape[1:]:
-        return []
     if source_labels is None or len(source_labels) != len(source):
         if len(source) != len(value):
             return []

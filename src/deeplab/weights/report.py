@@ -14,6 +14,7 @@ class ImportReport:
 
     Attributes:
         kept: the variables whose values are in the network now.
+        found: what a file without names turned out to be, in words.
         ignored: were there and are not needed.
         missing: were needed and not there (they keep their initial values).
         backbone_only: the file was a classifier: head and decoder are all missing.
@@ -22,6 +23,7 @@ class ImportReport:
     """
 
     kept: tuple[str, ...]
+    found: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     backbone_only: bool = False
@@ -29,7 +31,7 @@ class ImportReport:
     assumed: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        lines = [f"kept {len(self.kept)} variables"]
+        lines = [*(f"found {what}" for what in self.found), f"kept {len(self.kept)} variables"]
         for what, names in (("ignored", self.ignored), ("missing", self.missing)):
             if names:
                 shown = ", ".join(names[:6]) + (", …" if len(names) > 6 else "")

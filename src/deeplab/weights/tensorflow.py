@@ -168,8 +168,15 @@ def scopes(model: DeepLab) -> Iterator[tuple[str, str]]:
     yield "classifier", "logits/semantic"
 
 
+_MOBILENETS = {
+    "mobilenet_v2": "MobilenetV2",
+    "mobilenet_v3": "MobilenetV3",
+    "mobilenet_edgetpu": "MobilenetEdgeTPU",
+}
+
+
 def _mobilenet_scopes(model: DeepLab) -> Iterator[tuple[str, str]]:
-    root = "MobilenetV2" if model.config.family == "mobilenet_v2" else "MobilenetV3"
+    root = _MOBILENETS[model.config.family]
     yield "backbone.stem", f"{root}/Conv"
     yield "backbone.last", f"{root}/Conv_1"
     for index in range(len(model.backbone.blocks)):  # type: ignore[arg-type]
@@ -212,8 +219,7 @@ def _xception_scopes(model: DeepLab) -> Iterator[tuple[str, str]]:
 
 
 _BACKBONE_SCOPES = {
-    "mobilenet_v2": _mobilenet_scopes,
-    "mobilenet_v3": _mobilenet_scopes,
+    **dict.fromkeys(_MOBILENETS, _mobilenet_scopes),
     "resnet": _resnet_scopes,
     "xception": _xception_scopes,
 }

@@ -41,8 +41,8 @@ def config_from_flags(
     for flag, reason in _REFUSED_FLAGS.items():
         if _flag_bool(flags, flag, False):
             raise ConfigError(f"--{flag}: {reason} Remove the flag.")
-    if variant.startswith(("nas_", "mobilenet_edgetpu", "mnas")):
-        raise ConfigError(f"--model_variant={variant}: the NAS and EdgeTPU backbones are not here.")
+    if variant.startswith(("nas_", "mnas")):
+        raise ConfigError(f"--model_variant={variant}: the NAS backbones are not here.")
     if atrous_rates and not _flag_bool(flags, "aspp_with_batch_norm", True):
         raise ConfigError(
             "--aspp_with_batch_norm=false with atrous rates sums one classifier per rate, which is "
@@ -229,6 +229,9 @@ def _guess_backbone(shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, float]:
     if "MobilenetV2" in roots:
         last = shapes.get("MobilenetV2/expanded_conv_16/project/weights", (1, 1, 0, 320))[-1]
         return "mobilenet_v2", last / 320
+    if "MobilenetEdgeTPU" in roots:
+        last = shapes.get("MobilenetEdgeTPU/expanded_conv_21/project/weights", (1, 1, 0, 192))[-1]
+        return "mobilenet_edgetpu", last / 192
     if "MobilenetV3" in roots:
         large = any(name.startswith("MobilenetV3/expanded_conv_14/") for name in shapes)
         return f"mobilenet_v3_{'large' if large else 'small'}_seg", 1.0
@@ -239,5 +242,6 @@ def _guess_backbone(shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, float]:
             return root + ("_beta" if f"{root}/conv1_1/weights" in shapes else ""), 1.0
     raise WeightsError(
         f"No backbone of the original among the scopes: {', '.join(sorted(roots)[:8])}. "
-        "Known are MobilenetV2, MobilenetV3, resnet_v1_18/50/101 and xception_41/65/71."
+        "Known are MobilenetV2, MobilenetV3, MobilenetEdgeTPU, resnet_v1_18/50/101 and "
+        "xception_41/65/71."
     )

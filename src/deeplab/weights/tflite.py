@@ -72,6 +72,7 @@ def _import(file: TfliteFile) -> tuple[DeepLabConfig, dict[str, torch.Tensor], I
     rest = [op for op in file.operators if op.name in CONVOLUTIONS and id(op) not in used]
     report = ImportReport(
         kept=tuple(file.tensors[walk.weights(op)].name for op in walk.layers.values()),
+        found=_describe(walk, backbone, config, backbone_only=backbone_only),
         ignored=tuple(file.tensors[walk.weights(op)].name for op in rest),
         missing=tuple(missing),
         backbone_only=backbone_only,
@@ -79,6 +80,24 @@ def _import(file: TfliteFile) -> tuple[DeepLabConfig, dict[str, torch.Tensor], I
         assumed=assumed,
     )
     return config, state, report
+
+
+def _describe(
+    walk: Walk, backbone: Backbone, config: DeepLabConfig, *, backbone_only: bool
+) -> tuple[str, ...]:
+    """Return what the file turned out to be: its network, and how it stores the weights."""
+    network = f"{config.backbone} of depth multiplier {config.depth_multiplier:g}"
+    if not backbone_only:
+        network = f"DeepLab {config.version} on {network}, {config.num_classes} classes"
+    tensors = [walk.file.tensors[walk.weights(op)] for op in walk.layers.values()]
+    scales = {len(t.quantization.scale) > 1 for t in tensors if t.quantization is not None}
+    stored = " and ".join(sorted({tensor.type.lower() for tensor in tensors}))
+    if scales:
+        stored += f", dequantised per {'channel' if True in scales else 'tensor'}"
+    return (
+        f"{network}, at output stride {backbone.output_stride}",
+        f"weights of {stored}, with batch norm folded into them",
+    )
 
 
 # -------------------------------------------------------------------------------------- the head

@@ -7,7 +7,6 @@ import importlib
 import io
 import time
 from collections.abc import Callable, Sequence
-from html import escape
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -16,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from deeplab.files import replacing
+from deeplab.plot import Panel, Point, picture, text
 
 COLUMNS = ("step", "loss", "learning_rate", "images_per_second", "seconds", "miou", "accuracy")
 Row = dict[str, float]
@@ -41,11 +41,11 @@ class History:
         if self._board is not None:
             for name, value in values.items():
                 self._board.add_scalar(name, value, step)
-        text = io.StringIO()
-        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        table = io.StringIO()
+        writer = csv.DictWriter(table, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows({k: f"{v:.6g}" for k, v in row.items()} for row in self.rows)
-        _write(self.path, text.getvalue())
+        _write(self.path, table.getvalue())
 
     def plot(self) -> None:
         """Write history.svg: the loss, smoothed, and the validation mIoU over the steps."""
@@ -54,12 +54,7 @@ class History:
         panels = [("loss", _smooth(losses), "#c0392b"), ("validation mIoU", scores, "#2471a3")]
         drawn = [panel for panel in panels if panel[1]]
         body = "".join(_panel(*panel, top=20 + 230 * index) for index, panel in enumerate(drawn))
-        _write(
-            self.path.with_suffix(".svg"),
-            f'<svg xmlns="http://www.w3.org/2000/svg" width="760" height="{20 + 230 * len(drawn)}"'
-            f' font-family="sans-serif" font-size="12"><rect width="100%" height="100%" '
-            f'fill="white"/>{body}</svg>\n',
-        )
+        _write(self.path.with_suffix(".svg"), picture(760, 20 + 230 * len(drawn), body))
 
 
 def _write(path: Path, text: str) -> None:
@@ -76,32 +71,28 @@ def _tensorboard(folder: Path) -> Any:
         return None
 
 
-def _smooth(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+def _smooth(points: Sequence[Point]) -> list[Point]:
     width = max(1, len(points) // 60)
     windows = [points[max(0, i - width + 1) : i + 1] for i in range(len(points))]
     return [(w[-1][0], sum(value for _, value in w) / len(w)) for w in windows]
 
 
-def _panel(title: str, points: Sequence[tuple[float, float]], colour: str, *, top: int) -> str:
+def _panel(title: str, points: Sequence[Point], colour: str, *, top: int) -> str:
     steps, values = [p[0] for p in points], [p[1] for p in points]
     low, high = min(values), max(values)
-    reach, span = max(steps[-1], 1), (high - low) or 1.0
-    places = [
-        (60 + 680 * step / reach, top + 190 - 170 * (value - low) / span) for step, value in points
-    ]
-    line = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
-    dots = "".join(
-        f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.5" fill="{colour}"/>'
-        for x, y in (places if len(places) <= 60 else places[-1:])
+    top_number = high if high > low else low + 1.0
+    panel = Panel(
+        left=60, top=top + 20, width=680, height=170, x=(0, max(steps[-1], 1)), y=(low, top_number)
     )
+    heading = f"{title}: last {values[-1]:.4g}, from {low:.4g} to {high:.4g}"
     return (
-        f'<text x="60" y="{top + 8}" font-weight="bold">{escape(title)}: '
-        f"last {values[-1]:.4g}, from {low:.4g} to {high:.4g}</text>"
-        f'<path d="M60 {top + 15}V{top + 195}H740" fill="none" stroke="#888"/>'
-        f'<text x="54" y="{top + 24}" text-anchor="end">{high:.3g}</text>'
-        f'<text x="54" y="{top + 194}" text-anchor="end">{low:.3g}</text>'
-        f'<text x="740" y="{top + 208}" text-anchor="end">step {steps[-1]:.0f}</text>'
-        f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="1.5"/>{dots}'
+        text(60, top + 8, heading, bold=True)
+        + panel.axes()
+        + text(54, top + 24, f"{high:.3g}", anchor="end")
+        + text(54, top + 194, f"{low:.3g}", anchor="end")
+        + text(740, top + 208, f"step {steps[-1]:.0f}", anchor="end")
+        + panel.line(points, colour)
+        + panel.dots(points if len(points) <= 60 else points[-1:], colour)
     )
 
 

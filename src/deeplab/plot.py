@@ -1,0 +1,105 @@
+"""Small pictures of numbers, as SVG: a panel with axes, lines and points."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+Point = tuple[float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Panel:
+    """A rectangle of the picture in which numbers have places.
+
+    Attributes:
+        left: of the rectangle, pixels from the picture's left.
+        top: of the rectangle, pixels from the picture's top.
+        width: pixels.
+        height: pixels.
+        x: the numbers at the left and the right end.
+        y: the numbers at the bottom and the top.
+    """
+
+    left: float
+    top: float
+    width: float
+    height: float
+    x: Point
+    y: Point
+
+    def place(self, point: Point) -> Point:
+        """Return where (x, y) lies, in pixels."""
+        across, up = (
+            (value - low) / ((high - low) or 1.0)
+            for value, (low, high) in zip(point, (self.x, self.y), strict=True)
+        )
+        return self.left + self.width * across, self.top + self.height * (1 - up)
+
+    def axes(self) -> str:
+        """Draw the left and the lower edge."""
+        bottom = self.top + self.height + 5
+        return (
+            f'<path d="M{self.left:g} {self.top - 5:g}V{bottom:g}H{self.left + self.width:g}" '
+            f'fill="none" stroke="#888"/>'
+        )
+
+    def grid(self, *, x: Sequence[float], y: Sequence[float]) -> str:
+        """Draw faint lines at these numbers, and the numbers beside them."""
+        lines, words = [], []
+        for value in x:
+            across, _ = self.place((value, self.y[0]))
+            lines.append(f"M{across:.1f} {self.top:g}v{self.height:g}")
+            words.append(text(across, self.top + self.height + 20, f"{value:g}", anchor="middle"))
+        for value in y:
+            _, down = self.place((self.x[0], value))
+            lines.append(f"M{self.left:g} {down:.1f}h{self.width:g}")
+            words.append(text(self.left - 8, down + 4, f"{value:g}", anchor="end"))
+        return f'<path d="{"".join(lines)}" fill="none" stroke="#e5e5e5"/>' + "".join(words)
+
+    def line(self, points: Sequence[Point], colour: str, *, dashes: str = "none") -> str:
+        """Draw a line through points."""
+        places = " ".join(f"{x:.1f},{y:.1f}" for x, y in map(self.place, points))
+        return (
+            f'<polyline points="{places}" fill="none" stroke="{colour}" stroke-width="1.5" '
+            f'stroke-dasharray="{dashes}"/>'
+        )
+
+    def dots(
+        self, points: Sequence[Point], colour: str, *, radius: float = 2.5, hollow: bool = False
+    ) -> str:
+        """Draw a dot at every point."""
+        fill = "white" if hollow else colour
+        return "".join(
+            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:g}" fill="{fill}" stroke="{colour}"/>'
+            for x, y in map(self.place, points)
+        )
+
+
+def text(x: float, y: float, words: str, *, anchor: str = "start", bold: bool = False) -> str:
+    """Write words; ``anchor`` is which end of them lies at ``x``: start, middle or end."""
+    weight = ' font-weight="bold"' if bold else ""
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{weight}>{escape(words)}</text>'
+
+
+def picture(width: int, height: int, body: str) -> str:
+    """Return the whole picture as an SVG file's text."""
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
+        f'font-family="sans-serif" font-size="12"><rect width="100%" height="100%" '
+        f'fill="white"/>{body}</svg>\n'
+    )
+
+
+def round_ticks(low: float, high: float, *, count: int = 6) -> list[float]:
+    """Return at most ``count`` round numbers from ``low`` to ``high``: steps of 1, 2 or 5."""
+    if not high > low:
+        return [low]
+    step = 10.0 ** math.floor(math.log10((high - low) / count))
+    for factor in (1, 2, 5, 10):
+        first, last = math.ceil(low / (step * factor)), math.floor(high / (step * factor))
+        if last - first < count:
+            break
+    return [round(index * step * factor, 12) for index in range(first, last + 1)]

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -26,13 +26,14 @@ from deeplab.evaluation.metrics import (
     stack,
 )
 from deeplab.labels import LabelSet
+from deeplab.runtimes import FILE_SUFFIXES, find_engines
 from deeplab.upsample import argmax_bilinear
 
 if TYPE_CHECKING:
     import torch
 
     from deeplab.models import DeepLab
-    from deeplab.segmenter import Segmenter
+    from deeplab.segmenter import Runtime, Segmenter
 
 UInt8 = npt.NDArray[np.uint8]
 
@@ -200,20 +201,20 @@ def open_predictor(
     output_stride: int | None = None,
     tile: int | None = None,
     device: torch.device | None = None,
-    runtime: Literal["litert", "openvino"] = "litert",
+    runtime: Runtime | None = None,
     labels: LabelSet | None = None,
 ) -> Predictor:
     """Open whatever can be measured: a release pair, foreign weights, an exported file, a name.
 
     Args:
-        model: a release pair or checkpoint runs in torch; a ``.tflite`` or the name of a model
-            runs as ``deeplab segment`` runs it.
+        model: a release pair or checkpoint runs in torch; an exported file (``.tflite``,
+            ``.onnx``, …) or the name of a model runs as ``deeplab segment`` runs it.
         scales: torch only, see ``TorchPredictor``.
         flip: torch only.
         output_stride: torch only.
         tile: torch only.
         device: torch only; None is the CPU.
-        runtime: exported files only.
+        runtime: exported files only; None takes the usual one of that kind of file.
         labels: the classes, where the model does not say; None takes its own.
 
     Raises:
@@ -221,7 +222,8 @@ def open_predictor(
         ModelError: the model cannot be opened.
     """
     path = Path(model)
-    if path.suffix == ".tflite" or not (path.exists() or path.with_suffix(".json").exists()):
+    is_exported = path.suffix in FILE_SUFFIXES and find_engines(path) != ("torch",)
+    if is_exported or not (path.exists() or path.with_suffix(".json").exists()):
         if tuple(scales) != (1.0,) or flip or output_stride or tile:
             raise InputError(
                 "scales, flip, output_stride, tile: an exported file has one fixed frame; evaluate "
@@ -232,12 +234,11 @@ def open_predictor(
         return FilePredictor(Segmenter(model, runtime=runtime, labels=labels), path.name)
     from deeplab import weights
     from deeplab.models import build
-    from deeplab.weights.release import default_labels, is_release, open_release
+    from deeplab.weights.release import labels_of
 
     config, state = weights.load(path)
     if labels is None:
-        known = is_release(path)
-        labels = open_release(path).labels if known else default_labels(config.num_classes)
+        labels = labels_of(path, config)
     network = build(config)
     network.load_state_dict(state)
     return TorchPredictor(

@@ -36,7 +36,8 @@ from deeplab.training.normalisation import (
 )
 from deeplab.training.processes import Processes, join_processes
 from deeplab.training.settings import Settings, write_toml
-from deeplab.weights.release import default_labels, is_release, open_release, save
+from deeplab.training.teacher import open_teacher
+from deeplab.weights.release import labels_of, save
 
 _SHOWN = 4  # pictures of the validation split that are drawn each time
 _MEASURED = 4  # steps whose pictures give new batch norms their first statistics
@@ -114,6 +115,10 @@ def _run(
         (folder / "predictions").mkdir(parents=True, exist_ok=True)
         with replacing(folder / "recipe.toml") as partial:
             partial.write_text(write_toml(settings), encoding="utf-8")
+    teacher = None
+    if settings.teacher.path:
+        teacher = open_teacher(settings.teacher, files[0].labels)
+        tell(f"Teacher: {Path(settings.teacher.path).name}.")
     judge = _Judge(settings, validation, processes, folder, started, tell)
     progress = train(
         network,
@@ -123,6 +128,7 @@ def _run(
         release=judge.release,
         folder=folder,
         processes=processes,
+        teacher=teacher,
         class_weights=None if class_weights is None else torch.from_numpy(class_weights),
         tell=tell,
     )
@@ -157,14 +163,11 @@ def _start(
     if not settings.model:
         config = dataclasses.replace(found, num_classes=classes)
     network = build(config)
-    names = default_labels(found.num_classes)
-    if is_release(Path(path)):
-        names = open_release(path).labels
     report = take_over(
         network,
         state,
         labels=dataset.labels,
-        source_labels=names,
+        source_labels=labels_of(Path(path), found),
         classifier=settings.init.classifier,
     )
     tell(str(report))
@@ -242,6 +245,8 @@ class _Judge:
         self.settings, self.dataset, self.processes = settings, dataset, processes
         self.folder, self.started, self.tell = folder, started, tell
         self.scores: dict[str, object] = {}
+        names = settings.run.validate_classes
+        self.classes = dataset.labels.indices(names) if names else None
 
     def validate(self, network: DeepLab, step: int) -> Score:
         """Score the network on the validation split, over all processes."""
@@ -269,11 +274,13 @@ class _Judge:
             },
             "protocol": found.protocol,
         }
-        self.tell(f"step {step}: mIoU {found.miou:.4f}, pixel accuracy {found.accuracy:.4f}")
+        miou = float(totals.mean_iou(self.classes))
+        over = f" over {len(self.classes)} classes" if self.classes else ""
+        self.tell(f"step {step}: mIoU {miou:.4f}{over}, pixel accuracy {found.accuracy:.4f}")
         warning = collapse_warning(totals, found.labels)
         if warning:
             self.tell(warning)
-        return Score(miou=found.miou, accuracy=found.accuracy)
+        return Score(miou=miou, accuracy=found.accuracy)
 
     def _draw(self, predictor: TorchPredictor, step: int) -> None:
         rows = []

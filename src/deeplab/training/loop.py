@@ -32,6 +32,7 @@ from deeplab.training.losses import segmentation_loss
 from deeplab.training.optimiser import MovingAverage, build_optimiser, set_learning_rate
 from deeplab.training.processes import Processes
 from deeplab.training.settings import LossSettings, RunSettings, Settings
+from deeplab.training.teacher import Teacher
 
 
 @dataclass(frozen=True)
@@ -64,21 +65,28 @@ class Progress:
 class StepLoss(nn.Module):
     """Network and loss in one module, so that DDP and the compiler see a step as a whole."""
 
-    def __init__(self, network: DeepLab, loss: LossSettings, class_weights: Tensor | None) -> None:
+    def __init__(
+        self,
+        network: DeepLab,
+        loss: LossSettings,
+        class_weights: Tensor | None,
+        teacher: Teacher | None = None,
+    ) -> None:
         super().__init__()
-        self.network, self.loss = network, loss
+        self.network, self.loss, self.teacher = network, loss, teacher
         self.register_buffer("class_weights", class_weights, persistent=False)
 
     def forward(self, image: Tensor, label: Tensor, kept: Tensor, step: int) -> Tensor:
         """Return the loss of a part of a step, float32."""
         logits: Tensor | list[Tensor]
         if self.loss.every_scale and self.network.config.image_pyramid:
-            logits = self.network.every_scale(image)
-            logits = [*logits, torch.stack(logits).amax(0)]
+            scales = self.network.every_scale(image)
+            fused = torch.stack(scales).amax(0)
+            logits = [*scales, fused]
         else:
-            logits = self.network(image)
+            logits = fused = self.network(image)
         weights = self.class_weights
-        return segmentation_loss(
+        loss = segmentation_loss(
             logits,
             label,
             ignore_index=IGNORE,
@@ -90,6 +98,10 @@ class StepLoss(nn.Module):
             align_corners=self.network.config.align_corners,
             kept=kept,
         )
+        if self.teacher is None:
+            return loss
+        cost: Tensor = self.teacher(fused, image, label, kept)
+        return loss + cost
 
 
 def train(
@@ -102,6 +114,7 @@ def train(
     folder: Path,
     processes: Processes,
     class_weights: Tensor | None = None,
+    teacher: Teacher | None = None,
     tell: Callable[[str], None] = print,
 ) -> Progress:
     """Train ``network`` in place, resuming from ``folder`` where a checkpoint is.
@@ -115,6 +128,7 @@ def train(
         folder: of checkpoint, history and pictures; exists.
         processes: this one and the others.
         class_weights: (K,) float, or None.
+        teacher: whose opinion counts too, or None.
         tell: where sentences go.
 
     Returns:
@@ -177,7 +191,7 @@ def train(
                 f"{progress.stale} validations"
             )
 
-    step_loss = make_step(network, settings, class_weights, processes)
+    step_loss = make_step(network, settings, class_weights, processes, teacher)
     guard = LossGuard(folder, network)
     stream = batches(progress.step) if progress.step < run.steps else iter(())
     clock, images = time.perf_counter(), 0
@@ -236,10 +250,15 @@ def train(
 
 
 def make_step(
-    network: DeepLab, settings: Settings, class_weights: Tensor | None, processes: Processes
+    network: DeepLab,
+    settings: Settings,
+    class_weights: Tensor | None,
+    processes: Processes,
+    teacher: Teacher | None = None,
 ) -> nn.Module:
-    """Wrap network and loss for the device, the compiler and the other processes."""
-    step_loss: nn.Module = StepLoss(network, settings.loss, class_weights).to(processes.device)
+    """Wrap network, loss and teacher for the device, the compiler and the other processes."""
+    step_loss: nn.Module = StepLoss(network, settings.loss, class_weights, teacher)
+    step_loss.to(processes.device).to(memory_format=_memory_format(settings.run))  # type: ignore[call-overload]
     if settings.run.compile:
         step_loss.compile()
     if processes.count > 1:

@@ -100,6 +100,21 @@ class LossSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TeacherSettings:
+    """A trained network whose opinion counts beside the labels; see ``training.teacher``.
+
+    Attributes:
+        path: a release pair or any weights with the same classes; empty is no teacher.
+        weight: of its loss, beside 1 for the labels'.
+        temperature: softens the probabilities of both; more shows more of the unlikely classes.
+    """
+
+    path: str = ""
+    weight: float = 1.0
+    temperature: float = 2.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class OptimiserSettings:
     """Stochastic gradient descent as the original runs it.
 
@@ -147,6 +162,8 @@ class RunSettings:
         validate_every: steps between validations; 0 validates at the end only.
         validate_scales: of the pictures at validation.
         validate_flip: add mirrored pictures at validation.
+        validate_classes: names of the classes whose mean decides which weights are best; () is
+            all. For data that hardly shows the others.
         save_every: steps between checkpoints; each validation saves too.
         patience: validations without improvement after which training stops; 0 never stops.
         log_every: steps between lines of history.csv.
@@ -164,6 +181,7 @@ class RunSettings:
     validate_every: int = 1000
     validate_scales: tuple[float, ...] = (1.0,)
     validate_flip: bool = False
+    validate_classes: tuple[str, ...] = ()
     save_every: int = 500
     patience: int = 0
     log_every: int = 10
@@ -180,6 +198,7 @@ class Settings:
     data: DataSettings = field(default_factory=DataSettings)
     init: InitSettings = field(default_factory=InitSettings)
     loss: LossSettings = field(default_factory=LossSettings)
+    teacher: TeacherSettings = field(default_factory=TeacherSettings)
     schedule: Schedule = field(default_factory=Schedule)
     optimiser: OptimiserSettings = field(default_factory=OptimiserSettings)
     run: RunSettings = field(default_factory=RunSettings)

@@ -74,6 +74,11 @@ def default_labels(num_classes: int) -> LabelSet:
     return LabelSet(tuple(f"class {index}" for index in range(num_classes)), background=None)
 
 
+def labels_of(path: Path, config: DeepLabConfig) -> LabelSet:
+    """Return the classes of a file of weights: a release pair says, others go by their count."""
+    return open_release(path).labels if is_release(path) else default_labels(config.num_classes)
+
+
 def save(
     name: str | Path,
     config: DeepLabConfig,
@@ -113,12 +118,7 @@ def save(
         "format": FORMAT,
         "format_version": VERSION,
         "architecture": config.to_dict(),
-        "labels": {
-            "names": list(labels.names),
-            "colours": [list(colour) for colour in labels.colours],
-            "background": labels.background,
-            "ignore_index": labels.ignore_index,
-        },
+        "labels": labels.to_dict(),
         "input": {
             "height": input_spec.height,
             "width": input_spec.width,
@@ -158,7 +158,7 @@ def open_release(name: str | Path) -> Release:
         release = Release(
             path=weights_path,
             config=config,
-            labels=_read_labels(content["labels"]),
+            labels=LabelSet.from_dict(content["labels"]),
             input_spec=_read_input(content["input"], config),
             provenance=content["provenance"],
             licence=content["licence"],
@@ -274,16 +274,6 @@ def _read_json(path: Path) -> dict[str, Any]:
             f"{VERSION}. Update deeplab."
         )
     return content
-
-
-def _read_labels(values: Mapping[str, Any]) -> LabelSet:
-    labels = LabelSet(
-        names=tuple(values["names"]),
-        colours=tuple((int(r), int(g), int(b)) for r, g, b in values["colours"]),
-        background=values["background"],
-        ignore_index=values["ignore_index"],
-    )
-    return next((known for known in LABEL_SETS.values() if known == labels), labels)
 
 
 def _read_input(values: Mapping[str, Any], config: DeepLabConfig) -> InputSpec:

@@ -37,8 +37,9 @@ class Builder:
 
     def operator(self, name: str, inputs, outputs, options=None) -> None:
         code = schema.OperatorCodeT()
-        code.builtinCode = code.deprecatedBuiltinCode = getattr(schema.BuiltinOperator, name)
-        code.version = 1
+        code.builtinCode = getattr(schema.BuiltinOperator, name)
+        code.deprecatedBuiltinCode = min(code.builtinCode, 127)
+        code.version = 2 if name == "BROADCAST_TO" else 1
         self.model.operatorCodes.append(code)
         operator = schema.OperatorT()
         operator.opcodeIndex = len(self.model.operatorCodes) - 1
@@ -97,6 +98,90 @@ def tiny_network(
         build.operator("ARG_MAX", [last, axis], [ids], options)
         last = ids
     return build.finish([picture], [last])
+
+
+def pooled_network(
+    *,
+    frame: int = 33,
+    pool: int | None = None,
+    spread: str = "RESIZE_BILINEAR",
+    pooled_first: bool = True,
+    maps: int = 2,
+    precision: type = np.float32,
+    kernel: int = 1,
+    axis: int = 3,
+    read_twice: bool = False,
+    idle: bool = True,
+    seed: int = 0,
+) -> bytes:
+    """Return a small DeepLab v3: features, the pooled image and ``maps`` others, their projection.
+
+    ``pool`` is the side of the pooling's window, the whole map by default; ``spread`` the step that
+    brings the pooled cell to the map's size.
+    """
+    rng = np.random.default_rng(seed)
+    build = Builder()
+    grid = -(-frame // 8)
+    pool = pool or grid
+
+    def constant(values: np.ndarray) -> int:
+        kind = {np.float32: schema.TensorType.FLOAT32, np.float16: schema.TensorType.FLOAT16}
+        stored = build.tensor(values.shape, kind[precision], values.astype(precision))
+        if precision is np.float32:
+            return stored
+        wide = build.tensor(values.shape)
+        build.operator("DEQUANTIZE", [stored], [wide], schema.DequantizeOptionsT())
+        return wide
+
+    def convolve(source: int, channels: int, side: int = 1, stride: int = 1, relu: int = 1) -> int:
+        _, height, width, depth = build.graph.tensors[source].shape
+        weights = rng.normal(size=(channels, side, side, depth)) / (side * depth**0.5)
+        target = build.tensor((1, -(-height // stride), -(-width // stride), channels))
+        options = schema.Conv2DOptionsT()
+        options.strideW = options.strideH = stride
+        options.fusedActivationFunction = relu
+        bias = build.tensor((channels,), values=rng.normal(size=channels).astype(np.float32))
+        build.operator("CONV_2D", [source, constant(weights), bias], [target], options)
+        return target
+
+    def resize(source: int, side: int, name: str = "RESIZE_BILINEAR") -> int:
+        _, height, _, depth = build.graph.tensors[source].shape
+        target = build.tensor((1, side, side, depth))
+        values = {"TILE": [1, side // height, side // height, 1], "BROADCAST_TO": [1, side, side,
+                  depth]}.get(name, [side, side])  # fmt: skip
+        size = build.tensor((len(values),), schema.TensorType.INT32, np.array(values, np.int32))
+        options = None
+        if name.startswith("RESIZE"):
+            options = getattr(schema, name.title().replace("_", "") + "OptionsT")()
+            options.alignCorners = True
+        build.operator(name, [source, size], [target], options)
+        return target
+
+    picture = build.tensor((1, frame, frame, 3))
+    features = convolve(picture, 8, 3, stride=8)
+    pooling = schema.Pool2DOptionsT()
+    pooling.filterHeight = pooling.filterWidth = pool
+    pooling.strideH = pooling.strideW = 1
+    pooling.padding = schema.Padding.VALID
+    pooled = build.tensor((1, grid - pool + 1, grid - pool + 1, 8))
+    build.operator("AVERAGE_POOL_2D", [features], [pooled], pooling)
+    parts = [resize(convolve(pooled, 6), grid, spread)]
+    others = [convolve(features, 5 + i, 3) for i in range(maps)]
+    parts = parts + others if pooled_first else others + parts
+    depth = sum(int(build.graph.tensors[part].shape[3]) for part in parts)
+    joined = build.tensor((1, grid, grid, depth))
+    joining = schema.ConcatenationOptionsT()
+    joining.axis = axis
+    build.operator("CONCATENATION", parts, [joined], joining)
+    projected = convolve(joined, 7, kernel)
+    last = convolve(projected, 4, relu=0)
+    if read_twice:
+        other, summed = convolve(joined, 4, relu=0), build.tensor((1, grid, grid, 4))
+        build.operator("ADD", [last, other], [summed], schema.AddOptionsT())
+        last = summed
+    if idle:
+        last = convolve(resize(last, grid), 4, relu=0)
+    return build.finish([picture], [resize(resize(last, grid), frame)])
 
 
 def with_files(model: bytes, files: dict[str, bytes]) -> bytes:

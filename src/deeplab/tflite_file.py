@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import io
 import re
-import struct
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -34,10 +33,6 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "UINT32": np.dtype("<u4"), "UINT64": np.dtype("<u8"), "BOOL": np.dtype("?"),
 }  # fmt: skip
 """Tensor types that numpy has too."""
-
-# Positions of fields in the SubGraph table.
-# Source: tensorflow/compiler/mlir/lite/schema/schema.fbs.
-_SUBGRAPH_OUTPUTS, _SUBGRAPH_OPERATORS = 8, 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,27 +186,6 @@ class TfliteFile:
         except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError):
             return {}
 
-    def cut(self, output: int) -> bytes:
-        """Return the model with ``output`` as its only output and everything after it removed.
-
-        Two places of the flatbuffer are overwritten: the number in the list of outputs, and the
-        length of the list of operators. The weights and all other bytes stay as they are, so the
-        tensor has exactly the values it has inside the whole model.
-
-        Raises:
-            ModelError: other outputs, or steps not needed for ``output`` that cannot be dropped.
-        """
-        last = self.producer(output)
-        if last is None or len(self.outputs) != 1:
-            raise ModelError(f"{self.name}: tensor {output} cannot become the only output.")
-        data = bytearray(self.data)
-        graph = _schema().Model.GetRootAs(self.data, 0).Subgraphs(0)
-        outputs = graph._tab.Vector(graph._tab.Offset(_SUBGRAPH_OUTPUTS))
-        operators = graph._tab.Vector(graph._tab.Offset(_SUBGRAPH_OPERATORS))
-        struct.pack_into("<i", data, outputs, output)
-        struct.pack_into("<I", data, operators - 4, last.index + 1)
-        return bytes(data)
-
 
 def read(path: str | PathLike[str]) -> TfliteFile:
     """Read a ``.tflite`` file.
@@ -251,7 +225,8 @@ def parse(data: bytes, *, name: str = "the model") -> TfliteFile:
         ) from error
 
 
-def _schema() -> ModuleType:
+def import_schema() -> ModuleType:
+    """Return the published schema of TFLite files, as Python."""
     from ai_edge_litert import schema_py_generated  # 10 ms; not needed for `import deeplab`
 
     module: ModuleType = schema_py_generated
@@ -259,7 +234,7 @@ def _schema() -> ModuleType:
 
 
 def _parse(data: bytes, name: str) -> TfliteFile:
-    schema = _schema()
+    schema = import_schema()
     model = schema.Model.GetRootAs(data, 0)
     if model.SubgraphsLength() < 1:
         raise ModelError(f"{name}: the TFLite model has no graph.")

@@ -9,6 +9,7 @@
     │   └── WeightsError                     foreign weights that do not fit
     ├── DataError             (ValueError)   a data set is broken
     ├── TrainingError         (RuntimeError) a training cannot go on
+    ├── ExportError           (RuntimeError) a network cannot be written in a format
     ├── DownloadError         (OSError)      an address gave no file, or the wrong one
     ├── OutputError           (OSError)      a result cannot be written
     └── MissingExtraError     (ImportError)  an optional dependency is not installed
@@ -57,6 +58,10 @@ class DataError(DeepLabError, ValueError):
 
 class TrainingError(DeepLabError, RuntimeError):
     """A training cannot go on; the message names the likely cause."""
+
+
+class ExportError(DeepLabError, RuntimeError):
+    """A network cannot be written in a format, or the file does not compute the same."""
 
 
 class DownloadError(DeepLabError, OSError):

@@ -6,6 +6,8 @@ import contextlib
 import hashlib
 import os
 import secrets
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from os import PathLike
@@ -37,6 +39,35 @@ def replacing(path: str | PathLike[str]) -> Iterator[Path]:
         if isinstance(error, OSError) and not isinstance(error, OutputError):
             raise OutputError(_reason(path, error)) from error
         raise
+
+
+@contextmanager
+def replacing_all(path: str | PathLike[str]) -> Iterator[Path]:
+    """Yield ``path``'s name in a temporary folder beside it; move all that is there when done.
+
+    For files that come with others, and for folders that count as one file. Of several, ``path``
+    itself is renamed last. When the block raises, nothing is left and nothing was replaced.
+
+    Raises:
+        OutputError: the folder does not exist, is not writable, or the disk is full.
+    """
+    path = Path(path)
+    folder: Path | None = None
+    try:
+        folder = Path(tempfile.mkdtemp(prefix=f".{path.stem[:50]}.", dir=path.parent))
+        yield folder / path.name
+        for part in sorted(folder.iterdir(), key=lambda part: part.name == path.name):
+            final = path.with_name(part.name)
+            if final.is_dir():
+                shutil.rmtree(final)
+            os.replace(part, final)
+    except OSError as error:
+        if isinstance(error, OutputError):
+            raise
+        raise OutputError(_reason(path, error)) from error
+    finally:
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def hash_file(path: str | PathLike[str]) -> str:

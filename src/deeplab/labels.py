@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -100,6 +101,31 @@ class LabelSet:
         """Return the class ids of several names (see :meth:`index`); a single one works too."""
         names = [names] if isinstance(names, str) else names
         return [self.index(name) for name in names]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the label set as values that JSON knows."""
+        return {
+            "names": list(self.names),
+            "colours": [list(colour) for colour in self.colours],
+            "background": self.background,
+            "ignore_index": self.ignore_index,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> LabelSet:
+        """Make a label set from what :meth:`to_dict` gave; a known one is that very object.
+
+        Raises:
+            InputError: names and colours do not fit.
+            KeyError, TypeError, ValueError: a part is missing or of another kind.
+        """
+        labels = cls(
+            names=tuple(values["names"]),
+            colours=tuple((int(r), int(g), int(b)) for r, g, b in values["colours"]),
+            background=values["background"],
+            ignore_index=values["ignore_index"],
+        )
+        return next((known for known in LABEL_SETS.values() if known == labels), labels)
 
 
 _SYNONYMS = {"tvmonitor": "tv", "motorcycle": "motorbike", "airplane": "aeroplane", "couch": "sofa"}

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from deeplab.errors import ModelError
 from deeplab.images import InputSpec
 from deeplab.labels import LabelSet
+from deeplab.network_card import KEY, NetworkCard
 from deeplab.runtimes import Float32, Normalisation, Output, UInt8
 from deeplab.tflite_file import Operator, Tensor, TfliteFile
 from deeplab.tflite_metadata import Metadata, read_metadata
@@ -133,6 +134,9 @@ def understand(
     _, height, width, _ = picture.shape
     output, fetched, align_corners, num_classes = _output(file, whole)
     _, h, w = fetched.shape[:3]
+    card = _read_card(file)
+    if align_corners is None and card is not None:
+        align_corners = card.align_corners
     if align_corners is None:  # the original's frames are k * output stride + 1
         align_corners = _is_stride(height - 1, h - 1) and _is_stride(width - 1, w - 1)
     metadata = read_metadata(file)
@@ -141,7 +145,10 @@ def understand(
         or _own_normalisation(file, picture, metadata)
         or ((assume.mean, assume.std) if assume else _USUAL)
     )
+    fit = card.spec.fit if card else "letterbox"
     labels = metadata.labels if metadata else None
+    if card is not None and labels is not None and labels.names == card.labels.names:
+        labels = card.labels  # the same, with their colours
     if labels is not None and num_classes is not None and len(labels) != num_classes:
         raise ModelError(
             f"{file.name}: its label file has {len(labels)} names, but the network tells "
@@ -149,7 +156,7 @@ def understand(
         )
     return TfliteNetwork(
         file=file,
-        spec=InputSpec(height=height, width=width, mean=mean, std=std),
+        spec=InputSpec(height=height, width=width, mean=mean, std=std, fit=fit),
         labels=labels,
         num_classes=num_classes,
         output=output,
@@ -158,6 +165,13 @@ def understand(
         output_tensor=fetched,
         whole=whole,
     )
+
+
+def _read_card(file: TfliteFile) -> NetworkCard | None:
+    entry = file.entries.get(KEY)
+    if entry is None:
+        return None
+    return NetworkCard.from_json(entry.decode("utf-8", errors="replace"), name=file.name)
 
 
 def _input(file: TfliteFile) -> Tensor:

@@ -1,0 +1,303 @@
+"""From a release pair to one file for a phone, a browser or a server, with a certificate.
+
+Formats are modules of this room with two functions each, listed in :data:`FORMATS`:
+
+``convert(plan, target)``
+    writes the file at ``target``; parts of it may lie beside it under the same stem. Returns the
+    names of the layers of an int8 file that stayed float.
+``count_int8(target)``
+    tells how many of its tensors are integers of eight bits.
+
+:func:`export` does the rest for all of them: a temporary folder beside the final place, the
+certificate through :class:`~deeplab.segmenter.Segmenter`, and the renaming.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import importlib.util
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from deeplab.errors import (
+    ExportError,
+    InputError,
+    MissingExtraError,
+    OutputError,
+    near_matches,
+)
+from deeplab.export.plan import KeepFloat, Output, Plan, Precision
+from deeplab.files import replacing_all
+from deeplab.images import InputSpec
+from deeplab.network_card import NetworkCard
+
+if TYPE_CHECKING:
+    from deeplab.data import Dataset
+    from deeplab.export.certificate import Certificate
+    from deeplab.segmenter import Runtime
+    from deeplab.weights import Release
+
+
+@dataclass(frozen=True, kw_only=True)
+class Format:
+    """A file format that networks are written in.
+
+    Attributes:
+        module: has ``convert`` and ``count_int8``, see the top of this file.
+        suffix: of the file's name.
+        precisions: which it can be written in.
+        outputs: "logits", "mask".
+        any_size: the file takes frames of any size, not only the one it was written for.
+        integer_io: int8 files may take and give integers.
+        runtime: the engine that runs it, for the certificate; None where there is none here.
+        needs: packages that it is written with.
+        extra: what brings them.
+    """
+
+    module: str
+    suffix: str
+    precisions: tuple[Precision, ...] = ("float32", "float16", "int8")
+    outputs: tuple[Output, ...] = ("logits", "mask")
+    any_size: bool = False
+    integer_io: bool = False
+    runtime: Runtime | None = None
+    needs: tuple[str, ...] = ()
+    extra: str = "export"
+
+
+FORMATS: dict[str, Format] = {
+    "tflite": Format(
+        module="deeplab.export.tflite",
+        suffix=".tflite",
+        integer_io=True,
+        runtime="litert",
+        needs=("torch", "safetensors", "litert-torch", "ai-edge-quantizer"),
+    ),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """What an export left.
+
+    Attributes:
+        file: the network.
+        certificate: what the comparison with torch found; it also lies beside the file.
+        certificate_file: the certificate as JSON.
+    """
+
+    file: Path
+    certificate: Certificate
+    certificate_file: Path
+
+
+def export(
+    model: str | PathLike[str],
+    to: str = "tflite",
+    *,
+    file: str | PathLike[str] | None = None,
+    precision: Precision = "float32",
+    output: Output = "logits",
+    size: tuple[int, int] | None = None,
+    output_stride: int | None = None,
+    calibrate: Sequence[Path] = (),
+    keep_float: KeepFloat = (),
+    integer_io: bool = False,
+    photos: Sequence[Path] = (),
+    dataset: Dataset | None = None,
+    allow: bool = False,
+    overwrite: bool = False,
+    threads: int = 1,
+    on_certificate: Callable[[Certificate], None] | None = None,
+) -> Exported:
+    """Write a release pair in another format, and prove that it computes the same.
+
+    Args:
+        model: the pair, by either of its files or without suffix.
+        to: a name in :data:`FORMATS`.
+        file: where to; None takes the pair's name, with the precision where it is not float32.
+        precision: "float32"; "float16": half the size; "int8": a quarter, and two to three times
+            as fast on a CPU.
+        output: "logits" at low resolution, from which :class:`~deeplab.segmenter.Segmenter` makes
+            the finest mask; "mask": resize and argmax inside, class ids out.
+        size: (height, width) of the frame; None takes the pair's.
+        output_stride: 8, 16 or 32; None takes the pair's.
+        calibrate: int8: photos like those the network will see, 50 are enough.
+        keep_float: int8: layers that stay float; "auto" looks for those that lose the most.
+        integer_io: int8: integers in and out too, as some accelerators want.
+        photos: for the certificate; none takes those of ``calibrate``, else the shipped ones.
+        dataset: pictures with labels for the certificate, which then tells the mIoU too.
+        allow: keep the file even where it is not equal enough; the certificate says so.
+        overwrite: replace a file that is there.
+        threads: for the certificate's latencies.
+        on_certificate: called with it before a file that is not equal enough is refused.
+
+    Raises:
+        InputError: an argument does not fit the format or the network.
+        ModelNotFoundError, WeightsError: there is no such pair, or it is damaged.
+        MissingExtraError: a package for this format is not installed.
+        ExportError: the network cannot be written, or the file does not compute the same.
+        OutputError: the file cannot be written, or is there already.
+        ImageError: a photo cannot be read.
+    """
+    form = find_format(to)
+    _check_choice("precision", precision, form.precisions, to)
+    _check_choice("output", output, form.outputs, to)
+    _check_quantisation(to, form, precision, calibrate, keep_float, integer_io)
+    _check_installed(to, form)
+    from deeplab.export.certificate import certify
+    from deeplab.segmenter import Segmenter
+    from deeplab.weights import open_release
+
+    release = open_release(Path(model))
+    target = Path(file) if file else _default_file(release.path, form, precision)
+    certificate_file = target.with_name(target.name + ".json")
+    _check_target(target, certificate_file, form, overwrite=overwrite)
+    # Torch's answer is the standard; opening it first also refuses sizes that do not fit.
+    reference = Segmenter(release.path, threads=threads, size=size, output_stride=output_stride)
+    plan = _make_plan(
+        release,
+        form,
+        reference.spec,
+        output_stride=output_stride,
+        precision=precision,
+        output=output,
+        calibration=tuple(calibrate),
+        keep_float=keep_float,
+        integer_io=integer_io,
+    )
+    module = importlib.import_module(form.module)
+    with replacing_all(target) as partial:
+        kept_float = module.convert(plan, partial)
+        found = certify(
+            partial,
+            release=release,
+            reference=reference,
+            plan=plan,
+            runtime=form.runtime,
+            int8_tensors=module.count_int8(partial),
+            kept_float=kept_float,
+            photos=photos or calibrate or shipped_photos(),
+            dataset=dataset,
+            threads=threads,
+            allowed=allow,
+        )
+        if on_certificate is not None:
+            on_certificate(found)
+        if found.faults and not allow:
+            raise ExportError(
+                f"certificate: {target.name} is not equal enough to the network: "
+                f"{'; '.join(found.faults)}. Nothing was written; --allow keeps it, marked."
+            )
+        partial.with_name(certificate_file.name).write_text(found.to_json(), "utf-8")
+    return Exported(file=target, certificate=found, certificate_file=certificate_file)
+
+
+def find_format(name: str) -> Format:
+    """Return a format by its name.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    form = FORMATS.get(name)
+    if form is None:
+        raise InputError(
+            f"format: there is no '{name}'.{near_matches(name, FORMATS)} "
+            f"Expected: {', '.join(FORMATS)}."
+        )
+    return form
+
+
+def shipped_photos() -> list[Path]:
+    """Return the photos that come with the package, for certificates where nobody gives others.
+
+    Raises:
+        InputError: this installation has none.
+    """
+    package = Path(__file__).parents[1]
+    for folder in (package / "photos", package.parents[1] / "examples" / "photos"):
+        if photos := sorted(folder.glob("*.jpg")):
+            return photos
+    raise InputError("photos: this installation has none of its own; give some with --photos.")
+
+
+def _check_choice(field: str, chosen: str, known: Sequence[str], format_name: str) -> None:
+    if chosen not in known:
+        raise InputError(
+            f"{field}: got '{chosen}', but {format_name} files know {', '.join(known)}."
+            f"{near_matches(chosen, known)}"
+        )
+
+
+def _check_quantisation(
+    name: str,
+    form: Format,
+    precision: Precision,
+    calibrate: Sequence[Path],
+    keep_float: KeepFloat,
+    integer_io: bool,
+) -> None:
+    if precision == "int8" and not calibrate:
+        raise InputError(
+            "calibrate: int8 needs photos like those that the network will see, to find the range "
+            "of its numbers. 50 are enough: --calibrate FOLDER."
+        )
+    given = {"calibrate": calibrate, "keep_float": keep_float, "integer_io": integer_io}
+    for field, value in given.items():
+        if value and precision != "int8":
+            raise InputError(f"{field}: is for int8 files, but the precision is {precision}.")
+    if integer_io and not form.integer_io:
+        raise InputError(f"integer_io: {name} files take and give real numbers; leave it out.")
+
+
+def _check_installed(name: str, form: Format) -> None:
+    for package in form.needs:
+        if importlib.util.find_spec(package.replace("-", "_")) is None:
+            raise MissingExtraError(f"Writing {name} files", package=package, extra=form.extra)
+
+
+def _default_file(pair: Path, form: Format, precision: Precision) -> Path:
+    middle = "" if precision == "float32" else f".{precision}"
+    return pair.with_name(pair.stem + middle + form.suffix)
+
+
+def _check_target(target: Path, certificate_file: Path, form: Format, *, overwrite: bool) -> None:
+    if target.suffix != form.suffix:
+        raise InputError(f"output: got {target}, expected a name that ends in {form.suffix}.")
+    there = [path for path in (target, certificate_file) if path.exists()]
+    if there and not overwrite:
+        raise OutputError(f"output: {there[0]} exists already. Add --overwrite to replace it.")
+
+
+def _make_plan(
+    release: Release,
+    form: Format,
+    spec: InputSpec,
+    *,
+    output_stride: int | None,
+    output: Output,
+    **choices: Any,
+) -> Plan:
+    from deeplab.export.network import ExportNetwork
+
+    config = release.config
+    if output_stride is not None:
+        config = dataclasses.replace(config, output_stride=output_stride)
+    network = ExportNetwork(
+        config,
+        release.state_dict(),
+        output=output,
+        size=None if form.any_size else (spec.height, spec.width),
+    )
+    card = NetworkCard(
+        spec=spec,
+        labels=release.labels,
+        output="logits" if output == "logits" else "label map",
+        align_corners=config.align_corners,
+        any_size=form.any_size,
+    )
+    return Plan(network=network, card=card, licence=release.licence, output=output, **choices)

@@ -1,0 +1,164 @@
+"""From the network to a ``.tflite``: litert-torch, channels last, built-in operators only."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ai_edge_litert.tools import flatbuffer_utils
+from torch import Tensor, nn
+
+from deeplab import tflite_file
+from deeplab.errors import ExportError
+from deeplab.export import metadata, quantise
+from deeplab.export.network import ExportNetwork
+from deeplab.export.plan import Plan
+
+
+def convert(plan: Plan, target: Path) -> tuple[str, ...]:
+    """Write the network as a ``.tflite`` with metadata; return the layers that int8 left float.
+
+    The input is (1, H, W, 3) float32, normalised; the output (1, h, w, K) float32 logits or a
+    (1, H, W) uint8 mask.
+
+    Raises:
+        ExportError: an operation has no counterpart among the format's built-in operators.
+        ImageError: a photo for calibration cannot be read.
+    """
+    content = lower(plan.network, plan.size, output=plan.output)
+    kept: tuple[str, ...] = ()
+    with _quiet():
+        if plan.precision == "float16":
+            content = quantise.to_float16(content)
+        elif plan.precision == "int8":
+            content, kept = quantise.to_int8(content, plan)
+    target.write_bytes(metadata.write(content, plan.card, licence=plan.licence))
+    return kept
+
+
+def count_int8(target: Path) -> int:
+    """Return how many tensors of a file are integers of eight bits."""
+    return sum(tensor.type in ("INT8", "UINT8") for tensor in tflite_file.read(target).tensors)
+
+
+def lower(network: ExportNetwork, size: tuple[int, int], *, output: str = "logits") -> bytes:
+    """Return the network as a TFLite model in float32, its layers called as in the network.
+
+    Raises:
+        ExportError: an operation cannot be written.
+    """
+    with _quiet():
+        import litert_torch
+    sample = torch.zeros(1, *size, 3)
+    try:
+        with _quiet():
+            model = litert_torch.convert(_ChannelsLast(network).eval(), (sample,))
+            content = bytes(model.model_content())
+    except OSError:
+        raise
+    except Exception as error:  # the converter has no errors of its own
+        raise ExportError(
+            f"tflite: the converter cannot write this network ({_reason(error)}). "
+            "Try another format: --to onnx."
+        ) from error
+    content = _name_tensors(content, network, output)
+    _check_operators(content)
+    return content
+
+
+class _ChannelsLast(nn.Module):
+    """(1, H, W, 3) in, (1, h, w, K) out."""
+
+    def __init__(self, network: ExportNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Tensor) -> Tensor:
+        answer: Tensor = self.network(image.permute(0, 3, 1, 2))
+        return answer.permute(0, 2, 3, 1) if answer.ndim == 4 else answer
+
+
+def _check_operators(content: bytes) -> None:
+    """Refuse operators that only TensorFlow or the program that made them can run."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    file = tflite_file.parse(content)
+    known = {name for name in vars(schema.BuiltinOperator) if not name.startswith("_")}
+    foreign = sorted({op.name for op in file.operators} - known)
+    foreign += [op.name for op in file.operators if op.name.startswith("STABLEHLO")]
+    if foreign:
+        raise ExportError(
+            f"tflite: the network needs {', '.join(foreign)}, which no phone's runtime has built "
+            "in. Try another format: --to onnx."
+        )
+
+
+def _name_tensors(content: bytes, network: ExportNetwork, output: str) -> bytes:
+    """Call input and output by what they are, and each layer's result as the layer.
+
+    A layer is recognised by its weights; the converter's own names are long and not unique.
+    """
+    layers = {
+        _as_stored(weight): re.sub(r"(\.conv)?\.weight$", "", name).replace("_weight", "")
+        for name, weight in network.named_parameters()
+        if weight.ndim == 4
+    }
+    model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
+    graph = model.subgraphs[0]
+    taken: dict[str, int] = {}
+
+    def rename(tensor: Any, name: str) -> None:
+        taken[name] = taken.get(name, 0) + 1
+        tensor.name = (name if taken[name] == 1 else f"{name}:{taken[name]}").encode()
+
+    codes = [flatbuffer_utils.opcode_to_name(model, i) for i in range(len(model.operatorCodes))]
+    rename(graph.tensors[graph.inputs[0]], "image")
+    for operator in graph.operators:
+        constants = [model.buffers[graph.tensors[i].buffer].data for i in operator.inputs if i >= 0]
+        found = [layers[bytes(c)] for c in constants if c is not None and bytes(c) in layers]
+        name = found[0] if found else str(codes[operator.opcodeIndex]).lower()
+        is_last = operator.outputs[0] == graph.outputs[0]
+        rename(graph.tensors[operator.outputs[0]], output if is_last else name)
+        for index, kind in zip(operator.inputs[1:], ("weight", "bias"), strict=False):
+            if index >= 0 and model.buffers[graph.tensors[index].buffer].data is not None:
+                rename(graph.tensors[index], f"{name}.{kind}")
+    for signature in model.signatureDefs or []:
+        signature.inputs[0].name, signature.outputs[0].name = b"image", output.encode()
+    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+
+
+def _as_stored(weight: Tensor) -> bytes:
+    """Return a convolution's weights as the format stores them: output, height, width, input."""
+    depthwise = weight.shape[1] == 1 and weight.shape[0] > 1
+    order = (1, 2, 3, 0) if depthwise else (0, 2, 3, 1)
+    return np.ascontiguousarray(weight.detach().permute(order).numpy()).tobytes()
+
+
+def _reason(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:300] if lines else type(error).__name__
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what the converter tells of its progress, and its warnings, from the terminal."""
+    with (
+        open(os.devnull, "w") as nowhere,
+        contextlib.redirect_stdout(nowhere),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")
+        before = logging.root.manager.disable
+        logging.disable(logging.ERROR)
+        try:
+            yield
+        finally:
+            logging.disable(before)

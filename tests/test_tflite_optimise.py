@@ -20,7 +20,7 @@ from deeplab.runtimes.tflite_network import understand
 from deeplab.tflite_edit import GraphEdit, cut
 from deeplab.tflite_file import TfliteFile
 from deeplab.tflite_metadata import read_metadata
-from deeplab.tflite_optimise import Optimisation
+from deeplab.tflite_optimise import RECORD, Optimisation, Record, read_record
 from tiny_tflite import pooled_network, tiny_network, with_files
 
 
@@ -133,12 +133,32 @@ def test_packed_files_and_metadata_stay() -> None:
     files = {"labels.txt": b"a\nb\nc\nd\n", "more/notes.txt": b"x" * 1000}
     model = with_files(pooled_network(), files)
     _, found, _ = optimisation_of(model)
-    written = tflite_file.parse(found.apply({"note": b"kept"}))
+    written = tflite_file.parse(found.apply(entries={"note": b"kept"}))
     assert written.associated_files == files
     assert written.entries == {"note": b"kept"}
-    again = tflite_file.parse(Optimisation(written).apply({"note": b"new", "other": b"2"}))
-    assert again.entries == {"note": b"new", "other": b"2"}
-    assert again.associated_files == files
+    entries, more = {"note": b"new", "other": b"2"}, {"labels.txt": b"new", "more.txt": b""}
+    again = tflite_file.parse(Optimisation(written).apply(entries=entries, files=more))
+    assert again.entries == entries
+    assert again.associated_files == files | more
+
+
+def test_the_record_is_read_back() -> None:
+    record = Record(changes=("dropped ü",), align_corners=None, source="0" * 64)
+    written = Optimisation(tflite_file.parse(pooled_network())).apply(
+        entries={RECORD: record.to_json().encode()}
+    )
+    assert read_record(tflite_file.parse(written)) == record
+    assert read_record(tflite_file.parse(pooled_network())) is None
+    for damage in (
+        b"",
+        b"[]",
+        b"{}",
+        b"\xff",
+        b'{"changes": [], "align_corners": 2, "source": ""}',
+    ):
+        damaged = Optimisation(tflite_file.parse(written)).apply(entries={RECORD: damage})
+        with pytest.raises(ModelError, match="the record in its metadata is damaged"):
+            read_record(tflite_file.parse(damaged))
 
 
 def test_stored_values_are_aligned() -> None:

@@ -10,7 +10,7 @@ import io
 import re
 import struct
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import flatbuffers
@@ -31,6 +31,10 @@ _OPTIONS = {
     "DEQUANTIZE": "DequantizeOptions",
 }
 """The steps that can be added, and the table of their options."""
+
+
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+"""The date of packed files: equal models make equal files."""
 
 
 def cut(file: TfliteFile, output: int) -> bytes:
@@ -79,6 +83,7 @@ class GraphEdit:
         self._graph = self._model.subgraphs[0]
         self._steps: list[list[Any]] = [[step] for step in self._graph.operators]
         self._same: dict[int, int] = {}
+        self._files: dict[str, bytes] = {}
 
     def add_tensor(self, name: str, shape: Sequence[int], *, type: str = "FLOAT32") -> int:
         """Add a tensor that a step will compute; return its number."""
@@ -126,6 +131,10 @@ class GraphEdit:
         others = [other for other in self._model.metadata or [] if other.name != entry.name]
         self._model.metadata = [*others, entry]
 
+    def add_file(self, name: str, content: bytes) -> None:
+        """Pack a file behind the model; one of the same name is replaced."""
+        self._files[name] = content
+
     def finish(self, output: int) -> bytes:
         """Return the file with ``output`` as its only output, and nothing that it does not need."""
         output = self._follow(output)
@@ -145,7 +154,7 @@ class GraphEdit:
         self._renumber_buffers()
         builder = _AlignedBuilder(len(self._file.data) + (1 << 16))
         builder.Finish(self._model.Pack(builder), IDENTIFIER)
-        return _pack_files(bytes(builder.Output()), self._file)
+        return _pack_files(bytes(builder.Output()), self._file, self._files)
 
     def _store(self, content: bytes) -> int:
         """Add bytes to the file; return the buffer's number."""
@@ -235,16 +244,21 @@ def _listed(values: Any) -> list[int]:
     return [] if values is None else [int(value) for value in values]
 
 
-def _pack_files(model: bytes, file: TfliteFile) -> bytes:
-    """Pack the files behind ``file`` behind ``model`` too, as they were packed there."""
-    if not file.associated_files:
+def _pack_files(model: bytes, file: TfliteFile, new: Mapping[str, bytes]) -> bytes:
+    """Pack the files behind ``file`` behind ``model`` too, as they were packed there, and others.
+
+    New ones are not compressed: some readers map them into memory as they lie.
+    """
+    if not (file.associated_files or new):
         return model
     packed = io.BytesIO(model)
     packed.seek(0, io.SEEK_END)
-    with (
-        zipfile.ZipFile(io.BytesIO(file.data)) as source,
-        zipfile.ZipFile(packed, "a") as target,
-    ):
-        for info in source.infolist():
-            target.writestr(info, source.read(info))
+    with zipfile.ZipFile(packed, "a") as target:
+        if file.associated_files:
+            with zipfile.ZipFile(io.BytesIO(file.data)) as source:
+                for info in source.infolist():
+                    if info.filename not in new:
+                        target.writestr(info, source.read(info))
+        for name, content in new.items():
+            target.writestr(zipfile.ZipInfo(name, _EPOCH), content)
     return packed.getvalue()

@@ -10,6 +10,8 @@ changes. Where any of this is not certain, the graph stays as it is, and the rea
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,6 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from deeplab.errors import ModelError
 from deeplab.tflite_edit import GraphEdit, cut
 from deeplab.tflite_file import Operator, Tensor, TfliteFile
 
@@ -25,10 +28,52 @@ _RESIZES = ("RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR")
 _SPREADS = (*_RESIZES, "TILE", "BROADCAST_TO")
 """Steps that make every cell of a map the same where their input is one cell."""
 
+RECORD = "deeplab_optimised"
+"""The metadata entry of the :class:`Record`."""
+
 _MOST_BYTES = 2**31 - 2**20
 
 _ACTIVATIONS = (0, 1, 2, 3)
 """None, ReLU, ReLU -1..1, ReLU6: what an addition can do on the way, as a convolution can."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """What was done to a file, kept in its metadata.
+
+    Attributes:
+        changes: a line each, see :class:`Optimisation`.
+        align_corners: how the logits lie on the frame; None where no resize was dropped.
+        source: sha256 of the file it was made from.
+    """
+
+    changes: tuple[str, ...]
+    align_corners: bool | None
+    source: str
+
+    def to_json(self) -> str:
+        """Return the record as one line."""
+        return json.dumps(dataclasses.asdict(self), ensure_ascii=False)
+
+
+def read_record(file: TfliteFile) -> Record | None:
+    """Return what was done to a file; None where nothing is written of it.
+
+    Raises:
+        ModelError: the record is damaged.
+    """
+    stored = file.entries.get(RECORD)
+    if stored is None:
+        return None
+    try:
+        values = json.loads(stored)
+        changes = tuple(str(change) for change in values["changes"])
+        corners = values["align_corners"]
+        if corners not in (True, False, None):
+            raise ValueError(f"align_corners is {corners!r}")
+        return Record(changes=changes, align_corners=corners, source=str(values["source"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"{file.name}: the record in its metadata is damaged ({error}).") from None
 
 
 @dataclass(frozen=True)
@@ -88,17 +133,23 @@ class Optimisation:
         self.macs = sum(_saved(file, pooling) for pooling in self._poolings)
         self.changes = tuple(self._tell())
 
-    def apply(self, entries: Mapping[str, bytes] | None = None) -> bytes:
+    def apply(
+        self,
+        *,
+        entries: Mapping[str, bytes] | None = None,
+        files: Mapping[str, bytes] | None = None,
+    ) -> bytes:
         """Return the changed file.
 
         Args:
             entries: metadata entries to set, by name.
+            files: to pack behind the model, by name.
 
         Raises:
             ModelError: the file is damaged.
         """
         file = self._file
-        if not (self._idle or self._poolings or entries):
+        if not (self._idle or self._poolings or entries or files):
             return file.data if self._output == file.outputs[0] else cut(file, self._output)
         edit = GraphEdit(file)
         for step in self._idle:
@@ -107,6 +158,8 @@ class Optimisation:
             edit.replace(pooling.project.index, _project_apart(file, edit, pooling))
         for name, content in (entries or {}).items():
             edit.set_entry(name, content)
+        for name, content in (files or {}).items():
+            edit.add_file(name, content)
         return edit.finish(self._output)
 
     def _tell(self) -> Iterator[str]:

@@ -16,10 +16,12 @@ from typing import Annotated
 import typer
 
 import deeplab
+from deeplab.cli.benchmark import benchmark
 from deeplab.cli.console import complain
 from deeplab.cli.data import data_app
 from deeplab.cli.evaluate import evaluate
 from deeplab.cli.models import models_app
+from deeplab.cli.optimize import optimize
 from deeplab.cli.segment import segment
 from deeplab.cli.train import train
 from deeplab.cli.weights import import_weights, info
@@ -39,6 +41,11 @@ app.command("import")(import_weights)
 app.command()(info)
 app.command()(train)
 app.command()(evaluate)
+# benchmark_model writes its options with underscores; whoever pastes them is understood.
+app.command(context_settings={"token_normalize_func": lambda word: word.replace("_", "-")})(
+    benchmark
+)
+app.command()(optimize)
 
 
 def _print_version(wanted: bool) -> None:

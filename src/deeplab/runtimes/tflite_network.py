@@ -21,7 +21,7 @@ from deeplab.network_card import KEY, NetworkCard
 from deeplab.runtimes import Float32, Normalisation, Output, UInt8
 from deeplab.tflite_file import Operator, Tensor, TfliteFile
 from deeplab.tflite_metadata import Metadata, read_metadata
-from deeplab.tflite_optimise import Optimisation
+from deeplab.tflite_optimise import Optimisation, read_record
 
 _LABEL_MAP_TYPES = ("INT64", "INT32", "UINT8", "INT8")
 _LOGIT_TYPES = ("FLOAT32", "UINT8", "INT8")
@@ -137,6 +137,8 @@ def understand(
     card = _read_card(file)
     if align_corners is None and card is not None:
         align_corners = card.align_corners
+    if align_corners is None and (record := read_record(file)) is not None:
+        align_corners = record.align_corners
     if align_corners is None:  # the original's frames are k * output stride + 1
         align_corners = _is_stride(height - 1, h - 1) and _is_stride(width - 1, w - 1)
     metadata = read_metadata(file)

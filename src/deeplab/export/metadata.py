@@ -9,17 +9,15 @@ metadata/python/metadata_writers/image_segmenter.py (names, descriptions, ranges
 
 from __future__ import annotations
 
-import io
-import zipfile
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import flatbuffers
 import numpy as np
-from ai_edge_litert import schema_py_generated as schema
 
-from deeplab import network_card
+from deeplab import network_card, tflite_file
 from deeplab.network_card import NetworkCard
+from deeplab.tflite_edit import GraphEdit
 from deeplab.tflite_metadata import ENTRY, IDENTIFIER
 
 MODEL_NAME = "ImageSegmenter"
@@ -39,7 +37,6 @@ _RGB, _GRAYSCALE = 1, 2  # ColorSpaceType
 _IMAGE_PROPERTIES = 2  # ContentProperties
 _NORMALIZATION = 1  # ProcessUnitOptions
 _MASK_DIMENSIONS = (1, 2)
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # equal models make equal files
 
 
 def write(content: bytes, card: NetworkCard, *, licence: str | None = None) -> bytes:
@@ -50,20 +47,12 @@ def write(content: bytes, card: NetworkCard, *, licence: str | None = None) -> b
         card: normalisation, labels, and what else it says of itself.
         licence: of the weights, SPDX name.
     """
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(bytearray(content), 0))
-    for name, data in (
-        (ENTRY, pack(card, licence=licence)),
-        (network_card.KEY, card.to_json().encode()),
-    ):
-        _set_entry(model, name, data)
-    builder = flatbuffers.Builder(len(content) + 4096)
-    builder.Finish(model.Pack(builder), b"TFL3")
-    file = io.BytesIO(bytes(builder.Output()))
-    file.seek(0, io.SEEK_END)
-    with zipfile.ZipFile(file, "a", zipfile.ZIP_STORED) as archive:
-        names = "".join(f"{name}\n" for name in card.labels.names)
-        archive.writestr(zipfile.ZipInfo(LABEL_FILE, _EPOCH), names.encode())
-    return file.getvalue()
+    file = tflite_file.parse(content)
+    edit = GraphEdit(file)
+    edit.set_entry(ENTRY, pack(card, licence=licence))
+    edit.set_entry(network_card.KEY, card.to_json().encode())
+    edit.add_file(LABEL_FILE, "".join(f"{name}\n" for name in card.labels.names).encode())
+    return edit.finish(file.outputs[0])
 
 
 def pack(card: NetworkCard, *, licence: str | None = None) -> bytes:
@@ -114,20 +103,6 @@ def pack(card: NetworkCard, *, licence: str | None = None) -> bytes:
     builder = flatbuffers.Builder(1024)
     builder.Finish(_put(builder, _Table(8, fields)), IDENTIFIER)
     return bytes(builder.Output())
-
-
-def _set_entry(model: Any, name: str, data: bytes) -> None:
-    """Set a metadata entry of a model, in a new buffer."""
-    buffer, entry = schema.BufferT(), schema.MetadataT()
-    buffer.data = np.frombuffer(data, np.uint8)
-    entry.name, entry.buffer = name, len(model.buffers)
-    model.buffers.append(buffer)
-    kept = [old for old in model.metadata or [] if _text(old.name) != name]
-    model.metadata = [*kept, entry]
-
-
-def _text(name: str | bytes) -> str:
-    return name.decode() if isinstance(name, bytes) else name
 
 
 class _Table(NamedTuple):

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from deeplab.export import calibration
 from deeplab.export.plan import Plan
+from deeplab.tflite_file import parse
 
 Ranges = dict[str, dict[str, npt.NDArray[np.float32]]]
 """Tensor name -> its "min" and "max"."""
@@ -78,19 +79,22 @@ def quantise(
 
 
 def measure_ranges(content: bytes, frames: Iterable[npt.NDArray[np.float32]]) -> Ranges:
-    """Run the float model on every frame and return the range of every tensor.
+    """Run the float model on every frame and return the range of every computed tensor.
 
     The range is the mean over the frames of what each one reaches: an outlier on one photo does
-    not make the steps coarser for all.
+    not make the steps coarser for all. Weights are left out: with a range given, the quantiser
+    would take one scale for all of their channels.
     """
     from ai_edge_litert.interpreter import Interpreter
+
+    computed = {tensor.name for tensor in parse(content).tensors if not tensor.is_constant}
 
     interpreter = Interpreter(model_content=content, experimental_preserve_all_tensors=True)
     interpreter.allocate_tensors()
     image = interpreter.get_input_details()[0]["index"]
     lows: dict[str, list[float]] = {}
     highs: dict[str, list[float]] = {}
-    details = [d for d in interpreter.get_tensor_details() if d["dtype"] == np.float32]
+    details = [d for d in interpreter.get_tensor_details() if d["name"] in computed]
     for frame in frames:
         interpreter.set_tensor(image, frame)
         interpreter.invoke()

@@ -50,6 +50,22 @@ def test_the_loss_falls_and_history_tells_it(tmp_path: Path) -> None:
     assert "validation mIoU" in (tmp_path / "history.svg").read_text()
 
 
+def test_tensorboard_shows_the_history_and_forgets_what_resuming_drops(tmp_path: Path) -> None:
+    reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    run_tiny(tmp_path, tiny_settings(run={"steps": 3, "save_every": 2}))
+    saved = torch.load(tmp_path / "last.pt")
+    saved["progress"]["step"] = 2  # as if it had been killed after the third step
+    torch.save(saved, tmp_path / "last.pt")
+    run_tiny(tmp_path, tiny_settings(run={"steps": 3, "save_every": 2}))
+    board = reader.EventAccumulator(str(tmp_path))
+    board.Reload()
+    with (tmp_path / "history.csv").open(newline="") as file:
+        rows = [(int(row["step"]), float(row["loss"])) for row in csv.DictReader(file)]
+    points = [(event.step, event.value) for event in board.Scalars("loss")]
+    assert [step for step, _ in points] == [1, 2, 3]
+    assert points == [(step, pytest.approx(loss, rel=1e-4)) for step, loss in rows]
+
+
 def test_a_resumed_training_equals_an_uninterrupted_one(tmp_path: Path) -> None:
     settings = tiny_settings(optimiser={"ema_decay": 0.9})
     whole, _ = run_tiny(tmp_path / "whole", settings)

@@ -31,7 +31,7 @@ class History:
             with self.path.open(newline="") as file:
                 rows = [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
             self.rows = [row for row in rows if row["step"] <= before]
-        self._board = _tensorboard(folder)
+        self._board = _tensorboard(folder, before)
 
     def add(self, step: int, **values: float) -> None:
         """Add numbers to the row of a step and write the file."""
@@ -62,11 +62,12 @@ def _write(path: Path, text: str) -> None:
         partial.write_text(text, encoding="utf-8")
 
 
-def _tensorboard(folder: Path) -> Any:
-    """Return TensorBoard's writer where it is installed, else None."""
+def _tensorboard(folder: Path, before: int | None) -> Any:
+    """Return TensorBoard's writer where it is installed, else None; later points are dropped."""
     try:
         importlib.import_module("tensorboard")
-        return importlib.import_module("torch.utils.tensorboard").SummaryWriter(str(folder))
+        board = importlib.import_module("torch.utils.tensorboard")
+        return board.SummaryWriter(str(folder), purge_step=None if before is None else before + 1)
     except ImportError:
         return None
 

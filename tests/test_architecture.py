@@ -20,6 +20,8 @@ FLOORS = [
         "results",
         "draw",
         "tflite_file",
+        "tflite_edit",
+        "tflite_optimise",
         "tflite_metadata",
         "network_card",
         "palette_png",
@@ -30,7 +32,7 @@ FLOORS = [
     {"cli", "__main__"},
 ]
 MAY_IMPORT_TORCH = {"models", "weights", "data", "training", "evaluation", "export"}
-TORCH_FILES = {SOURCE / "runtimes" / "torch.py"}
+TORCH_FILES = {SOURCE / "runtimes" / "torch.py", SOURCE / "runtimes" / "executorch.py"}
 
 FILES = sorted(path for path in SOURCE.rglob("*.py") if path != SOURCE / "__init__.py")
 

@@ -24,7 +24,7 @@ from deeplab.results import Segmentation
 from deeplab.runtimes import Network, Normalisation, Variant, open_network
 from deeplab.upsample import argmax_bilinear
 
-Runtime = Literal["litert", "openvino", "torch"]
+Runtime = Literal["litert", "onnx", "openvino", "executorch", "torch"]
 Labels = LabelSet | str | PathLike[str]
 
 _MOST_THREADS = 4
@@ -35,21 +35,23 @@ class Segmenter:
     """A network, ready for photos. It is safe to use from several threads.
 
     Args:
-        model: the name of a model (see :mod:`deeplab.zoo`) or the path of a ``.tflite`` file or
-            of a release pair. A named model that is not on this machine is downloaded.
+        model: the name of a model (see :mod:`deeplab.zoo`), or the path of a ``.tflite``,
+            ``.onnx``, ``.xml`` (OpenVINO) or ``.pte`` (ExecuTorch) file or of a release pair. A
+            named model that is not on this machine is downloaded.
         threads: how many threads the network may use on one photo; None takes the machine's
             cores, four at most.
-        runtime: "litert" or "openvino" for a ``.tflite``, "torch" for a release pair; None takes
-            LiteRT, or torch for a pair.
+        runtime: "litert" or "openvino" for a ``.tflite``, "onnx" or "openvino" for an ``.onnx``;
+            each other kind of file has one that runs it. None takes the first.
         fit: "letterbox" keeps the photo's shape, "stretch" fills the network's frame; None takes
             what the model was published with, letterbox where it does not say.
         labels: a label set, its name ("voc"), or the path of a label file with one name per line;
             None takes the model's own.
         normalisation: (mean, std), three numbers each in units of 0..255; None takes the model's
-            own, and (2/255) x - 1 where it does not say.
+            own, and where a ``.tflite`` does not say, (2/255) x - 1.
         exact: decode every pixel of a JPEG. Otherwise large JPEGs are decoded at a half, a quarter
             or an eighth, never below three times what the network sees.
-        size: (height, width) of the network's frame, release pairs only; None takes its own.
+        size: (height, width) of the network's frame, for release pairs and files that take any;
+            None takes its own.
         output_stride: 8, 16 or 32, release pairs only; None takes its own.
         device: "cpu" or "cuda", release pairs only; None is the CPU.
 
@@ -174,7 +176,7 @@ class Segmenter:
             on_error: "raise" ends at the first photo that cannot be read; "yield" gives its error
                 in place of its result and goes on.
         """
-        workers = _cores() if workers is None else workers
+        workers = count_cores() if workers is None else workers
         if not isinstance(workers, int) or workers < 1:
             raise InputError(f"workers: got {workers!r}, expected a whole number, 1 or more.")
         if isinstance(photos, (str, bytes, PathLike)):
@@ -248,7 +250,7 @@ class Segmenter:
 
 def default_threads() -> int:
     """Return how many threads a segmenter uses on one photo where nobody says."""
-    return min(_MOST_THREADS, _cores())
+    return min(_MOST_THREADS, count_cores())
 
 
 class _Streams:
@@ -276,7 +278,8 @@ class _Streams:
         self._idle.put(network)
 
 
-def _cores() -> int:
+def count_cores() -> int:
+    """Return how many cores this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

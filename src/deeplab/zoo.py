@@ -271,7 +271,7 @@ def find_by_file(path: str | PathLike[str]) -> ZooModel | None:
 
 # --- the search -------------------------------------------------------------------------------
 
-_SUFFIXES = (".tflite", ".safetensors", ".json", ".pth", ".onnx", ".xml", ".pb")
+_SUFFIXES = (".tflite", ".safetensors", ".json", ".pth", ".onnx", ".xml", ".pte", ".pb")
 
 
 def _look(kind: Literal["package", "folder", "cache"], path: Path, model: ZooModel) -> Place:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import functools
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 from rich.progress import Progress
 
-from deeplab.cli.console import split_names, stderr, stdout
+from deeplab.cli.console import check_choices, split_names, stderr, stdout
 from deeplab.errors import InputError
 
 if TYPE_CHECKING:
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    model: Annotated[str, typer.Argument(help="A release pair, weights, a .tflite, or a name.")],
+    model: Annotated[
+        str, typer.Argument(help="A release pair, weights, an exported file, or a name.")
+    ],
     data: Annotated[Path, typer.Argument(metavar="DATASET", help="Folder of the data set.")],
     split: Annotated[str, typer.Option(help="The split to score.")] = "val",
     scales: Annotated[str, typer.Option(help="Scales of the photo: 0.5,1,1.5.")] = "1",
@@ -36,7 +38,9 @@ def evaluate(
     trimap: Annotated[
         str | None, typer.Option(metavar="WIDTHS", help="Score bands along borders: 1,4,16.")
     ] = None,
-    runtime: Annotated[str, typer.Option(help="Of exported files: litert or openvino.")] = "litert",
+    runtime: Annotated[
+        str | None, typer.Option(help="Of exported files, where several run them: openvino.")
+    ] = None,
     device: Annotated[str, typer.Option(help="Of torch networks: auto, cpu, cuda.")] = "auto",
     report: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write report.html, report.json, pictures.")
@@ -52,12 +56,12 @@ def evaluate(
     from deeplab.evaluation.protocol import evaluate as count
     from deeplab.evaluation.report import summary_table, to_dict, write_report
     from deeplab.evaluation.server import ServerWriter
+    from deeplab.segmenter import Runtime
     from deeplab.training.processes import join_processes
 
     dataset = open_dataset(data, split=split)
     chosen = None if classes is None else dataset.labels.indices(split_names("--classes", classes))
-    if runtime not in ("litert", "openvino"):
-        raise InputError(f"--runtime: got '{runtime}', expected 'litert' or 'openvino'.")
+    check_choices("--runtime", [runtime] if runtime else [], get_args(Runtime))
     with join_processes(device) as processes:
         predictor = open_predictor(
             model,
@@ -66,7 +70,7 @@ def evaluate(
             output_stride=output_stride,
             tile=tile,
             device=processes.device,
-            runtime="litert" if runtime == "litert" else "openvino",
+            runtime=cast("Runtime | None", runtime),
         )
         writer = None
         if server is not None:

@@ -52,7 +52,8 @@ def segment(
         typer.Option(metavar="LABELS", help="Keep these classes, for example: cat,dog."),
     ] = None,
     runtime: Annotated[
-        str | None, typer.Option(help="The engine: litert or openvino (default: litert).")
+        str | None,
+        typer.Option(help="The engine, where several run the model: litert or openvino."),
     ] = None,
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads for a single photo (default: all cores).")

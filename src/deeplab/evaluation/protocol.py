@@ -331,7 +331,7 @@ def evaluate(
     """
     if len(dataset) == 0:
         raise DataError(f"data: the split '{dataset.split}' is empty; nothing to evaluate.")
-    translate = _translation(predictor.labels, dataset.labels)
+    translate = match_labels(predictor.labels, dataset.labels)
     classes, ignore = len(dataset.labels), dataset.labels.ignore_index
     result = Evaluation(
         labels=dataset.labels,
@@ -365,8 +365,12 @@ def evaluate(
     return result
 
 
-def _translation(source: LabelSet, target: LabelSet) -> UInt8:
-    """Return a table from the predictor's class ids to the data set's, by name."""
+def match_labels(source: LabelSet, target: LabelSet) -> UInt8:
+    """Return a table, (256,) uint8, from a network's class ids to a data set's, by name.
+
+    Raises:
+        InputError: they have not the same classes.
+    """
     if len(source) != len(target):
         raise InputError(
             f"labels: the network knows {len(source)} classes, the data set has {len(target)}; "

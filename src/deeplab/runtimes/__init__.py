@@ -62,11 +62,26 @@ class Variant:
     device: Literal["cpu", "cuda"] | None = None
 
 
+_READS = {
+    "litert": (".tflite",),
+    "onnx": (".onnx",),
+    "openvino": (".xml", ".onnx", ".tflite"),
+    "executorch": (".pte",),
+    "torch": (".safetensors", ".json"),
+}
+"""Engine -> the endings of the files it reads. The first engine that reads a file is its usual."""
+
+FILE_SUFFIXES = tuple(dict.fromkeys(s for suffixes in _READS.values() for s in suffixes))
+"""Endings of every file that an engine opens."""
+
+
 def find_engines(path: Path) -> tuple[str, ...]:
-    """Return the names of the engines that read this kind of file, the usual one first."""
-    if path.suffix in (".safetensors", ".json"):
-        return ("torch",)
-    return ("litert", "openvino")
+    """Return the names of the engines that read this kind of file, the usual one first.
+
+    A file of unknown ending is taken for a ``.tflite``.
+    """
+    suffix = path.suffix if path.suffix in FILE_SUFFIXES else ".tflite"
+    return tuple(name for name, suffixes in _READS.items() if suffix in suffixes)
 
 
 def open_network(
@@ -83,12 +98,14 @@ def open_network(
     Args:
         path: the file.
         threads: how many threads one frame may use.
-        runtime: "litert" or "openvino" for a ``.tflite``, "torch" for a release pair; None takes
-            LiteRT, or torch for a pair.
-        normalisation: (mean, std) in units of 0..255, whatever the file says. A pair's cannot be
-            changed: it is part of its network.
+        runtime: "litert" or "openvino" for a ``.tflite``, "onnx" or "openvino" for an ``.onnx``,
+            "openvino" for an ``.xml``, "executorch" for a ``.pte``, "torch" for a release pair;
+            None takes the first of these.
+        normalisation: (mean, std) in units of 0..255, whatever the file says. Where it is part of
+            the network, as in a pair, it cannot be changed.
         assume: whose normalisation to take where the file says nothing.
-        variant: another size, output stride or device of a pair; other files have their own.
+        variant: another size, output stride or device of a pair, or another size of a file that
+            takes any; other files have their own.
 
     Raises:
         InputError: there is no such runtime, or it does not read this kind of file; a variant of
@@ -96,6 +113,11 @@ def open_network(
         ModelError: the file cannot be run.
         MissingExtraError: the engine is not installed.
     """
+    if path.suffix == ".bin" and path.with_suffix(".xml").is_file():
+        raise ModelError(
+            f"model: {path.name} is the second half of an OpenVINO network; open "
+            f"{path.with_suffix('.xml').name}."
+        )
     if path.suffix in _WEIGHTS:
         raise ModelError(
             f"model: {path.name} holds weights, which no engine runs as they are. Make a model of "
@@ -103,20 +125,22 @@ def open_network(
         )
     engines = find_engines(path)
     runtime = runtime or engines[0]
-    if runtime not in ("litert", "openvino", "torch"):
-        raise InputError(f"runtime: got '{runtime}', expected 'litert', 'openvino' or 'torch'.")
+    if runtime not in _READS:
+        raise InputError(f"runtime: got '{runtime}', expected one of {', '.join(_READS)}.")
     if runtime not in engines:
         raise InputError(
-            f"runtime: '{runtime}' cannot run {path.name}; LiteRT and OpenVINO run .tflite files, "
-            "torch runs release pairs (.safetensors and .json)."
+            f"runtime: '{runtime}' cannot run {path.name}; what can: {' or '.join(engines)}. "
+            f"'{runtime}' reads {', '.join(_READS[runtime])}."
         )
+    variant = variant or Variant()
     if runtime == "torch":
         from deeplab.runtimes import torch
 
         if normalisation is not None:
             raise InputError(f"normalisation: {path.name} has its own inside; leave it out.")
-        return torch.open(path, threads=threads, variant=variant or Variant())
-    if variant not in (None, Variant()):
+        return torch.open(path, threads=threads, variant=variant)
+    has_one_size = path.suffix not in (".onnx", ".xml")
+    if variant not in (Variant(), Variant(size=None if has_one_size else variant.size)):
         raise InputError(
             f"size, output_stride, device: {path.name} was written for its own; only a release "
             "pair (.safetensors and .json) runs with others."
@@ -124,7 +148,27 @@ def open_network(
     if runtime == "openvino":
         from deeplab.runtimes import openvino
 
-        return openvino.open(path, threads=threads, normalisation=normalisation, assume=assume)
+        return openvino.open(
+            path,
+            threads=threads,
+            normalisation=normalisation,
+            assume=assume,
+            size=variant.size,
+        )
+    if runtime == "onnx":
+        from deeplab.runtimes import onnx
+
+        return onnx.open(
+            path,
+            threads=threads,
+            normalisation=normalisation,
+            assume=assume,
+            size=variant.size,
+        )
+    if runtime == "executorch":
+        from deeplab.runtimes import executorch
+
+        return executorch.open(path, threads=threads, normalisation=normalisation, assume=assume)
     from deeplab.runtimes import litert
 
     return litert.open(path, threads=threads, normalisation=normalisation, assume=assume)

@@ -61,6 +61,9 @@ class LiteRTNetwork(TfliteEngine):
 
     def __call__(self, frame: UInt8) -> Float32 | UInt8:
         """Run one (height, width, 3) uint8 RGB frame."""
-        self._interpreter.set_tensor(self._input, self.network.feed(frame))
+        if self.network.input_tensor.type == "FLOAT32":
+            self.network.feed(frame, out=self._interpreter.tensor(self._input)())
+        else:
+            self._interpreter.set_tensor(self._input, self.network.feed(frame))
         self._interpreter.invoke()
         return self.network.answer(self._interpreter.get_tensor(self._output))

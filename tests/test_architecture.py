@@ -28,7 +28,7 @@ FLOORS = [
         "plot",
     },
     {"models", "data", "runtimes", "weights", "crf", "zoo"},
-    {"segmenter", "training", "evaluation", "export", "benchmark", "info"},
+    {"browser_page", "segmenter", "training", "evaluation", "export", "benchmark", "info"},
     {"cli", "__main__"},
 ]
 MAY_IMPORT_TORCH = {"models", "weights", "data", "training", "evaluation", "export"}

@@ -1,0 +1,164 @@
+"""The page that runs networks in a browser: where it is, which models it lists, how it is served.
+
+``web/`` holds its sources, ``make web`` builds it into this package. The page asks nothing of its
+host but files: its own, ``models.json`` next to them, and the models which that lists. So a folder
+that :func:`write_page` has written can stand anywhere on any host.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from deeplab import tflite_file, zoo
+from deeplab.errors import InputError, ModelError, OutputError
+from deeplab.files import hash_file
+from deeplab.labels import LABEL_SETS, LabelSet
+
+BUILT = Path(__file__).parent / "web"
+
+CATALOGUE = "models.json"
+"""The list of models, next to the page."""
+
+HEADERS = {
+    # Together these two isolate the page from other origins, which is what lets it use threads.
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Embedder-Policy": "require-corp",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Content-Security-Policy": "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; "
+    "style-src 'self'; img-src 'self' blob:; media-src 'self' blob:; connect-src 'self'; "
+    "worker-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'",
+    "Permissions-Policy": "camera=(self), microphone=(), geolocation=()",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+"""What every answer of the page's host should carry. A host that cannot send them works too: the
+page then adds the first three itself, by its service worker."""
+
+MEDIA_TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".json": "application/json",
+    ".webmanifest": "application/manifest+json",
+    ".wasm": "application/wasm",
+    ".svg": "image/svg+xml",
+    ".png": "image/png",
+    ".jpg": "image/jpeg",
+    ".txt": "text/plain; charset=utf-8",
+    ".tflite": "application/octet-stream",
+}
+"""Endings of the page's files and their types; operating systems do not agree on them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PageModel:
+    """One model that the page offers.
+
+    Attributes:
+        path: a ``.tflite`` file.
+        title: what people read in the list.
+        labels: its classes, where the file itself does not say; None takes the zoo's.
+    """
+
+    path: Path
+    title: str
+    labels: LabelSet | None = None
+
+    @property
+    def address(self) -> str:
+        """Where the page looks for the file, relative to itself."""
+        return f"models/{self.path.name}"
+
+
+def find_page() -> Path:
+    """Return the folder of the built page.
+
+    Raises:
+        OutputError: it is not built.
+    """
+    if not (BUILT / "index.html").is_file():
+        raise OutputError(
+            "page: the browser page is not built in this copy of deeplab. Build it from a clone "
+            "with: make web"
+        )
+    return BUILT
+
+
+def describe_models(models: Sequence[PageModel]) -> dict[str, Any]:
+    """Return what ``models.json`` says: the models, the first of them the default.
+
+    It also tells the page what this package knows of other files that people may drop on it: the
+    public ones by their hash, and the colours of known label sets.
+
+    Raises:
+        ModelError: a file is no TFLite model.
+        InputError: two files have the same name.
+    """
+    names = [model.path.name for model in models]
+    doubled = sorted({name for name in names if names.count(name) > 1})
+    if doubled:
+        raise InputError(f"models: two files have the name {doubled[0]}; rename one of them.")
+    return {
+        "models": [_describe(model) for model in models],
+        "label_sets": [labels.to_dict() for labels in LABEL_SETS.values()],
+        "known_files": {entry.sha256: _hints(entry, None) for entry in zoo.MODELS if entry.input},
+    }
+
+
+def write_page(folder: str | PathLike[str], models: Sequence[PageModel]) -> None:
+    """Write the page, its runtime and the models into a new folder, for any host.
+
+    Raises:
+        OutputError: the page is not built, the folder exists and is not empty, or it cannot be
+            written.
+        ModelError, InputError: as :func:`describe_models`.
+    """
+    folder = Path(folder)
+    page = find_page()
+    catalogue = json.dumps(describe_models(models), ensure_ascii=False)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise OutputError(f"output: {folder} exists and is not an empty folder; name a new one.")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
+            fresh = Path(temporary) / "page"
+            shutil.copytree(page, fresh)
+            (fresh / "models").mkdir()
+            for model in models:
+                shutil.copyfile(model.path, fresh / model.address)
+            (fresh / CATALOGUE).write_text(catalogue, encoding="utf-8")
+            fresh.replace(folder)
+    except OSError as error:
+        reason = error.strerror or error
+        raise OutputError(f"output: cannot write {folder}: {reason}.") from error
+
+
+def _describe(model: PageModel) -> dict[str, Any]:
+    if model.path.suffix != ".tflite":
+        raise ModelError(f"model: {model.path.name} is no .tflite file; browsers run only those.")
+    tflite_file.read(model.path)  # refuses what is no model
+    return {
+        "title": model.title,
+        "file": model.address,
+        "sha256": hash_file(model.path),
+        **_hints(zoo.find_by_file(model.path), model.labels),
+    }
+
+
+def _hints(entry: zoo.ZooModel | None, labels: LabelSet | None) -> dict[str, Any]:
+    """Return what is known of a file beside what it says itself."""
+    hints: dict[str, Any] = {}
+    labels = labels or (entry.labels if entry else None)
+    if labels is not None:
+        hints["labels"] = labels.to_dict()
+    if entry is not None and entry.input is not None:
+        hints |= {"mean": entry.input.mean, "std": entry.input.std}
+    return hints

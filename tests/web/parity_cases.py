@@ -1,0 +1,186 @@
+"""Write what Python computes, for the page's own code to be compared with: ``parity.test.ts``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from deeplab import Segmenter, tflite_file
+from deeplab.errors import ModelError
+from deeplab.images import Geometry
+from deeplab.labels import LABEL_SETS, LabelSet
+from deeplab.runtimes import open_network
+from deeplab.runtimes.tflite_network import understand
+from deeplab.upsample import argmax_bilinear
+from tiny_tflite import tiny_network
+
+
+class Cases:
+    """Collects the cases in a folder: one JSON file, and the arrays beside it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.rng = np.random.default_rng(0)
+        self.files = 0
+
+    def keep(self, content: np.ndarray | bytes, suffix: str = "bin") -> str:
+        self.files += 1
+        name = f"{self.files}.{suffix}"
+        data = content if isinstance(content, bytes) else np.ascontiguousarray(content).tobytes()
+        (self.folder / name).write_bytes(data)
+        return name
+
+    def geometry(self) -> list[dict]:
+        cases = []
+        for _ in range(300):
+            photo = tuple(int(n) for n in self.rng.integers(1, 4000, 2))
+            frame = tuple(int(n) for n in self.rng.choice([9, 64, 257, 321, 513], 2))
+            content = Geometry(photo, frame).content
+            cases.append({"photo": photo, "frame": frame, "fit": "letterbox", "content": content})
+        # Sides that end in exactly one half are rounded to the even number.
+        for height in range(1, 40):
+            content = Geometry((height, 40), (20, 20)).content
+            case = {"photo": (height, 40), "frame": (20, 20), "fit": "letterbox"}
+            cases.append({**case, "content": content})
+        cases.append({**case, "fit": "stretch", "content": (20, 20)})
+        return cases
+
+    def resize(self) -> list[dict]:
+        cases = []
+        shapes = {(61, 83): 33, (720, 1280): 257, (300, 200): 257, (7, 5): 65, (257, 257): 257,
+                  (257, 100): 257, (100, 257): 257, (1, 900): 33}  # fmt: skip
+        for photo, side in shapes.items():
+            pixels = self.rng.integers(0, 256, (*photo, 3), dtype=np.uint8)
+            pixels[: photo[0] // 3] = self.rng.choice([0, 255], (photo[0] // 3, photo[1], 3))
+            geometry = Geometry(photo, (side, side))
+            padding = (127, 3, 250)
+            placed = geometry.place(Image.fromarray(pixels), padding)
+            alpha = np.full((*photo, 1), 255, np.uint8)
+            cases.append(
+                {
+                    "photo": photo,
+                    "frame": (side, side),
+                    "rgba": self.keep(np.concatenate([pixels, alpha], axis=2)),
+                    "placed": self.keep(placed),
+                    "padding": padding,
+                }
+            )
+        return cases
+
+    def masks(self) -> list[dict]:
+        cases = []
+        for grid, photo, side in [
+            ((33, 33, 21), (720, 1280), 257),
+            ((33, 33, 21), (513, 211), 513),
+            ((9, 9, 256), (64, 64), 65),
+            ((65, 65, 3), (40, 31), 513),
+            ((129, 129, 19), (300, 400), 513),
+        ]:
+            coarse = self.rng.normal(size=(grid[0] // 4 + 2, grid[1] // 4 + 2, grid[2]))
+            smooth = np.kron(coarse, np.ones((4, 4, 1)))[: grid[0], : grid[1]]
+            logits = (4 * smooth + self.rng.normal(size=grid)).astype(np.float32)
+            geometry = Geometry(photo, (side, side))
+            for align_corners in (True, False):
+                mask = argmax_bilinear(
+                    logits, *photo, align_corners=align_corners, region=geometry.region
+                )
+                cases.append(
+                    {
+                        "grid": grid,
+                        "logits": self.keep(logits),
+                        "mask": self.keep(mask),
+                        "size": photo,
+                        "alignCorners": align_corners,
+                        "frame": (side, side),
+                        "content": geometry.content,
+                    }
+                )
+        return cases
+
+    def label_maps(self) -> list[dict]:
+        cases = []
+        for side, photo in [(65, (30, 47)), (33, (120, 213))]:
+            name = self.keep(tiny_network(frame=side, resize=False, argmax=True), "tflite")
+            labels = LabelSet(("a", "b", "c", "d"))
+            pixels = self.rng.integers(0, 256, (*photo, 3), dtype=np.uint8)
+            segmenter = Segmenter(self.folder / name, labels=labels, threads=1)
+            seen = segmenter(pixels)
+            frame = seen.geometry.place(Image.fromarray(pixels), segmenter.spec.padding)
+            network = open_network(self.folder / name, threads=1)
+            ids = network(frame)
+            assert seen.logits is None
+            cases.append(
+                {
+                    "map": ids.shape,
+                    "ids": self.keep(ids),
+                    "photo": photo,
+                    "frame": (side, side),
+                    "content": seen.geometry.content,
+                    "mask": self.keep(seen.mask),
+                }
+            )
+        return cases
+
+    def models(self, files: dict[str, bytes]) -> list[dict]:
+        cases = []
+        for data in files.values():
+            case: dict = {"file": self.keep(data, "tflite"), "error": None}
+            try:
+                network = understand(tflite_file.parse(data, name="model"))
+            except ModelError as error:
+                # The wording of both sides is their own; what they complain about is the same.
+                case["error"] = "no model" if "not a TFLite" in str(error) else "not a DeepLab"
+                if "damaged" in str(error):
+                    case["error"] = "damaged"
+                cases.append(case)
+                continue
+            spec = network.spec
+            everything = np.arange(256, dtype=np.uint8)
+            frame = np.stack([everything] * 3, axis=1)[None]
+            tables = network.feed(frame)[0, 0].T
+            if tables.dtype == np.int8:
+                tables = tables.view(np.uint8)
+            case["expected"] = {
+                "height": spec.height,
+                "width": spec.width,
+                "mean": spec.mean,
+                "std": spec.std,
+                "fit": spec.fit,
+                # The page computes an argmax itself, so it stops one step earlier.
+                "fetched": network.output_tensor.index if network.output == "logits" else None,
+                "output": network.output,
+                "alignCorners": network.align_corners,
+                "numClasses": network.num_classes,
+            }
+            case["labels"] = network.labels.to_dict() if network.labels else None
+            case["tables"] = tables.tolist()
+            cases.append(case)
+        return cases
+
+
+def write_cases(folder: Path, models: Path) -> None:
+    """Write ``cases.json`` and its arrays into a folder."""
+    cases = Cases(folder)
+    files = {path.name: path.read_bytes() for path in sorted(models.glob("*.tflite"))}
+    files |= {
+        "tiny": tiny_network(),
+        "no resize": tiny_network(resize=False),
+        "half pixel": tiny_network(align_corners=False, half_pixel=True),
+        "neither": tiny_network(align_corners=False),
+        "argmax": tiny_network(argmax=True),
+        "argmax of the grid": tiny_network(resize=False, argmax=True),
+        "text": b"not a model at all",
+        "cut off": files["deeplabv3_257_mv_gpu.tflite"][:100_000],
+    }
+    description = {
+        "geometry": cases.geometry(),
+        "resize": cases.resize(),
+        "masks": cases.masks(),
+        "labelMaps": cases.label_maps(),
+        "models": cases.models(files),
+        "labelSets": [labels.to_dict() for labels in LABEL_SETS.values()],
+    }
+    (folder / "cases.json").write_text(json.dumps(description))

@@ -1,0 +1,332 @@
+"""The page in Chromium: what it shows, what it saves, and what it refuses."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hosting import STARTER
+from PIL import Image
+
+from deeplab import Segmenter
+from deeplab.draw import cutout
+from deeplab.labels import CITYSCAPES
+
+pytestmark = [pytest.mark.reference, pytest.mark.integration]
+
+QUANTISED = "deeplabv3_mnv2_dm05_pascal_quant.tflite"
+
+
+def show(page, path: Path) -> None:
+    """Open a photo, and wait until its own mask is on the screen."""
+    clear_status(page)
+    page.set_input_files("#file", path)
+    wait_for_result(page)
+
+
+def clear_status(page) -> None:
+    page.evaluate("document.getElementById('status').textContent = ''")
+
+
+def wait_for_result(page) -> None:
+    page.wait_for_selector("#status >> text=/^(Found|Nothing)/")
+
+
+def download(page, action: str) -> tuple[str, bytes]:
+    with page.expect_download() as caught:
+        page.click(f"[data-action={action}]")
+    return caught.value.suggested_filename, Path(caught.value.path()).read_bytes()
+
+
+def saved_mask(page) -> np.ndarray:
+    _, content = download(page, "save-mask")
+    image = Image.open(io.BytesIO(content))
+    assert image.mode == "P"
+    return np.asarray(image)
+
+
+def drop(page, *files: tuple[str, bytes]) -> None:
+    """Drop files on the page, as from the desktop."""
+    clear_status(page)
+    transfer = page.evaluate_handle(
+        """(files) => {
+          const transfer = new DataTransfer();
+          for (const [name, type, data] of files) {
+            const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
+            transfer.items.add(new File([bytes], name, { type }));
+          }
+          return transfer;
+        }""",
+        [(name, _media_type(name), base64.b64encode(data).decode()) for name, data in files],
+    )
+    page.dispatch_event("#screen", "drop", {"dataTransfer": transfer})
+
+
+def _media_type(name: str) -> str:
+    """Return what a browser says of a file; models are unknown to it."""
+    types = {".jpg": "image/jpeg", ".png": "image/png", ".txt": "text/plain"}
+    return types.get(Path(name).suffix, "")
+
+
+def agreement(mask: np.ndarray, expected: np.ndarray) -> float:
+    assert mask.shape == expected.shape
+    return float((mask == expected).mean())
+
+
+@pytest.fixture(scope="module")
+def starter(reference):
+    return Segmenter(reference / "models" / STARTER, threads=1, exact=True)
+
+
+def test_masks_equal_those_of_python(host, browser, open_page, reference, starter):
+    page = open_page(browser, host)
+    for name in ("dog", "person", "horses", "image1", "image2", "image3"):
+        path = reference / "photos" / f"{name}.jpg"
+        show(page, path)
+        expected = starter(path)
+        equal = agreement(saved_mask(page), expected.mask)
+        print(f"{name}: {100 * equal:.4f} % of the pixels are Python's")
+        assert equal >= 0.999
+        first = next(iter(name for name in expected.shares if name != "background"))
+        assert page.locator("#legend .name").first.inner_text() == first
+
+
+@pytest.mark.parametrize("kind", ["turned", "tall", "transparent", "grey", "tiny", "large"])
+def test_any_kind_of_photo_gives_pythons_mask(
+    kind, host, browser, open_page, reference, starter, tmp_path
+):
+    photo = Image.open(reference / "photos" / "person.jpg")
+    path = tmp_path / f"{kind}.jpg"
+    if kind == "turned":
+        exif = photo.getexif()
+        exif[0x0112] = 6
+        photo.save(path, quality=95, exif=exif)
+    elif kind == "tall":
+        photo.crop((180, 0, 400, 424)).save(path, quality=95)
+    elif kind == "transparent":
+        path = path.with_suffix(".png")
+        shade = Image.linear_gradient("L").resize(photo.size)
+        photo.putalpha(shade)
+        photo.save(path)
+    elif kind == "grey":
+        path = path.with_suffix(".png")
+        photo.convert("L").save(path)
+    elif kind == "tiny":
+        path = path.with_suffix(".png")
+        photo.resize((90, 60)).save(path)
+    else:
+        photo.resize((2560, 1696)).save(path, quality=90)
+    page = open_page(browser, host)
+    show(page, path)
+    assert agreement(saved_mask(page), starter(path).mask) >= 0.999
+
+
+def test_a_dropped_model_is_run(host, browser, open_page, reference, tmp_path):
+    models, photo = reference / "models", reference / "photos" / "person.jpg"
+    page = open_page(browser, host)
+    show(page, photo)
+
+    # One that names its classes.
+    drop(page, ("own.tflite", (models / "deeplabv3_with_metadata.tflite").read_bytes()))
+    wait_for_result(page)
+    page.wait_for_selector("#legend .name >> text=person")
+    assert page.locator("#model").input_value() == "dropped 0"
+
+    # A public one that does not, but is known.
+    model = models / QUANTISED
+    drop(page, ("int8.tflite", model.read_bytes()))
+    wait_for_result(page)
+    assert "513 × 513 pixels, 21 classes" in page.inner_text("#network-note")
+    page.wait_for_selector("#legend .name >> text=person")
+    equal = agreement(saved_mask(page), Segmenter(model, threads=1, exact=True)(photo).mask)
+    print(f"int8: {100 * equal:.4f} % of the pixels are Python's")
+    assert equal >= 0.999
+
+    # One that nobody knows, and the label file that names its classes.
+    drop(page, ("odd.tflite", model.read_bytes() + b"\0"))
+    page.wait_for_selector("#legend .name >> text=class 15")
+    assert "does not name its classes" in page.inner_text("#network-note")
+    drop(page, ("names.txt", (reference / "golden" / "voc_labelmap.txt").read_bytes()))
+    page.wait_for_selector("#legend .name >> text=person")
+
+    # Back to the one that came with the page.
+    page.select_option("#model", "PASCAL VOC")
+    page.wait_for_selector("#network-note >> text=257 × 257")
+
+
+def test_labels_with_colours_of_their_own_get_them(host, browser, open_page, reference):
+    page = open_page(browser, host)
+    model = reference / "models" / "deeplab_mobilenet_edgetpu_slim_cityscapes_quant.tflite"
+    photo = reference / "photos" / "dog.jpg"
+    names = "\n".join(CITYSCAPES.names).encode()
+    show(page, photo)
+    drop(page, ("streets.txt", names))
+    page.wait_for_selector("#problem >> text=There are 19 label names")
+    drop(page, ("streets.txt", names), ("streets.tflite", model.read_bytes() + b"\0"))
+    page.wait_for_selector("#legend .name >> text=vegetation")
+    segmenter = Segmenter(model, threads=1, exact=True)
+    assert agreement(saved_mask(page), segmenter(photo).mask) >= 0.999
+    _, content = download(page, "save-mask")
+    palette = Image.open(io.BytesIO(content)).getpalette()
+    assert palette == segmenter.labels.palette.ravel().tolist()
+
+
+def test_what_cannot_be_used_is_refused_in_words(host, browser, open_page, reference):
+    model = (reference / "models" / STARTER).read_bytes()
+    classifier = (reference / "models" / "mobilenet_v2_1.0_224_quant.tflite").read_bytes()
+    page = open_page(browser, host)
+    for name, content, words in [
+        ("notes.tflite", b"These are only notes.", "notes.tflite is no model"),
+        ("empty.tflite", b"", "it is empty"),
+        ("page.tflite", b"<!DOCTYPE html><html>", "a web page"),
+        ("cut.tflite", model[:50_000], "damaged or cut off"),
+        ("classes.tflite", classifier, "is not a DeepLab: its output"),
+        ("archive.zip", b"PK\3\4", "archive.zip is no model"),
+        ("broken.jpg", b"\xff\xd8\xff no more", "is not a picture that this browser can read"),
+    ]:
+        drop(page, (name, content))
+        page.wait_for_selector(f"#problem >> text={words}")
+        # Everything else stays as it was.
+        assert page.locator("#model option").all_inner_texts() == ["PASCAL VOC"]
+        page.click("[data-action=dismiss]")
+        assert page.is_hidden("#problem")
+    show(page, reference / "photos" / "person.jpg")
+    assert "person" in page.locator("#legend .name").all_inner_texts()
+
+
+def test_looks_are_drawn_and_saved(host, browser, open_page, reference, starter):
+    path = reference / "photos" / "person.jpg"
+    photo = np.asarray(Image.open(path)).astype(int)
+    seen = starter(path)
+    page = open_page(browser, host)
+    show(page, path)
+    inside, outside = seen.mask != 0, seen.mask == 0
+
+    def picture(effect: str) -> np.ndarray:
+        page.check(f"[name=effect][value={effect}]", force=True)
+        name, content = download(page, "save-picture")
+        assert name == f"person.{effect}.{'png' if effect == 'cutout' else 'jpg'}"
+        return np.asarray(Image.open(io.BytesIO(content))).astype(int)
+
+    overlay = picture("overlay")
+    assert abs(overlay - photo)[outside].mean() < 3
+    assert abs(overlay - photo)[inside].mean() > 20
+    page.fill("#opacity", "100")
+    plain = picture("overlay")
+    colours = seen.labels.palette[seen.mask].astype(int)
+    assert abs(plain - colours)[inside].mean() < 6
+
+    cut = picture("cutout")
+    expected = np.asarray(cutout(Image.open(path), seen.mask, labels=seen.labels)).astype(int)
+    assert (cut[:, :, 3] == expected[:, :, 3]).mean() > 0.999
+    assert abs(cut - expected).mean() < 0.5
+    assert (cut[cut[:, :, 3] == 0] == 0).all()  # nothing stays under the transparency
+
+    blurred = picture("blur")
+    detail = np.abs(np.diff(photo, axis=1)).sum(axis=2)
+    blurred_detail = np.abs(np.diff(blurred, axis=1)).sum(axis=2)
+    deep = np.asarray(Image.fromarray(outside).resize((80, 53)).resize(outside.shape[::-1]))
+    assert blurred_detail[deep[:, 1:] & outside[:, 1:]].mean() < 0.5 * detail[outside[:, 1:]].mean()
+    assert abs(blurred - photo)[inside].mean() < 8
+
+    replaced = picture("replace")
+    assert abs(replaced[5, 5] - [0x00, 0xB1, 0x40]).max() < 8
+    page.set_input_files("#background-file", reference / "photos" / "horses.jpg")
+    page.wait_for_timeout(300)
+    behind = picture("replace")
+    assert abs(behind - replaced)[outside].mean() > 20
+    assert abs(behind - photo)[inside].mean() < 12
+
+    # A class that is ticked off belongs to the background.
+    page.check("[name=effect][value=cutout]", force=True)
+    page.get_by_role("checkbox", name="person").uncheck()
+    without = picture("cutout")
+    assert without[:, :, 3].sum() < 0.7 * cut[:, :, 3].sum()
+
+
+def test_pointer_and_keyboard_name_the_class(host, browser, open_page, reference, starter):
+    path = reference / "photos" / "person.jpg"
+    page = open_page(browser, host)
+    show(page, path)
+    seen = starter(path)
+    box = page.locator("#canvas").bounding_box()
+    height, width = seen.mask.shape
+    scale = min(box["width"] / width, box["height"] / height)
+    left = box["x"] + (box["width"] - scale * width) / 2
+    top = box["y"] + (box["height"] - scale * height) / 2
+    for y, x in ((200, 250), (300, 450), (20, 20), (300, 110)):
+        page.mouse.move(left + (x + 0.5) * scale, top + (y + 0.5) * scale)
+        assert page.inner_text("#probe") == seen.labels.names[seen.mask[y, x]]
+    page.mouse.move(1, 1)
+    assert page.is_hidden("#probe")
+
+    page.focus("#canvas")
+    page.keyboard.press("ArrowRight")
+    y, x = height // 2, int((0.5 + 1 / 24) * width)
+    assert page.inner_text("#probe") == seen.labels.names[seen.mask[y, x]]
+    page.keyboard.press("Escape")
+    assert page.is_hidden("#probe")
+
+
+def test_a_picture_can_be_pasted(host, browser, open_page, reference):
+    page = open_page(browser, host)
+    data = base64.b64encode((reference / "photos" / "person.jpg").read_bytes()).decode()
+    page.evaluate(
+        """(data) => {
+          const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
+          const transfer = new DataTransfer();
+          transfer.items.add(new File([bytes], 'image.jpg', { type: 'image/jpeg' }));
+          document.dispatchEvent(new ClipboardEvent('paste', { clipboardData: transfer }));
+        }""",
+        data,
+    )
+    page.wait_for_selector("#legend .name >> text=person")
+
+
+def test_processor_and_threads_can_be_chosen(host, browser, open_page, reference):
+    page = open_page(browser, host)
+    show(page, reference / "photos" / "dog.jpg")
+    before = saved_mask(page)
+    assert page.locator("#processor option").all_inner_texts() == ["Graphics (WebGPU)", "CPU"]
+    for threads in ("1", page.locator("#threads option").last.inner_text()):
+        clear_status(page)
+        page.select_option("#threads", threads)
+        wait_for_result(page)
+        assert agreement(saved_mask(page), before) >= 0.999
+
+
+def test_every_control_has_a_name(host, browser, open_page, reference):
+    page = open_page(browser, host)
+    show(page, reference / "photos" / "dog.jpg")
+    tree = page.locator("body").aria_snapshot()
+    print(tree)
+    controls = re.findall(r"- (button|checkbox|combobox|radio|slider|switch|img)\b(.*)", tree)
+    assert len(controls) > 12
+    assert [line for line in controls if '"' not in line[1]] == []
+    for role in ("banner", "main", "complementary", "status", "toolbar"):
+        assert f"- {role}" in tree
+    # Everything can be reached by the keyboard.
+    reached = set()
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        reached.add(
+            page.evaluate("document.activeElement.dataset.action ?? document.activeElement.id")
+        )
+    assert {"canvas", "open", "camera", "save-picture", "save-mask", "opacity", "model"} <= reached
+
+
+@pytest.mark.parametrize(("width", "height"), [(360, 740), (1280, 860)])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_fits_the_screen(width, height, scheme, host, browser, open_page, reference, tmp_path):
+    size = {"width": width, "height": height}
+    page = open_page(browser, host, viewport=size, color_scheme=scheme)
+    for state, photo in (("empty", None), ("photo", reference / "photos" / "person.jpg")):
+        if photo:
+            show(page, photo)
+        page.screenshot(path=tmp_path / f"{state}-{width}-{scheme}.png", full_page=True)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+    print(f"screenshots: {tmp_path}")

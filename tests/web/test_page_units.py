@@ -1,0 +1,27 @@
+"""The page's own code, part by part: against brute force, and against what Python computes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+
+import pytest
+from hosting import ROOT
+from parity_cases import write_cases
+
+
+@pytest.mark.reference
+@pytest.mark.integration
+def test_the_pages_code_computes_what_python_computes(built_page, reference, tmp_path):
+    write_cases(tmp_path, reference / "models")
+    environment = {**os.environ, "DEEPLAB_FIXTURES": str(tmp_path), "NO_COLOR": "1"}
+    run = subprocess.run(
+        [ROOT / "web" / "node_modules" / ".bin" / "vitest", "run"],
+        cwd=ROOT / "web",
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    print(run.stdout)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "skipped" not in run.stdout

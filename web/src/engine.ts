@@ -1,0 +1,116 @@
+/** The page's side of the worker that runs networks. */
+
+import type { Size } from './geometry';
+import type { LabelSet } from './labels';
+import type { EngineOptions } from './network';
+import type { Hints } from './understand';
+
+/** A model as bytes, with what is known about it beside the file. */
+export interface ModelData {
+  name: string;
+  data: Uint8Array;
+  hints: Hints;
+}
+
+/** What the page must know of a network that is ready. */
+export interface Loaded extends Size {
+  labels: LabelSet | null;
+  numClasses: number | null;
+}
+
+/** A picture and its mask: one class id per pixel, row by row. */
+export interface Segmented extends Size {
+  picture: ImageBitmap;
+  mask: Uint8Array<ArrayBuffer>;
+  /** Pixels per class id. */
+  counts: Uint32Array;
+  /** Milliseconds: reading and resizing the picture, the network, and its mask. */
+  ms: { fit: number; network: number; mask: number };
+}
+
+export interface LoadRequest extends ModelData {
+  kind: 'load';
+  id: number;
+  known: LabelSet[];
+  options: EngineOptions;
+}
+
+export interface SegmentRequest {
+  kind: 'segment';
+  id: number;
+  picture: ImageBitmap;
+  /** Average over time, see `smooth.ts`. */
+  smooth: boolean;
+  /** The first picture of its source: there is no past. */
+  fresh: boolean;
+}
+
+export type Request = LoadRequest | SegmentRequest;
+export type Answer = { id: number; result?: Loaded | Segmented; error?: string };
+
+interface Waiting {
+  resolve: (result: never) => void;
+  reject: (error: Error) => void;
+}
+
+export class Engine {
+  private readonly worker = new Worker(new URL('./engine.worker.ts', import.meta.url));
+  private readonly waiting = new Map<number, Waiting>();
+  private lastId = 0;
+
+  private constructor(private readonly options: EngineOptions) {
+    this.worker.onmessage = ({ data }: MessageEvent<Answer>) => {
+      const { resolve, reject } = this.waiting.get(data.id)!;
+      this.waiting.delete(data.id);
+      if (data.error === undefined) resolve(data.result as never);
+      else reject(new Error(data.error));
+    };
+    this.worker.onerror = (event) => this.fail(event.message || 'the worker did not start');
+  }
+
+  /** Start a worker and load a model into it. Throws an Error in plain words. */
+  static async open(
+    model: ModelData,
+    known: LabelSet[],
+    options: EngineOptions,
+  ): Promise<{ engine: Engine; loaded: Loaded }> {
+    const engine = new Engine(options);
+    try {
+      const loaded = await engine.ask<Loaded>({ kind: 'load', ...model, known, options });
+      return { engine, loaded };
+    } catch (error) {
+      engine.close();
+      throw error;
+    }
+  }
+
+  get processor(): EngineOptions['processor'] {
+    return this.options.processor;
+  }
+
+  /** Segment one picture; it moves to the worker, and comes back with the result. */
+  segment(picture: ImageBitmap, smooth: boolean, fresh: boolean): Promise<Segmented> {
+    return this.ask<Segmented>({ kind: 'segment', picture, smooth, fresh }, [picture]);
+  }
+
+  close(): void {
+    this.worker.terminate();
+    this.fail('the network was changed');
+  }
+
+  private ask<Result>(
+    question: Omit<LoadRequest, 'id'> | Omit<SegmentRequest, 'id'>,
+    transfer: Transferable[] = [],
+  ): Promise<Result> {
+    const id = ++this.lastId;
+    return new Promise<Result>((resolve, reject) => {
+      this.waiting.set(id, { resolve: resolve as Waiting['resolve'], reject });
+      this.worker.postMessage({ ...question, id }, transfer);
+    });
+  }
+
+  private fail(reason: string): void {
+    for (const { reject } of this.waiting.values()) reject(new Error(reason));
+    this.waiting.clear();
+  }
+}

@@ -1,0 +1,99 @@
+/** The worker that does the heavy work: picture in, mask out. */
+
+import type { Answer, LoadRequest, Request, SegmentRequest, Segmented } from './engine';
+import { placeInFrame } from './geometry';
+import { enlarge } from './label_map';
+import { RunningNetwork } from './network';
+import { resizeIntoFrame } from './resize';
+import { Smoother } from './smooth';
+import { TfliteFile } from './tflite';
+import { understand } from './understand';
+import { argmaxBilinear } from './upsample';
+
+const smoother = new Smoother();
+const canvas = new OffscreenCanvas(1, 1);
+const context = canvas.getContext('2d', { willReadFrequently: true })!;
+let running: RunningNetwork | undefined;
+
+self.onmessage = async ({ data }: MessageEvent<Request>) => {
+  try {
+    if (data.kind === 'load') {
+      reply({ id: data.id, result: await load(data) });
+    } else {
+      const result = await segment(data);
+      reply({ id: data.id, result }, [result.picture, result.mask.buffer]);
+    }
+  } catch (error) {
+    reply({ id: data.id, error: error instanceof Error ? error.message : String(error) });
+  }
+};
+
+function reply(answer: Answer, transfer: Transferable[] = []): void {
+  self.postMessage(answer, { transfer });
+}
+
+async function load({ name, data, hints, known, options }: LoadRequest) {
+  const network = await understand(new TfliteFile(name, data), hints, known);
+  running = await RunningNetwork.open(network, options);
+  const { height, width, labels, numClasses } = network;
+  return { height, width, labels, numClasses };
+}
+
+async function segment({ picture, smooth, fresh }: SegmentRequest): Promise<Segmented> {
+  if (!running) throw new Error('There is no network yet.');
+  const { network } = running;
+  const size = { height: picture.height, width: picture.width };
+  const frame = { height: network.height, width: network.width };
+  const content = placeInFrame(size, frame, network.fit);
+  const begin = performance.now();
+
+  const padding = network.mean.map(Math.trunc);
+  const placed = resizeIntoFrame(pixels(picture), size, content, frame, padding);
+  const fitted = performance.now();
+
+  const answer = await running.run(placed);
+  const answered = performance.now();
+
+  let mask: Uint8Array<ArrayBuffer>;
+  if (network.output === 'logits') {
+    if (fresh || !smooth) smoother.reset();
+    const logits = smooth ? smoother.smooth(answer, placed, frame) : answer;
+    mask = argmaxBilinear(logits, size, network.alignCorners, { frame, content });
+  } else {
+    mask = enlarge(Uint8Array.from(answer.values), answer, size, frame, content);
+  }
+  const counts = count(mask);
+  const end = performance.now();
+
+  return {
+    ...size,
+    picture,
+    mask,
+    counts,
+    ms: { fit: fitted - begin, network: answered - fitted, mask: end - answered },
+  };
+}
+
+function pixels(picture: ImageBitmap): Uint8ClampedArray {
+  const { height, width } = picture;
+  if (canvas.height !== height || canvas.width !== width) {
+    canvas.height = height;
+    canvas.width = width;
+  }
+  context.drawImage(picture, 0, 0);
+  return context.getImageData(0, 0, width, height).data;
+}
+
+/** How many pixels each class id has. Most pixels are like the one before. */
+function count(mask: Uint8Array): Uint32Array {
+  const counts = new Uint32Array(256);
+  let start = 0;
+  for (let i = 1; i < mask.length; i++) {
+    if (mask[i] !== mask[start]) {
+      counts[mask[start]!]! += i - start;
+      start = i;
+    }
+  }
+  counts[mask[start]!]! += mask.length - start;
+  return counts;
+}

@@ -16,6 +16,7 @@ from deeplab.errors import ExportError, InputError, ModelError, ModelNotFoundErr
 from deeplab.export import optimize as module
 from deeplab.export.optimize import optimize
 from deeplab.images import InputSpec
+from deeplab.info import describe
 from deeplab.labels import VOC, LabelSet
 from deeplab.runtimes import litert
 from deeplab.runtimes.tflite_network import understand
@@ -171,6 +172,21 @@ def test_it_needs_no_torch(model: Path, tmp_path: Path) -> None:
         f"optimize({str(model)!r}, {str(tmp_path / 'fast.tflite')!r})"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_info_tells_and_import_points_to_the_original(
+    model: Path, tmp_path: Path, run: Run
+) -> None:
+    target = tmp_path / "fast.tflite"
+    report = optimize(model, target)
+    assert describe(target).optimised == report.changes
+    assert describe(model).optimised == ()
+    _, out, _ = run("info", target)
+    assert "optimised: dropped what lies behind the logits" in out
+    pytest.importorskip("torch")
+    code, _, err = run("import", target, "-o", tmp_path / "pair")
+    assert code == 2
+    assert f"import the file it was made from (sha256 {tflite_file.read(model).sha256})" in err
 
 
 # --- the command ------------------------------------------------------------------------------

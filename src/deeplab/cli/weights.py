@@ -106,6 +106,7 @@ def info(
         "labels": ", ".join(found.labels.names) if found.labels else None,
         "licence": found.licence,
         "variables": str(found.report) if found.report else None,
+        "optimised": "; ".join(found.optimised) or None,
         **{f"score {name}": str(value) for name, value in found.scores.items()},
     }
     for field, value in lines.items():

@@ -68,6 +68,7 @@ class ModelInfo:
         scores: measured quality with its protocol, of a release pair.
         provenance: where the weights of a release pair come from.
         report: which of a foreign file's variables were kept, ignored and missed.
+        optimised: what ``deeplab optimize`` left out of a ``.tflite``, a line each.
     """
 
     name: str
@@ -87,6 +88,7 @@ class ModelInfo:
     scores: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
     report: ImportReport | None = None
+    optimised: tuple[str, ...] = ()
 
     @property
     def parameters(self) -> int | None:
@@ -198,6 +200,7 @@ def _describe_tflite(
 ) -> ModelInfo:
     from deeplab.info.tflite_count import count_graph
     from deeplab.tflite_metadata import read_metadata
+    from deeplab.tflite_optimise import read_record
 
     file = tflite_file.read(path)
     count = count_graph(file)
@@ -217,6 +220,7 @@ def _describe_tflite(
     elif metadata := read_metadata(file):
         labels, licence = metadata.labels, metadata.licence
         spec = _stated_input(metadata, height, width)
+    record = read_record(file)
     return ModelInfo(
         name=str(path),
         kind="tflite",
@@ -240,6 +244,7 @@ def _describe_tflite(
         precision=count.precision,
         file_bytes=len(file.data),
         licence=licence or None,
+        optimised=record.changes if record else (),
     )
 
 

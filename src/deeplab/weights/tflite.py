@@ -17,6 +17,7 @@ from deeplab.models.config import DeepLabConfig
 from deeplab.models.deeplab import build
 from deeplab.tflite_file import Operator, TfliteFile
 from deeplab.tflite_metadata import Metadata, read_metadata
+from deeplab.tflite_optimise import read_record
 from deeplab.weights.report import ImportReport
 from deeplab.weights.tflite_backbones import Backbone, walk_backbone
 from deeplab.weights.tflite_walk import CONVOLUTIONS, KNOWN, Walk, rate_of
@@ -51,6 +52,11 @@ def from_tflite(
         return _import(file)
     except (ModelError, ConfigError) as error:
         words = str(error).removeprefix(f"{file.name}: ")
+        if record := read_record(file):
+            words = (
+                "'deeplab optimize' has rewritten its graph; import the file it was made from "
+                f"(sha256 {record.source}). ({words})"
+            )
         raise WeightsError(f"{file.name}: {words}") from error
 
 

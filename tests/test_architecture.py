@@ -26,6 +26,7 @@ FLOORS = [
         "network_card",
         "palette_png",
         "plot",
+        "example_photos",
     },
     {"models", "data", "runtimes", "weights", "crf", "zoo"},
     {"browser_page", "segmenter", "training", "evaluation", "export", "benchmark", "info"},

@@ -21,6 +21,7 @@ class Panel:
         height: pixels.
         x: the numbers at the left and the right end.
         y: the numbers at the bottom and the top.
+        log_x: equal steps to the right are equal ratios; ``x`` is above 0 then.
     """
 
     left: float
@@ -29,13 +30,14 @@ class Panel:
     height: float
     x: Point
     y: Point
+    log_x: bool = False
 
     def place(self, point: Point) -> Point:
         """Return where (x, y) lies, in pixels."""
-        across, up = (
-            (value - low) / ((high - low) or 1.0)
-            for value, (low, high) in zip(point, (self.x, self.y), strict=True)
-        )
+        x, left, right = map(math.log, (point[0], *self.x)) if self.log_x else (point[0], *self.x)
+        across = (x - left) / ((right - left) or 1.0)
+        low, high = self.y
+        up = (point[1] - low) / ((high - low) or 1.0)
         return self.left + self.width * across, self.top + self.height * (1 - up)
 
     def axes(self) -> str:
@@ -103,3 +105,10 @@ def round_ticks(low: float, high: float, *, count: int = 6) -> list[float]:
         if last - first < count:
             break
     return [round(index * step * factor, 12) for index in range(first, last + 1)]
+
+
+def ratio_ticks(low: float, high: float) -> list[float]:
+    """Return 1, 2 and 5 times the powers of ten from ``low`` (above 0) to ``high``."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    ticks = [float(f"{digit}e{power}") for power in powers for digit in (1, 2, 5)]
+    return [tick for tick in ticks if low <= tick <= high]

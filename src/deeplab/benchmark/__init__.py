@@ -1,0 +1,1 @@
+"""How fast, how good, how large: models against each other, in one interleaved run."""

@@ -21,7 +21,7 @@ from deeplab.errors import DeepLabError, InputError, ModelError
 from deeplab.images import Fit, Geometry, InputSpec, Photo, Source
 from deeplab.labels import LABEL_SETS, LabelSet, open_labels
 from deeplab.results import Segmentation
-from deeplab.runtimes import Network, Normalisation, Variant, open_network
+from deeplab.runtimes import Network, Normalisation, Precision, Variant, open_network
 from deeplab.upsample import argmax_bilinear
 
 Runtime = Literal["litert", "onnx", "openvino", "executorch", "torch"]
@@ -54,6 +54,8 @@ class Segmenter:
             None takes its own.
         output_stride: 8, 16 or 32, release pairs only; None takes its own.
         device: "cpu" or "cuda", release pairs only; None is the CPU.
+        precision: "bfloat16" halves the network's time on processors that have it, with runtime
+            "openvino"; the borders of masks change, and small objects more.
 
     Attributes:
         spec: what the network is fed with.
@@ -85,6 +87,7 @@ class Segmenter:
         size: tuple[int, int] | None = None,
         output_stride: int | None = None,
         device: Literal["cpu", "cuda"] | None = None,
+        precision: Precision = "float32",
     ) -> None:
         if threads is not None and (not isinstance(threads, int) or threads < 1):
             raise InputError(f"threads: got {threads!r}, expected a whole number, 1 or more.")
@@ -103,6 +106,7 @@ class Segmenter:
             "size": size,
             "output_stride": output_stride,
             "device": device,
+            "precision": precision,
         }
 
         def open_stream(threads: int) -> Network:
@@ -113,6 +117,7 @@ class Segmenter:
                 normalisation=normalisation,
                 assume=own_input,
                 variant=Variant(size=size, output_stride=output_stride, device=device),
+                precision=precision,
             )
 
         self.network = network = open_stream(threads or default_threads())

@@ -168,10 +168,31 @@ def test_unknown_runtime(model: Path) -> None:
 
 
 def test_each_engine_runs_its_own_files(model: Path) -> None:
-    with pytest.raises(InputError, match=r"'torch' cannot run tiny\.tflite; what can: litert or openvino"):
+    with pytest.raises(
+        InputError, match=r"'torch' cannot run tiny\.tflite; what can: litert or openvino"
+    ):
         open_network(model, runtime="torch", threads=1)
     with pytest.raises(InputError, match=r"'litert' cannot run pair\.json"):
         open_network(model.with_name("pair.json"), runtime="litert", threads=1)
+
+
+@pytest.mark.skipif("openvino" not in ENGINES, reason="openvino is not installed")
+def test_bfloat16_is_near_and_asked_for(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import openvino as engine
+
+    frame = frame_of(9)
+    exact = open_network(model, runtime="openvino", threads=1)
+    if "BF16" in engine.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        near = open_network(model, runtime="openvino", threads=1, precision="bfloat16")
+        difference = np.abs(exact(frame) - near(frame)).max()
+        assert 0 < difference < 0.02 * np.abs(exact(frame)).max()
+    with pytest.raises(InputError, match="'litert' computes in float32; for 'bfloat16' take"):
+        open_network(model, threads=1, precision="bfloat16")
+    with pytest.raises(InputError, match="precision: got 'int4', expected 'float32' or 'bfloat16'"):
+        open_network(model, threads=1, precision="int4")
+    monkeypatch.setattr(engine.Core, "get_property", lambda *_: ["FP32"])
+    with pytest.raises(InputError, match="this processor does not compute in 'bfloat16'"):
+        open_network(model, runtime="openvino", threads=1, precision="bfloat16")
 
 
 def test_openvino_missing(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

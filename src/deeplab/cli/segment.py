@@ -55,6 +55,9 @@ def segment(
         str | None,
         typer.Option(help="The engine, where several run the model: litert or openvino."),
     ] = None,
+    precision: Annotated[
+        str, typer.Option(help="Of the numbers: float32, or bfloat16 (openvino; twice as fast).")
+    ] = "float32",
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads for a single photo (default: all cores).")
     ] = None,
@@ -91,8 +94,9 @@ def segment(
         if folder
         else [Job(photo, {}) for photo, _ in found]
     )
-    _check_settings(runtime, fit)
-    segmenter = _open(model, runtime=runtime, threads=threads, fit=fit, labels=labels, exact=exact)
+    _check_settings(runtime, precision, fit)
+    settings = {"threads": threads, "fit": fit, "labels": labels, "exact": exact}
+    segmenter = _open(model, runtime=runtime, precision=precision, **settings)
     kept = None if only is None else split_names("--only", only)
     if kept:
         if {*segmenter.labels.indices(kept)} == {segmenter.labels.background}:
@@ -126,10 +130,12 @@ def _kinds(save: str | None, *, writing: bool) -> list[str]:
     return list(dict.fromkeys(kinds))
 
 
-def _check_settings(runtime: str | None, fit: str | None) -> None:
+def _check_settings(runtime: str | None, precision: str, fit: str | None) -> None:
     from deeplab.images import Fit
+    from deeplab.runtimes import Precision
     from deeplab.segmenter import Runtime
 
+    check_choices("--precision", [precision], get_args(Precision))
     check_choices("--runtime", [runtime] if runtime else [], get_args(Runtime))
     check_choices("--fit", [fit] if fit else [], get_args(Fit))
 

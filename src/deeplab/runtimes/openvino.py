@@ -6,6 +6,8 @@ It reads its own format (``.xml`` with the ``.bin`` beside it), ``.onnx`` and ``
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -14,12 +16,15 @@ import numpy as np
 import numpy.typing as npt
 
 from deeplab import tflite_file
-from deeplab.errors import MissingExtraError, ModelError, ModelNotFoundError
+from deeplab.errors import InputError, MissingExtraError, ModelError, ModelNotFoundError
 from deeplab.images import InputSpec
 from deeplab.network_card import KEY, NetworkCard
-from deeplab.runtimes import Float32, Normalisation, UInt8, photo_network
+from deeplab.runtimes import Float32, Normalisation, Precision, UInt8, photo_network
 from deeplab.runtimes.photo_network import PhotoEngine, PhotoNetwork, TensorInfo
 from deeplab.runtimes.tflite_network import TfliteEngine, TfliteNetwork, understand
+
+_Compile = Callable[[Any, Any], Any]
+"""From OpenVINO's core and a model to a request."""
 
 _TYPES = {"u8": "uint8", "i8": "int8", "i32": "int32", "i64": "int64",
           "f16": "float16", "f32": "float32"}  # fmt: skip
@@ -33,6 +38,7 @@ def open(
     normalisation: Normalisation | None = None,
     assume: InputSpec | None = None,
     size: tuple[int, int] | None = None,
+    precision: Precision = "float32",
     count_time: bool = False,
 ) -> OpenVINONetwork | OpenVINOPhotoNetwork:
     """Open a network.
@@ -44,27 +50,25 @@ def open(
         normalisation: (mean, std) in units of 0..255, for files that take normalised numbers.
         assume: whose normalisation to take where the file says nothing.
         size: (height, width) of the frame, where the file takes any.
+        precision: in what it is computed; see :func:`deeplab.runtimes.open_network`.
         count_time: of every operator, for :func:`time_operators`; that takes time itself.
 
     Raises:
         ModelNotFoundError: there is no such file.
         ModelError: it is damaged, not a DeepLab, or OpenVINO cannot run it.
-        InputError: an argument does not fit the file, or is missing.
+        InputError: an argument does not fit the file, or is missing; the processor does not know
+            the precision.
         MissingExtraError: OpenVINO is not installed.
     """
     path = Path(path)
+    compile = partial(_compile, threads=threads, precision=precision, count_time=count_time)
     if path.suffix in (".xml", ".onnx"):
         return _open_photo_network(
-            path,
-            threads=threads,
-            normalisation=normalisation,
-            assume=assume,
-            size=size,
-            count_time=count_time,
+            path, compile, normalisation=normalisation, assume=assume, size=size
         )
     file = tflite_file.read(path)
     network = understand(file, whole=whole, normalisation=normalisation, assume=assume)
-    return OpenVINONetwork(network, threads=threads, count_time=count_time)
+    return OpenVINONetwork(network, compile)
 
 
 def time_operators(
@@ -83,9 +87,9 @@ def time_operators(
 
 
 class OpenVINONetwork(TfliteEngine):
-    """A :class:`deeplab.runtimes.Network` of a ``.tflite`` in OpenVINO, in float32."""
+    """A :class:`deeplab.runtimes.Network` of a ``.tflite`` in OpenVINO."""
 
-    def __init__(self, network: TfliteNetwork, *, threads: int, count_time: bool = False) -> None:
+    def __init__(self, network: TfliteNetwork, compile: _Compile) -> None:
         openvino = _import_openvino()
         super().__init__(network)
         try:
@@ -94,7 +98,7 @@ class OpenVINONetwork(TfliteEngine):
             with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
                 file = Path(folder, "network.tflite")
                 file.write_bytes(network.content)
-                self.request = _compile(core, core.read_model(file), threads, count_time)
+                self.request = compile(core, core.read_model(file))
         except RuntimeError as error:
             raise ModelError(
                 f"{network.file.name}: OpenVINO cannot run this model; use runtime='litert'. "
@@ -107,7 +111,7 @@ class OpenVINONetwork(TfliteEngine):
 
 
 class OpenVINOPhotoNetwork(PhotoEngine):
-    """A :class:`deeplab.runtimes.Network` of another file in OpenVINO, in float32."""
+    """A :class:`deeplab.runtimes.Network` of another file in OpenVINO."""
 
     def __init__(self, network: PhotoNetwork, request: Any) -> None:
         super().__init__(network)
@@ -120,12 +124,11 @@ class OpenVINOPhotoNetwork(PhotoEngine):
 
 def _open_photo_network(
     path: Path,
+    compile: _Compile,
     *,
-    threads: int,
     normalisation: Normalisation | None,
     assume: InputSpec | None,
     size: tuple[int, int] | None,
-    count_time: bool,
 ) -> OpenVINOPhotoNetwork:
     openvino = _import_openvino()
     photo_network.check_file(path)
@@ -138,7 +141,7 @@ def _open_photo_network(
     try:
         core = openvino.Core()
         model = core.read_model(path)
-        request = _compile(core, model, threads, count_time)
+        request = compile(core, model)
     except RuntimeError as error:
         raise ModelError(
             f"{path.name}: OpenVINO cannot run this file; it is damaged, no network, or newer than "
@@ -171,10 +174,15 @@ def _import_openvino() -> Any:
     return openvino
 
 
-def _compile(core: Any, model: Any, threads: int, count_time: bool) -> Any:
+def _compile(core: Any, model: Any, *, threads: int, precision: Precision, count_time: bool) -> Any:
+    if precision == "bfloat16" and "BF16" not in core.get_property(
+        "CPU", "OPTIMIZATION_CAPABILITIES"
+    ):
+        raise InputError("precision: this processor does not compute in 'bfloat16'; leave it out.")
     options = {
-        # On CPUs that have it, OpenVINO would take bfloat16; masks would differ from the others'.
-        "INFERENCE_PRECISION_HINT": "f32",
+        # Left to itself OpenVINO takes bfloat16 on CPUs that have it; masks would differ from the
+        # others'.
+        "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[precision],
         "INFERENCE_NUM_THREADS": threads,
         "NUM_STREAMS": 1,
         "PERF_COUNT": count_time,

@@ -19,11 +19,12 @@ import torch
 from PIL import Image, ImageOps
 from torch.utils.data import DataLoader, Dataset
 
+from deeplab.benchmark.interleave import interleave
+from deeplab.benchmark.machine import machine
 from deeplab.data import FileDataset, open_dataset
 from deeplab.data.loader import train_loader
 from deeplab.data.memory import MemoryDataset
 from deeplab.data.transforms import TrainTransform
-from interleave import interleave, machine
 
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 STD = np.array([0.229, 0.224, 0.225], np.float32)

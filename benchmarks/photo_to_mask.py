@@ -22,9 +22,10 @@ from ai_edge_litert.interpreter import Interpreter
 from PIL import Image
 
 import deeplab
+from deeplab.benchmark.interleave import interleave
+from deeplab.benchmark.machine import machine
 from deeplab.labels import VOC
 from deeplab.zoo import locate
-from interleave import interleave, machine
 from upsample import PHOTOS, mosaic, running_maximum
 
 SIZES = {"1280×720": (1280, 720), "4000×3000": (4000, 3000)}

@@ -24,6 +24,8 @@ from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader
 
+from deeplab.benchmark.interleave import interleave
+from deeplab.benchmark.machine import machine
 from deeplab.data import FileDataset, open_dataset
 from deeplab.data.loader import Batch, train_loader
 from deeplab.data.memory import MemoryDataset
@@ -34,7 +36,6 @@ from deeplab.training.loop import backward, make_step
 from deeplab.training.optimiser import build_optimiser, set_learning_rate
 from deeplab.training.processes import Processes
 from deeplab.training.settings import Settings
-from interleave import interleave, machine
 from loader import Tutorial
 
 CLASSES = 6

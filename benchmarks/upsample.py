@@ -21,7 +21,8 @@ import numpy as np
 from PIL import Image
 
 import deeplab
-from interleave import interleave, machine
+from deeplab.benchmark.interleave import interleave
+from deeplab.benchmark.machine import machine
 
 PHOTOS = Path(__file__).parents[1] / "examples" / "photos"
 

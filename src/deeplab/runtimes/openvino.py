@@ -107,7 +107,14 @@ class OpenVINONetwork(TfliteEngine):
 
     def __call__(self, frame: UInt8) -> Float32 | UInt8:
         """Run one (height, width, 3) uint8 RGB frame."""
-        return self.network.answer(_infer(self.request, self.network.feed(frame)))
+        # Written where OpenVINO reads it: its own way with arguments takes 0.2 ms.
+        place = self.request.get_input_tensor(0).data
+        if self.network.input_tensor.type == "FLOAT32":
+            self.network.feed(frame, out=place)
+        else:
+            np.copyto(place, self.network.feed(frame))
+        self.request.infer()
+        return self.network.answer(self.request.get_output_tensor(0).data.copy())
 
 
 class OpenVINOPhotoNetwork(PhotoEngine):

@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from deeplab.benchmark.contenders import Contender, plan_contenders
+from deeplab.benchmark.contenders import Choices, Contender, plan_contenders
 from deeplab.benchmark.measure import STAGES, Benchmark, Data, Settings, measure
 from deeplab.benchmark.process import Process
 from deeplab.benchmark.report import (
@@ -54,7 +54,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def contenders(folder: Path, *names: str) -> list[Contender]:
     models = [(name, folder / f"{name}.tflite") for name in names]
-    return plan_contenders(models, threads=[1], labels=str(folder / "labels.txt"))
+    return plan_contenders(models, Choices(threads=[1], labels=str(folder / "labels.txt")))
 
 
 @pytest.fixture(scope="module")
@@ -210,7 +210,7 @@ def test_who_cannot_run_is_left_out(folder: Path, tmp_path: Path) -> None:
     broken.write_bytes(tiny_network(classes=5))  # five classes and three labels
     models = [("broken", broken), ("small", folder / "small.tflite")]
     labels = str(folder / "labels.txt")
-    planned = plan_contenders(models, threads=[1], labels=labels)
+    planned = plan_contenders(models, Choices(threads=[1], labels=labels))
     with pytest.raises(InputError, match="5 classes"):
         measure(planned, list_example_photos(), settings=QUICK)
     (tmp_path / "cut.tflite").write_bytes(tiny_network(classes=3))
@@ -292,3 +292,5 @@ def test_names_say_no_more_than_they_must() -> None:
     assert name_rows(rows) == ["a, 1 thread", "a, 2 threads", "b, 1 thread"]
     assert name_rows([row, {**row, "output_stride": 16}]) == ["output stride 8", "output stride 16"]
     assert name_rows([row]) == ["a"]
+    quick = {**row, "runtime": "openvino"}
+    assert name_rows([row, quick], always=("model",)) == ["a, litert", "a, openvino"]

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from deeplab import zoo
 from deeplab.errors import InputError
 from deeplab.info import ModelInfo, describe
-from deeplab.runtimes import find_engines
+from deeplab.runtimes import Precision, find_engines
 from deeplab.segmenter import default_threads
 
 Device = Literal["cpu", "cuda"]
@@ -32,8 +32,9 @@ class Contender:
         device: "cpu", or "cuda" for a release pair on a GPU.
         size: (height, width) of the frame, where it is not the model's own.
         output_stride: where it is not the model's own.
+        precision: in what the engine computes; "bfloat16" with OpenVINO only.
         labels: the classes, where the model does not say; a file or a name.
-        precision: of the weights, as the file stores them; None where it does not tell.
+        stored: the precision of the weights in the file; None where it does not tell.
         frame_stride: the output stride at which it runs, None where the file does not tell.
         file_bytes: what has to be shipped; for a pair the weights.
     """
@@ -45,8 +46,9 @@ class Contender:
     device: Device = "cpu"
     size: tuple[int, int] | None = None
     output_stride: int | None = None
+    precision: Precision = "float32"
     labels: str | None = None
-    precision: str | None = None
+    stored: str | None = None
     frame_stride: int | None = None
     file_bytes: int = 0
 
@@ -60,6 +62,8 @@ class Contender:
             parts.append(f"{self.size[0]}×{self.size[1]}")
         if self.output_stride:
             parts.append(f"output stride {self.output_stride}")
+        if self.precision != "float32":
+            parts.append(self.precision)
         return ", ".join([*parts, count_threads(self.threads)])
 
     @property
@@ -72,6 +76,7 @@ class Contender:
             "labels": self.labels,
             "size": self.size,
             "output_stride": self.output_stride,
+            "precision": self.precision,
             "device": self.device if self.runtime == "torch" else None,
         }
 
@@ -86,79 +91,100 @@ def count_threads(threads: int) -> str:
     return f"{threads} thread{'s' if threads > 1 else ''}"
 
 
-def plan_contenders(
-    models: Sequence[tuple[str, Path]],
-    *,
-    runtimes: Sequence[str] = (),
-    threads: Sequence[int] = (),
-    sizes: Sequence[tuple[int, int]] = (),
-    output_strides: Sequence[int] = (),
-    devices: Sequence[Device] = ("cpu",),
-    labels: str | None = None,
-) -> list[Contender]:
+@dataclass(frozen=True, kw_only=True)
+class Choices:
+    """What is combined; where a list is empty, every model takes its own.
+
+    Attributes:
+        runtimes: each model runs on those that read its kind of file; empty means the usual one.
+        threads: empty means what ``deeplab segment`` would use.
+        devices: of release pairs.
+        sizes: (height, width) of release pairs and of files that take any.
+        output_strides: of release pairs.
+        precisions: in what OpenVINO computes; the other engines have no choice.
+        labels: the classes of models that do not say; a file or a name.
+    """
+
+    runtimes: Sequence[str] = ()
+    threads: Sequence[int] = ()
+    devices: Sequence[Device] = ()
+    sizes: Sequence[tuple[int, int]] = ()
+    output_strides: Sequence[int] = ()
+    precisions: Sequence[Precision] = ()
+    labels: str | None = None
+
+
+def plan_contenders(models: Sequence[tuple[str, Path]], choices: Choices) -> list[Contender]:
     """Return every combination that there is, in the order in which it is asked for.
 
     Args:
         models: (name as given, file).
-        runtimes: each model runs on those that read its kind of file; none means the usual one.
-        threads: none means what ``deeplab segment`` would use.
-        sizes: (height, width) of release pairs and of files that take any. None means their own.
-        output_strides: of release pairs. None means their own.
-        devices: of release pairs.
-        labels: the classes of models that do not say; a file or a name.
+        choices: what is combined.
 
     Raises:
-        InputError: no runtime runs one of the models, more threads than cores, sizes or strides
-            without a release pair.
+        InputError: no runtime runs one of the models, there are fewer cores than threads, or a
+            choice that none of the models has.
         ModelError: a model cannot be read.
         MissingExtraError: a release pair without PyTorch.
     """
-    _check_threads(threads)
+    _check_threads(choices.threads)
     models = list(dict.fromkeys(models))
-    names = _tell_apart(models)
-    found = []
-    for name, (given, path) in zip(names, models, strict=True):
+    found: list[Contender] = []
+    for name, (given, path) in zip(_tell_apart(models), models, strict=True):
         engines = find_engines(path)
-        chosen = [runtime for runtime in runtimes if runtime in engines]
-        if runtimes and not chosen:
+        runtimes = [runtime for runtime in choices.runtimes if runtime in engines]
+        if choices.runtimes and not runtimes:
             raise InputError(
-                f"--runtime: {', '.join(runtimes)} cannot run {given}; {' or '.join(engines)} can."
+                f"--runtime: {', '.join(choices.runtimes)} cannot run {given}; "
+                f"{' or '.join(engines)} can."
             )
-        is_pair = engines == ("torch",)
-        takes_sizes = is_pair or path.suffix in (".onnx", ".xml")
-        for runtime, device, size, stride in itertools.product(
-            chosen or engines[:1],
-            devices if is_pair else ("cpu",),
-            (sizes if takes_sizes else ()) or (None,),
-            (output_strides if is_pair else ()) or (None,),
-        ):
-            info = _describe(path, size, stride)
-            found += [
-                Contender(
-                    name=name,
-                    path=path,
-                    runtime=runtime,
-                    threads=count,
-                    device=device,
-                    size=size,
-                    output_stride=stride,
-                    labels=labels,
-                    precision=info.precision if info else None,
-                    frame_stride=info.output_stride if info else None,
-                    file_bytes=(info.file_bytes if info else None) or path.stat().st_size,
-                )
-                for count in (threads or (default_threads(),))
-            ]
-    for option, wanted, kept in (
-        ("--size", sizes, [one.size for one in found]),
-        ("--output-stride", output_strides, [one.output_stride for one in found]),
+        for runtime in runtimes or engines[:1]:
+            found += _combine(name, path, runtime, choices)
+    pair = "only a release pair (.safetensors and .json) runs with others"
+    for option, asked, taken, words in (
+        ("--size", choices.sizes, [one.size for one in found], pair),
+        ("--output-stride", choices.output_strides, [one.output_stride for one in found], pair),
+        (
+            "--precision",
+            [one for one in choices.precisions if one != "float32"],
+            [one.precision != "float32" for one in found],
+            "only --runtime openvino computes in others",
+        ),
     ):
-        if wanted and not any(kept):
-            raise InputError(
-                f"{option}: these files were written for their own; only a release pair "
-                "(.safetensors and .json) runs with others."
-            )
+        if asked and not any(taken):
+            raise InputError(f"{option}: these models have their own; {words}.")
     return list(dict.fromkeys(found))
+
+
+def _combine(name: str, path: Path, runtime: str, choices: Choices) -> list[Contender]:
+    is_pair = runtime == "torch"
+    takes_sizes = is_pair or path.suffix in (".onnx", ".xml")
+    found = []
+    for device, size, stride in itertools.product(
+        (choices.devices if is_pair else ()) or ("cpu",),
+        (choices.sizes if takes_sizes else ()) or (None,),
+        (choices.output_strides if is_pair else ()) or (None,),
+    ):
+        info = _describe(path, size, stride)
+        found += [
+            Contender(
+                name=name,
+                path=path,
+                runtime=runtime,
+                threads=threads,
+                device=device,
+                size=size,
+                output_stride=stride,
+                precision=precision,
+                labels=choices.labels,
+                stored=info.precision if info else None,
+                frame_stride=info.output_stride if info else None,
+                file_bytes=(info.file_bytes if info else None) or _count_bytes(path),
+            )
+            for precision in (choices.precisions if runtime == "openvino" else ()) or ("float32",)
+            for threads in choices.threads or (default_threads(),)
+        ]
+    return found
 
 
 def find_models(models: Sequence[str], *, progress: zoo.Progress | None = None) -> list[Path]:
@@ -180,6 +206,12 @@ def _describe(path: Path, size: tuple[int, int] | None, stride: int | None) -> M
     if path.suffix in (".tflite", ".json", ".safetensors"):
         return describe(path, size=size, output_stride=stride)
     return None
+
+
+def _count_bytes(path: Path) -> int:
+    """Return the size of what has to be shipped; OpenVINO's own format is two files."""
+    files = [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def _check_threads(threads: Sequence[int]) -> None:

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from deeplab import tflite_file
 from deeplab.errors import ModelError
-from deeplab.runtimes import Network, UInt8
+from deeplab.runtimes import Network, Precision, UInt8
 from deeplab.tflite_file import Operator, TfliteFile
 
 if TYPE_CHECKING:
@@ -68,7 +68,14 @@ PROFILED = ("litert", "openvino", "torch")
 
 
 def profile(
-    network: Network, path: Path, frame: UInt8, *, runs: int, threads: int, tell: Tell
+    network: Network,
+    path: Path,
+    frame: UInt8,
+    *,
+    runs: int,
+    threads: int,
+    tell: Tell,
+    precision: Precision = "float32",
 ) -> Profile:
     """Time the operators of an opened network.
 
@@ -79,6 +86,7 @@ def profile(
         runs: how many times.
         threads: per frame.
         tell: called with (runs done, runs).
+        precision: in what it computes.
 
     Raises:
         ModelError: its operators, one by one, compute something else.
@@ -96,6 +104,7 @@ def profile(
         threads=threads,
         assume=network.spec,
         size=None if path.suffix == ".tflite" else (network.spec.height, network.spec.width),
+        precision=precision,
         count_time=True,
     )
     return _profile_engine(

@@ -44,7 +44,7 @@ def to_rows(benchmark: Benchmark) -> list[Row]:
                 "runtime": who.runtime,
                 "device": who.device,
                 "threads": who.threads,
-                "precision": who.precision,
+                "precision": who.stored if who.precision == "float32" else who.precision,
                 "size": f"{one.size[0]}×{one.size[1]}",
                 "output_stride": who.frame_stride,
                 "file_bytes": who.file_bytes,
@@ -168,7 +168,8 @@ def to_summary(benchmark: Benchmark) -> str:
     Source: the overview of image segmentation of TensorFlow Lite.
     """
     rows = to_rows(benchmark)
-    titles = name_rows(rows, by=[name for name in _WHO if name not in ("device", "threads")])
+    by = [name for name in _WHO if name not in ("device", "threads")]
+    titles = name_rows(rows, by=by, always=("model",))
     groups: dict[tuple[str, str], list[Row]] = {}
     for title, row in zip(titles, rows, strict=True):
         groups.setdefault((title, f"{row['file_bytes'] / 1e6:.1f} MB"), []).append(row)
@@ -240,14 +241,17 @@ _TITLES = {
 }
 
 
-def name_rows(rows: Sequence[Row], *, by: Sequence[str] = _WHO) -> list[str]:
+def name_rows(
+    rows: Sequence[Row], *, by: Sequence[str] = _WHO, always: Sequence[str] = ()
+) -> list[str]:
     """Return the shortest words that tell rows apart.
 
     Args:
         rows: of the report.
         by: in what they may differ, what matters most first.
+        always: what is said even where it is the same in all.
     """
-    needed: list[str] = []
+    needed: list[str] = list(always)
     for name in by:
         groups: dict[tuple[Any, ...], set[Any]] = {}
         for row in rows:

@@ -25,6 +25,7 @@ _MODULES = {
     "openvino": "openvino",
     "torch": "deeplab.models",
     "onnx": "onnxruntime",
+    "executorch": "executorch.runtime",
 }
 """What an engine imports; that is Python's time and memory, not the model's."""
 
@@ -113,6 +114,7 @@ class Worker:
                 frame,
                 runs=runs,
                 threads=self._arguments["threads"],
+                precision=self._arguments["precision"],
                 tell=self._tell,
             )
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar, get_args
 
 import typer
 
@@ -14,8 +14,10 @@ from deeplab.errors import InputError, OutputError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from deeplab.benchmark.contenders import Contender, Device
+    from deeplab.benchmark.contenders import Device
     from deeplab.benchmark.measure import Benchmark
+
+Choice = TypeVar("Choice")
 
 
 def benchmark(
@@ -45,6 +47,9 @@ def benchmark(
     device: Annotated[
         str, typer.Option(help="Of release pairs: auto (the GPU too, if any), cpu, cuda.")
     ] = "auto",
+    precision: Annotated[
+        str | None, typer.Option(metavar="NAMES", help="OpenVINO computes in: float32,bfloat16.")
+    ] = None,
     labels: Annotated[
         str | None,
         typer.Option(metavar="FILE|NAME", help="The classes, where the model does not say."),
@@ -88,8 +93,11 @@ def benchmark(
     Names and lines are those of TFLite's benchmark_model. Lists have commas between them; every
     combination that there is takes part in the one run.
     """
+    from deeplab.benchmark.contenders import Choices, plan_contenders
     from deeplab.benchmark.measure import Data, Settings, measure
     from deeplab.benchmark.report import check_folder, write_report
+    from deeplab.runtimes import Precision
+    from deeplab.segmenter import Runtime
 
     settings = Settings(
         warmup_runs=warmup_runs,
@@ -111,10 +119,22 @@ def benchmark(
         raise OutputError(
             f"output: {profiling_output_csv_file} exists already. Add --overwrite to replace it."
         )
+    paths = _find_models(models)
+    choices = Choices(
+        runtimes=_names("--runtime", runtime, get_args(Runtime)),
+        threads=_numbers("--threads", threads),
+        devices=_devices(device, paths),
+        sizes=[parse_size("--size", one) for one in split_names("--size", size)] if size else [],
+        output_strides=_numbers("--output-stride", output_stride),
+        precisions=_names("--precision", precision, get_args(Precision)),
+        labels=labels,
+    )
+    contenders = plan_contenders(list(zip(models, paths, strict=True)), choices)
+    pictures = _find_photos(photos)
     with show_stages() as progress:
         found = measure(
-            _plan(models, runtime, threads, size, output_stride, device, labels),
-            _find_photos(photos),
+            contenders,
+            pictures,
             settings=settings,
             data=asked if data else None,
             profile=enable_op_profiling or profiling_output_csv_file is not None,
@@ -139,34 +159,18 @@ def benchmark(
         raise typer.Exit(130 if found.interrupted else 1)
 
 
-def _plan(
-    models: Sequence[str],
-    runtime: str | None,
-    threads: str | None,
-    size: str | None,
-    output_stride: str | None,
-    device: str,
-    labels: str | None,
-) -> list[Contender]:
-    from typing import get_args
-
-    from deeplab.benchmark.contenders import find_models, plan_contenders
+def _find_models(models: Sequence[str]) -> list[Path]:
+    from deeplab.benchmark.contenders import find_models
     from deeplab.cli.models import show_progress
-    from deeplab.segmenter import Runtime
 
-    runtimes = split_names("--runtime", runtime) if runtime else []
-    check_choices("--runtime", runtimes, get_args(Runtime))
     with show_progress() as bar:
-        paths = find_models(models, progress=bar)
-    return plan_contenders(
-        list(zip(models, paths, strict=True)),
-        runtimes=runtimes,
-        threads=_numbers("--threads", threads),
-        sizes=[parse_size("--size", one) for one in split_names("--size", size)] if size else [],
-        output_strides=_numbers("--output-stride", output_stride),
-        devices=_devices(device, paths),
-        labels=labels,
-    )
+        return find_models(models, progress=bar)
+
+
+def _names(option: str, text: str | None, known: Sequence[Choice]) -> list[Choice]:
+    chosen = split_names(option, text) if text else []
+    check_choices(option, chosen, [str(one) for one in known])
+    return [one for name in chosen for one in known if one == name]
 
 
 def _numbers(option: str, text: str | None) -> list[int]:

@@ -7,6 +7,7 @@ import io
 import json
 import re
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -256,6 +257,35 @@ def test_a_worker_that_dies_is_told(folder: Path) -> None:
     with pytest.raises(ModelError, match=r"small, litert, 1 thread: the engine ended its process"):
         process.ask("run", photo=str(list_example_photos()[0]))
     process.close()
+
+
+def test_who_dies_takes_nobody_along(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ask = Process.ask
+
+    def die_at_the_third(process: Process, what: str, **arguments: object) -> dict:
+        if what == "run" and process._title.startswith("small"):
+            process.runs = getattr(process, "runs", 0) + 1
+            if process.runs > 2 + 3:  # of them two for warm-up
+                process._process.send_signal(signal.SIGKILL)
+        return ask(process, what, **arguments)
+
+    monkeypatch.setattr(Process, "ask", die_at_the_third)
+    two = contenders(folder, "small", "large")
+    data = Data(path=folder / "set", limit=1)
+    found = measure(two, list_example_photos(), settings=QUICK, data=data, profile=True)
+    assert [one.network.count for one in found.measurements] == [3, 5]
+    assert [one.score is None for one in found.measurements] == [True, False]
+    assert len(found.failures) == 1
+    assert "small, litert, 1 thread: the engine ended its process (SIGKILL)" in found.failures[0]
+    monkeypatch.setattr(Process, "ask", lambda *a, **k: die_at_once(ask, *a, **k))
+    with pytest.raises(ModelError, match="ended its process"):
+        measure(two[:1], list_example_photos(), settings=QUICK)
+
+
+def die_at_once(ask: Callable[..., dict], process: Process, what: str, **arguments: object) -> dict:
+    if what == "run":
+        process._process.send_signal(signal.SIGKILL)
+    return ask(process, what, **arguments)
 
 
 def test_errors_keep_their_kind() -> None:

@@ -203,19 +203,22 @@ def measure(
             if profile:
                 _profile(racers, result, progress)
         except KeyboardInterrupt:
-            result.measurements = [one for one in result.measurements if one.network.count]
-            if not result.measurements:
+            if not any(one.network.count for one in result.measurements):
                 raise
             result.interrupted = True
             result.notes.append("interrupted; these are the numbers until then")
+    result.measurements = [one for one in result.measurements if one.network.count]
+    if not result.measurements:
+        raise ModelError(result.failures[0])
     return result
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Racer:
     process: Process
     measurement: Measurement
     labels: LabelSet
+    lost: bool = False
 
 
 def _open(
@@ -229,7 +232,7 @@ def _open(
             process = Process(contender)
         except ModelError as error:  # this engine cannot run this model; others may
             reasons.append(error)
-            result.failures.append(f"{contender.title}: {error}")
+            result.failures.append(_tell(contender, error))
             continue
         stack.callback(process.close)
         told = process.opened
@@ -248,6 +251,11 @@ def _open(
     return racers
 
 
+def _tell(contender: Contender, error: ModelError) -> str:
+    words = str(error)
+    return words if words.startswith(contender.title) else f"{contender.title}: {words}"
+
+
 def _warm_up(racers: Sequence[_Racer], result: Benchmark, progress: Progress) -> None:
     settings = result.settings
     for number, racer in enumerate(racers):
@@ -258,7 +266,10 @@ def _warm_up(racers: Sequence[_Racer], result: Benchmark, progress: Progress) ->
             begun = done >= settings.warmup_runs and late >= settings.warmup_min_secs
             if begun or late > settings.max_secs:
                 break
-            racer.measurement.warmup.append(_run(racer, result, done)["network"])
+            stages = _run(racer, result, done)
+            if stages is None:
+                break
+            racer.measurement.warmup.append(stages["network"])
 
 
 def _time(racers: Sequence[_Racer], result: Benchmark, progress: Progress) -> None:
@@ -270,6 +281,7 @@ def _time(racers: Sequence[_Racer], result: Benchmark, progress: Progress) -> No
         needed = rounds * settings.min_secs / late if late else 0
         progress("measuring", rounds, max(settings.num_runs, round(needed)))
         done = rounds >= settings.num_runs and late >= settings.min_secs
+        done = done or all(racer.lost for racer in racers)
         if late > settings.max_secs and not done:
             result.notes.append(
                 f"{rounds} of {settings.num_runs} runs: the time was up "
@@ -279,18 +291,27 @@ def _time(racers: Sequence[_Racer], result: Benchmark, progress: Progress) -> No
 
     runs = {number: partial(_run_next, racer, result) for number, racer in enumerate(racers)}
     for number, stages in take_turns(runs, enough=enough):
-        for name, ms in racers[number].measurement.runs.items():
-            ms.append(stages[name])
+        if stages is not None:
+            for name, ms in racers[number].measurement.runs.items():
+                ms.append(stages[name])
 
 
-def _run_next(racer: _Racer, result: Benchmark) -> dict[str, float]:
+def _run_next(racer: _Racer, result: Benchmark) -> dict[str, float] | None:
     return _run(racer, result, racer.measurement.network.count)
 
 
-def _run(racer: _Racer, result: Benchmark, number: int) -> dict[str, float]:
+def _run(racer: _Racer, result: Benchmark, number: int) -> dict[str, float] | None:
+    """Run one photo; None where the engine has crashed, now or before."""
+    if racer.lost:
+        return None
     time.sleep(result.settings.run_delay)
     photo = result.photos[number % len(result.photos)]
-    answer = racer.process.ask("run", photo=str(photo))
+    try:
+        answer = racer.process.ask("run", photo=str(photo))
+    except ModelError as error:
+        racer.lost = True
+        result.failures.append(_tell(racer.measurement.contender, error))
+        return None
     _keep_memory(racer.measurement, answer["memory"])
     stages: dict[str, float] = answer["stages"]
     return stages
@@ -317,6 +338,8 @@ def _evaluate(racers: Sequence[_Racer], data: Data, result: Benchmark, progress:
     """Score every network once; the number of threads does not change what it says."""
     quickest: dict[Contender, _Racer] = {}
     for racer in racers:
+        if racer.lost:
+            continue
         key = racer.measurement.contender.without_threads
         known = quickest.get(key)
         if known is None or known.measurement.contender.threads < (
@@ -345,6 +368,8 @@ def _evaluate(racers: Sequence[_Racer], data: Data, result: Benchmark, progress:
 def _profile(racers: Sequence[_Racer], result: Benchmark, progress: Progress) -> None:
     for racer in racers:
         contender = racer.measurement.contender
+        if racer.lost:
+            continue
         if contender.runtime not in PROFILED:
             result.notes.append(
                 f"{contender.title}: this runtime does not say how long its operators take"

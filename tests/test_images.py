@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from deeplab import images
-from deeplab.errors import ImageError, InputError
+from deeplab.errors import ImageError, ImageFormatError, InputError
 from deeplab.images import Geometry, InputSpec, Photo, read
 
 
@@ -167,7 +167,7 @@ def test_empty_file(tmp_path: Path) -> None:
 
 def test_text_named_jpg(tmp_path: Path) -> None:
     (tmp_path / "text.jpg").write_text("hello, I am not a photo")
-    with pytest.raises(ImageError, match=r"text\.jpg: is not a picture in a format"):
+    with pytest.raises(ImageFormatError, match=r"text\.jpg: is not a picture in a format"):
         read(tmp_path / "text.jpg")
 
 

@@ -247,7 +247,9 @@ def test_map_and_errors(segmenter: Segmenter, photo: np.ndarray) -> None:
     assert list(segmenter.map([])) == []
 
 
-def test_one_segmenter_in_many_threads(segmenter: Segmenter) -> None:
+@pytest.mark.parametrize("streams", [1, 3])
+def test_one_segmenter_in_many_threads(model: Path, streams: int) -> None:
+    segmenter = Segmenter(model, labels=LABELS, threads=1, streams=streams, exact=True)
     rng = np.random.default_rng(1)
     photos = [rng.integers(0, 256, (30, 30, 3), dtype=np.uint8) for _ in range(8)]
     wanted = [segmenter(photo).mask for photo in photos]
@@ -322,6 +324,8 @@ def test_wrong_arguments(model: Path) -> None:
         Segmenter(model, labels=LABELS, threads=0)
     with pytest.raises(InputError, match=r"threads: got 2\.5"):
         Segmenter(model, labels=LABELS, threads=2.5)
+    with pytest.raises(InputError, match="streams: got 0"):
+        Segmenter(model, labels=LABELS, streams=0)
     with pytest.raises(InputError, match="model: got NoneType"):
         Segmenter(None)
     with pytest.raises(ModelNotFoundError, match="no model called 'xxx"):

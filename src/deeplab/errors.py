@@ -4,6 +4,7 @@
     ├── InputError            (ValueError)   an argument or setting is wrong
     │   └── ConfigError                      a network configuration contradicts itself
     ├── ImageError            (ValueError)   a photo cannot be read
+    │   └── ImageFormatError                 it is no picture, or in a format unknown here
     ├── ModelError            (ValueError)   a model file or name cannot be used
     │   ├── ModelNotFoundError               no such name, no such file
     │   └── WeightsError                     foreign weights that do not fit
@@ -38,6 +39,10 @@ class ConfigError(InputError):
 
 class ImageError(DeepLabError, ValueError):
     """A photo cannot be read."""
+
+
+class ImageFormatError(ImageError):
+    """It is no picture, or one in a format that is not known here."""
 
 
 class ModelError(DeepLabError, ValueError):

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from deeplab.errors import ImageError, InputError
+from deeplab.errors import ImageError, ImageFormatError, InputError
 from deeplab.upsample import Region
 
 UInt8 = npt.NDArray[np.uint8]
@@ -315,7 +315,7 @@ def _guarded(action: Callable[[], _Result], name: str) -> _Result:
     except ImageError as error:
         raise ImageError(f"{name}: {error}") from None
     except UnidentifiedImageError:
-        raise ImageError(
+        raise ImageFormatError(
             f"{name}: is not a picture in a format that can be read "
             "(JPEG, PNG, WebP, AVIF, GIF, BMP, TIFF, …)."
         ) from None

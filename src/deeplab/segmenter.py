@@ -40,6 +40,8 @@ class Segmenter:
             named model that is not on this machine is downloaded.
         threads: how many threads the network may use on one photo; None takes the machine's
             cores, four at most.
+        streams: on how many photos the network may work at once, when several threads call; each
+            takes memory of its own.
         runtime: "litert" or "openvino" for a ``.tflite``, "onnx" or "openvino" for an ``.onnx``;
             each other kind of file has one that runs it. None takes the first.
         fit: "letterbox" keeps the photo's shape, "stretch" fills the network's frame; None takes
@@ -79,6 +81,7 @@ class Segmenter:
         model: str | PathLike[str] = "voc",
         *,
         threads: int | None = None,
+        streams: int = 1,
         runtime: Runtime | None = None,
         fit: Fit | None = None,
         labels: Labels | None = None,
@@ -91,6 +94,8 @@ class Segmenter:
     ) -> None:
         if threads is not None and (not isinstance(threads, int) or threads < 1):
             raise InputError(f"threads: got {threads!r}, expected a whole number, 1 or more.")
+        if not isinstance(streams, int) or streams < 1:
+            raise InputError(f"streams: got {streams!r}, expected a whole number, 1 or more.")
         path = zoo.locate(model)
         entry = zoo.find_by_file(path)
         own_input = entry.input if entry else None
@@ -98,6 +103,7 @@ class Segmenter:
         self._arguments: dict[str, Any] = {
             "model": model,
             "threads": threads,
+            "streams": streams,
             "runtime": runtime,
             "fit": fit,
             "labels": labels,
@@ -120,8 +126,9 @@ class Segmenter:
                 precision=precision,
             )
 
-        self.network = network = open_stream(threads or default_threads())
-        self._alone = _Streams(lambda: network, 1)  # one photo at a time, with all threads
+        threads = threads or default_threads()
+        self.network = network = open_stream(threads)
+        self._called = _Streams(partial(open_stream, threads), streams, first=network)
         self._open_stream = open_stream
         spec = network.spec
         self.spec = InputSpec(
@@ -149,7 +156,7 @@ class Segmenter:
             ImageError: the photo cannot be read.
             InputError: it is an array of another shape or type.
         """
-        return self._segment(photo, self._alone)
+        return self._segment(photo, self._called)
 
     @overload
     def map(
@@ -261,11 +268,14 @@ def default_threads() -> int:
 class _Streams:
     """Networks that run one photo each, opened when first needed and used again."""
 
-    def __init__(self, open_network: Callable[[], Network], count: int) -> None:
+    def __init__(
+        self, open_network: Callable[[], Network], count: int, *, first: Network | None = None
+    ) -> None:
         self._open = open_network
         self._idle: queue.LifoQueue[Network | None] = queue.LifoQueue()
-        for _ in range(count):
+        for _ in range(count - 1):
             self._idle.put(None)
+        self._idle.put(first)  # the last to come is the first to be taken
 
     def take(self) -> Network:
         """Return an idle network; wait for one where all are at work."""

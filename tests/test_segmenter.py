@@ -18,6 +18,7 @@ from deeplab import Segmenter
 from deeplab.errors import (
     DeepLabError,
     ImageError,
+    ImageFormatError,
     InputError,
     ModelError,
     ModelNotFoundError,
@@ -234,7 +235,7 @@ def test_map_is_lazy_and_can_be_left(segmenter: Segmenter, photo: np.ndarray) ->
 def test_map_and_errors(segmenter: Segmenter, photo: np.ndarray) -> None:
     photos = [photo, b"no photo", photo]
     results = list(segmenter.map(photos, on_error="yield"))
-    assert [type(r) for r in results] == [Segmentation, ImageError, Segmentation]
+    assert [type(r) for r in results] == [Segmentation, ImageFormatError, Segmentation]
     assert isinstance(results[1], DeepLabError)
     with pytest.raises(ImageError):
         list(segmenter.map(photos))

@@ -161,7 +161,9 @@ def test_what_is_there_is_not_written_over(found: Benchmark, tmp_path: Path) -> 
 
 def test_without_data_there_is_no_picture(folder: Path, tmp_path: Path) -> None:
     found = measure(contenders(folder, "small"), list_example_photos(), settings=QUICK)
+    (tmp_path / "pareto.svg").write_text("of an earlier run")
     assert "pareto.svg" not in [path.name for path in write_report(tmp_path, found)]
+    assert not (tmp_path / "pareto.svg").exists()
     assert "mIoU" not in to_table(found)
     (row,) = to_rows(found)
     assert row["speed"] == 1.0

@@ -137,17 +137,13 @@ def to_table(benchmark: Benchmark) -> str:
     head = ", ".join(words for name in same if (words := _say(name, rows[0][name])))
     measured = any(row["miou"] is not None for row in rows)
     columns = {
-        **{
-            _TITLES[name]: [_plain(row[name]) for row in rows] for name in _WHO if name in different
-        },
+        **{_TITLES.get(name, name): [_plain(row[name]) for row in rows] for name in different},
         "file": [f"{row['file_bytes'] / 1e6:.1f} MB" for row in rows],
         "init ms": [_ms(row["init_ms"]) for row in rows],
         "first ms": [_ms(row["first_ms"]) for row in rows],
         "decode ms": [_ms(row["decode_ms"]) for row in rows],
         "network ms": [_ms(row["network_ms"]) for row in rows],
-        "p5 to p95": [
-            f"{_ms(row['network_p5_ms'])} to {_ms(row['network_p95_ms'])}" for row in rows
-        ],
+        "p5 to p95": [_span(row) for row in rows],
         "mask ms": [_ms(row["mask_ms"]) for row in rows],
         "photo to mask ms": [_ms(row["total_ms"]) for row in rows],
         "runs": [str(row["runs"]) for row in rows],
@@ -225,20 +221,14 @@ def write_report(folder: Path, benchmark: Benchmark) -> list[Path]:
     for name, text in texts.items():
         with replacing(folder / name) as partial:
             partial.write_text(text, "utf-8")
+    if not drawn:  # what an earlier run drew would be taken for this one's
+        (folder / picture).unlink(missing_ok=True)
     return [folder / name for name in texts]
 
 
 # --- words --------------------------------------------------------------------------------------
 
-_TITLES = {
-    "model": "model",
-    "runtime": "runtime",
-    "device": "device",
-    "threads": "threads",
-    "precision": "precision",
-    "size": "frame",
-    "output_stride": "output stride",
-}
+_TITLES = {"size": "frame", "output_stride": "output stride"}
 
 
 def name_rows(

@@ -99,6 +99,11 @@ class GraphEdit:
         self._graph.tensors[number].buffer = self._store(values.astype(DTYPES[type]).tobytes())
         return number
 
+    def set_constant(self, number: int, values: npt.NDArray[Any]) -> None:
+        """Store other values in a constant of the file, as many as before, in its own type."""
+        dtype = DTYPES[self._file.tensors[number].type]
+        self._graph.tensors[number].buffer = self._store(values.astype(dtype).tobytes())
+
     def make_step(
         self, name: str, inputs: Iterable[int], outputs: Iterable[int], **options: Any
     ) -> Any:
@@ -140,7 +145,7 @@ class GraphEdit:
         output = self._follow(output)
         steps = [step for group in self._steps for step in group]
         for step in steps:
-            step.inputs = [self._follow(number) for number in step.inputs]
+            step.inputs = [self._follow(number) for number in _listed(step.inputs)]
         needed, kept = {output}, []
         for step in reversed(steps):
             if needed & {*step.outputs}:
@@ -215,7 +220,7 @@ class GraphEdit:
 
     def _renumber_buffers(self) -> None:
         model = self._model
-        holders = [tensor for graph in model.subgraphs for tensor in graph.tensors]
+        holders = [tensor for graph in model.subgraphs for tensor in graph.tensors or []]
         holders += model.metadata or []
         named = _listed(model.metadataBuffer)
         new = _places({0, *named} | {holder.buffer for holder in holders})

@@ -120,7 +120,7 @@ class Optimisation:
             self.left = ("files above 2 GB cannot be written again in one piece",)
             steps = []
         self._idle = [step for step in steps if _is_idle(file, step)]
-        if steps and steps[-1].name in _RESIZES and steps[-1] not in self._idle:
+        if steps and _has_own_corners(steps[-1]):
             words = _describe(file, steps[-1])
             self.left = (f"{words} stays: it follows neither convention of corners",)
         for step in steps:
@@ -191,6 +191,12 @@ def _is_idle(file: TfliteFile, step: Operator) -> bool:
     source, target = (file.tensors[i] for i in (step.inputs[0], step.outputs[0]))
     floats = source.type == target.type == "FLOAT32"
     return floats and source.shape == target.shape and step.inputs[0] not in file.inputs
+
+
+def _has_own_corners(step: Operator) -> bool:
+    """Return whether a step is a resize of neither kind that the mask can be made with."""
+    corners = (step.options.get("align_corners"), step.options.get("half_pixel_centers"))
+    return step.name == "RESIZE_BILINEAR" and not any(corners)
 
 
 def _find_pooling(file: TfliteFile, join: Operator, output: int) -> _Pooling | str | None:

@@ -22,7 +22,10 @@ def optimize(
     ] = None,
     photo: Annotated[
         list[Path] | None,
-        typer.Option(metavar="PHOTO", help="Compare on this photo too; may be repeated."),
+        typer.Option(
+            metavar="FILE",
+            help="Compare on this one, not on those of the package; may be repeated.",
+        ),
     ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a file that exists already.")

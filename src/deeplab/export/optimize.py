@@ -12,6 +12,7 @@ import numpy as np
 
 from deeplab import network_card, tflite_file, zoo
 from deeplab.errors import ExportError, InputError, ModelError, OutputError
+from deeplab.example_photos import list_example_photos
 from deeplab.files import replacing
 from deeplab.images import Geometry, Photo
 from deeplab.network_card import NetworkCard
@@ -96,7 +97,7 @@ def optimize(
     Args:
         source: a ``.tflite`` file.
         target: the file to write.
-        photos: to compare on, besides noise.
+        photos: to compare on, besides noise; none takes those that come with the package.
         overwrite: replace a file at ``target``.
 
     Raises:
@@ -118,6 +119,7 @@ def optimize(
     found = Optimisation(file, network.output_tensor.index)
     if not found.changes:
         raise ModelError(_nothing_to_do(file, found))
+    photos = photos or list_example_photos()
     pictures = [*_pictures(photos, (network.spec.height, network.spec.width))]
     content = found.apply(**_say(network, known, found.changes))
     with replacing(target) as temporary:

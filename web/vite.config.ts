@@ -50,7 +50,13 @@ function files(): Plugin {
 
 /** Tell the service worker which files are the page, and under which version it keeps them. */
 function shell(): Plugin {
-  const PUBLIC = ['manifest.webmanifest', 'icon.svg', 'icon-180.png', 'icon-192.png', 'icon-512.png'];
+  const PUBLIC = [
+    'manifest.webmanifest',
+    'icon.svg',
+    'icon-180.png',
+    'icon-192.png',
+    'icon-512.png',
+  ];
   return {
     name: 'deeplab-shell',
     apply: 'build',

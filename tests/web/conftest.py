@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hosting import ROOT, STARTER, Watch, serving, wait_until_ready
+from hosting import ROOT, STARTER, TITLE, Watch, serving, wait_until_ready
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from deeplab import browser_page
@@ -41,7 +41,7 @@ def page_folder(
 ) -> Path:
     """Write the page with the public starter model, and return the folder."""
     folder = tmp_path_factory.mktemp("page") / "site" / "some" / "where"
-    write_page(folder, [PageModel(path=reference / "models" / STARTER, title="PASCAL VOC")])
+    write_page(folder, [PageModel(path=reference / "models" / STARTER, title=TITLE)])
     return folder
 
 
@@ -84,10 +84,12 @@ def open_page() -> Iterator[Callable[..., Page]]:
     watch = Watch()
     contexts: list[BrowserContext] = []
 
-    def open_at(browser: Browser, address: str, **options: Any) -> Page:
-        context = browser.new_context(accept_downloads=True, **options)
+    def open_at(browser: Browser, address: str, *, init_script: str = "", **options: Any) -> Page:
+        context = browser.new_context(**options)
         contexts.append(context)
         watch.follow(context)
+        if init_script:
+            context.add_init_script(init_script)
         page = context.new_page()
         page.goto(address)
         wait_until_ready(page)

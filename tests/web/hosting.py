@@ -16,6 +16,7 @@ from deeplab.browser_page import MEDIA_TYPES
 
 ROOT = Path(__file__).parents[2]
 STARTER = "deeplabv3_257_mv_gpu.tflite"
+TITLE = "PASCAL VOC, 257 pixels, in 32-bit numbers (2.8 MB)"
 
 
 class _Handler(SimpleHTTPRequestHandler):

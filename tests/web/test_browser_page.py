@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hosting import STARTER
+from hosting import STARTER, TITLE
 from PIL import Image
 
 from deeplab import Segmenter
@@ -154,7 +154,7 @@ def test_a_dropped_model_is_run(host, browser, open_page, reference, tmp_path):
     page.wait_for_selector("#legend .name >> text=person")
 
     # Back to the one that came with the page.
-    page.select_option("#model", "PASCAL VOC")
+    page.select_option("#model", TITLE)
     page.wait_for_selector("#network-note >> text=257 × 257")
 
 
@@ -191,7 +191,7 @@ def test_what_cannot_be_used_is_refused_in_words(host, browser, open_page, refer
         drop(page, (name, content))
         page.wait_for_selector(f"#problem >> text={words}")
         # Everything else stays as it was.
-        assert page.locator("#model option").all_inner_texts() == ["PASCAL VOC"]
+        assert page.locator("#model option").all_inner_texts() == [TITLE]
         page.click("[data-action=dismiss]")
         assert page.is_hidden("#problem")
     show(page, reference / "photos" / "person.jpg")
@@ -297,6 +297,28 @@ def test_processor_and_threads_can_be_chosen(host, browser, open_page, reference
         page.select_option("#threads", threads)
         wait_for_result(page)
         assert agreement(saved_mask(page), before) >= 0.999
+
+
+def test_the_graphics_processor_gives_the_same_mask(host, launch, open_page, reference, starter):
+    # Imitated on the CPU here, so it is slow, and the page would not choose it by itself.
+    browser = launch("--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader")
+    page = open_page(browser, host)
+    photo = reference / "photos" / "dog.jpg"
+    assert page.input_value("#processor") == "cpu"
+    page.select_option("#processor", "gpu")
+    page.wait_for_selector("#status >> text=is ready")
+    show(page, photo)
+    assert page.input_value("#processor") == "gpu"
+    assert agreement(saved_mask(page), starter(photo).mask) >= 0.999
+
+    # What it cannot run goes to the CPU, and the page says so; what is no model changes nothing.
+    drop(page, ("notes.tflite", b"These are only notes."))
+    page.wait_for_selector("#problem >> text=notes.tflite is no model")
+    assert page.input_value("#processor") == "gpu"
+    drop(page, ("int8.tflite", (reference / "models" / QUANTISED).read_bytes()))
+    wait_for_result(page)
+    assert page.input_value("#processor") == "cpu"
+    assert "It runs on the CPU" in page.inner_text("#network-note")
 
 
 def test_every_control_has_a_name(host, browser, open_page, reference):

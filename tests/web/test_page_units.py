@@ -9,9 +9,10 @@ import pytest
 from hosting import ROOT
 from parity_cases import write_cases
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.mark.reference
-@pytest.mark.integration
 def test_the_pages_code_computes_what_python_computes(built_page, reference, tmp_path):
     write_cases(tmp_path, reference / "models")
     environment = {**os.environ, "DEEPLAB_FIXTURES": str(tmp_path), "NO_COLOR": "1"}
@@ -25,3 +26,13 @@ def test_the_pages_code_computes_what_python_computes(built_page, reference, tmp
     print(run.stdout)
     assert run.returncode == 0, run.stdout + run.stderr
     assert "skipped" not in run.stdout
+
+
+def test_the_pages_code_is_typed_and_formatted(built_page):
+    run = subprocess.run(
+        ["npm", "run", "--silent", "check"],
+        cwd=ROOT / "web",
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr

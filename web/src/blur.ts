@@ -28,7 +28,12 @@ export function blurOutside(
       blurLines(plane, width, height, 1, width, radius / shrink);
     }
   }
-  const [red, green, blue, weight] = planes as [Float32Array, Float32Array, Float32Array, Float32Array];
+  const [red, green, blue, weight] = planes as [
+    Float32Array,
+    Float32Array,
+    Float32Array,
+    Float32Array,
+  ];
   for (let i = 0; i < weight.length; i++) {
     const total = Math.max(weight[i]!, 1e-3); // deep inside an object nothing is shown
     image.data[4 * i] = red[i]! / total;

@@ -58,7 +58,7 @@ export class Engine {
   private readonly waiting = new Map<number, Waiting>();
   private lastId = 0;
 
-  private constructor(private readonly options: EngineOptions) {
+  private constructor() {
     this.worker.onmessage = ({ data }: MessageEvent<Answer>) => {
       const { resolve, reject } = this.waiting.get(data.id)!;
       this.waiting.delete(data.id);
@@ -74,7 +74,7 @@ export class Engine {
     known: LabelSet[],
     options: EngineOptions,
   ): Promise<{ engine: Engine; loaded: Loaded }> {
-    const engine = new Engine(options);
+    const engine = new Engine();
     try {
       const loaded = await engine.ask<Loaded>({ kind: 'load', ...model, known, options });
       return { engine, loaded };
@@ -82,10 +82,6 @@ export class Engine {
       engine.close();
       throw error;
     }
-  }
-
-  get processor(): EngineOptions['processor'] {
-    return this.options.processor;
   }
 
   /** Segment one picture; it moves to the worker, and comes back with the result. */

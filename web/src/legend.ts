@@ -32,7 +32,8 @@ export function percent(share: number): string {
 /** Show the entries; ticking one off adds its class to `hidden`, and calls `onChange`. */
 export function showLegend(entries: Entry[], hidden: Set<number>, onChange: () => void): void {
   const rows = new Map<string, HTMLLIElement>();
-  for (const row of page.legend.children) rows.set((row as HTMLLIElement).dataset.key!, row as HTMLLIElement);
+  for (const row of page.legend.children)
+    rows.set((row as HTMLLIElement).dataset.key!, row as HTMLLIElement);
   page.legendEmpty.hidden = entries.length > 0;
   page.legendEmpty.textContent = 'Nothing that this network knows.';
   const wanted = entries.map((entry) => {

@@ -15,7 +15,7 @@ import { buttons, page, showBusy, showProblem } from './page';
 import { Pipeline, type Source, type Speed } from './pipeline';
 import { startProbe } from './probe';
 import { saveMask, savePicture } from './save';
-import { openCamera, openVideo, decodePhoto, type Facing } from './sources';
+import { decodePhoto, hasSeveralCameras, openCamera, openVideo, type Facing } from './sources';
 import { showSpeed } from './speed';
 
 /** Numbers and legend of moving pictures change this often, so that they can be read. */
@@ -88,10 +88,9 @@ startProbe((x, y) => {
 function show(source: Source): void {
   showProblem(null);
   const live = 'stream' in source;
-  const isCamera = live && source.name === 'camera';
   page.screen.dataset.mirrored = String(live && source.stream.mirrored);
   for (const button of buttons('pause')) button.hidden = !live;
-  for (const button of buttons('turn')) button.hidden = !isCamera;
+  for (const button of buttons('turn')) button.hidden = true;
   setPaused(false);
   spokenAt = 0;
   pipeline.show(source);
@@ -118,6 +117,8 @@ async function useCamera(wanted: Facing): Promise<void> {
   if (pipeline.source && 'stream' in pipeline.source) pipeline.source.stream.close();
   facing = wanted;
   show({ stream: await openCamera(facing), name: 'camera' });
+  const canTurn = await hasSeveralCameras();
+  for (const button of buttons('turn')) button.hidden = !canTurn;
 }
 
 async function useExample(): Promise<void> {

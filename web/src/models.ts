@@ -22,17 +22,23 @@ export interface Catalogue {
   knownFiles: Record<string, Hints>;
 }
 
-/** Read `models.json`; nothing is shipped where there is none. */
+/** Read `models.json`. A page that was only built has one too, in which nothing is listed. */
 export async function readCatalogue(): Promise<Catalogue> {
-  const response = await fetch('models.json').catch(() => undefined);
-  if (!response?.ok) return { models: [], labelSets: [], knownFiles: {} };
+  const response = await fetch('models.json');
+  if (!response.ok) throw new Error(`The list of models could not be loaded (${response.status}).`);
   const { models, label_sets: labelSets, known_files: knownFiles } = await response.json();
   return { models, labelSets, knownFiles };
 }
 
-export async function fetchModel({ title, file, sha256, ...hints }: ShippedModel): Promise<ModelData> {
+export async function fetchModel({
+  title,
+  file,
+  sha256,
+  ...hints
+}: ShippedModel): Promise<ModelData> {
   const response = await fetch(`${file}?${sha256.slice(0, 16)}`);
-  if (!response.ok) throw new Error(`${title}: the model could not be loaded (${response.status}).`);
+  if (!response.ok)
+    throw new Error(`${title}: the model could not be loaded (${response.status}).`);
   return { name: title, data: new Uint8Array(await response.arrayBuffer()), hints };
 }
 

@@ -18,6 +18,9 @@ export interface EngineOptions {
   wasmFolder: string;
 }
 
+/** Between the graphics processor's answer and the CPU's, in parts of the answer's spread. */
+const MOST_ERROR = 0.02;
+
 let engine: Promise<LiteRt> | undefined;
 
 /** Load LiteRT's WebAssembly into this worker, once. */
@@ -31,7 +34,8 @@ export function openEngine({ threads, wasmFolder }: EngineOptions): Promise<Lite
       locateFile: (file: string) => wasmFolder + file,
       mainScriptUrlOrBlob: `${wasmFolder}litert_wasm_threaded_internal.js`,
       // It writes all it does to the console's errors.
-      printErr: (text: string) => (/^(ERROR|FATAL)/.test(text) ? console.error : console.debug)(text),
+      printErr: (text: string) =>
+        (/^(ERROR|FATAL)/.test(text) ? console.error : console.debug)(text),
     },
   });
   engine ??= loadLiteRt(wasmFolder, { threads: isThreaded });
@@ -44,29 +48,55 @@ type Compiled = Awaited<ReturnType<Wasm['compileModel']>>;
 
 /** A network in the engine. It runs one frame at a time. */
 export class RunningNetwork {
+  private readonly tables: (Float32Array | Uint8Array)[];
+
   private constructor(
     readonly network: Network,
-    readonly processor: Processor,
+    private readonly processor: Processor,
     private readonly wasm: Wasm,
     private readonly compiled: Compiled,
     private readonly input: TensorBuffer,
-    private readonly tables: (Float32Array | Uint8Array)[],
-  ) {}
+    /** Frees the engine's memory. */
+    readonly close: () => void,
+  ) {
+    this.tables = inputTables(network);
+  }
 
+  /** Throws an Error in plain words where the processor cannot run the network, or runs it wrongly. */
   static async open(network: Network, options: EngineOptions): Promise<RunningNetwork> {
     const liteRt = await openEngine(options);
+    if (options.processor === 'cpu') return RunningNetwork.compile(network, liteRt, options);
+    if (network.input.type !== 'FLOAT32' || network.fetched.type !== 'FLOAT32') {
+      throw new Error('Graphics processors are not given integer networks.');
+    }
+    const running = await RunningNetwork.compile(network, liteRt, options);
+    // Some steps come out wrong on some graphics processors, without an error.
+    const judge = await RunningNetwork.compile(network, liteRt, { ...options, processor: 'cpu' });
+    const frame = testFrame(network);
+    const error = relativeError(await running.run(frame), await judge.run(frame));
+    judge.close();
+    if (error > MOST_ERROR)
+      throw new Error('The graphics processor computes this network wrongly.');
+    return running;
+  }
+
+  private static async compile(
+    network: Network,
+    liteRt: LiteRt,
+    { processor, threads }: EngineOptions,
+  ): Promise<RunningNetwork> {
     const wasm = liteRt.liteRtWasm;
     const environment = liteRt.getDefaultEnvironment();
-    const isGpu = options.processor === 'gpu';
+    const isGpu = processor === 'gpu';
     if (isGpu && !environment.webGpuDevice) throw new Error('This browser has no WebGPU.');
     const { content } = network;
-    const at = wasm._malloc(content.byteLength); // stays: the model reads its weights from there
-    wasm.HEAPU8.set(content, at);
-    const model = wasm.loadModel(environment.liteRtEnvironment, at, content.byteLength);
+    const weights = wasm._malloc(content.byteLength);
+    wasm.HEAPU8.set(content, weights);
+    const model = wasm.loadModel(environment.liteRtEnvironment, weights, content.byteLength);
     const compiled = await wasm.compileModel(environment.liteRtEnvironment, model, {
       environment,
       accelerator: isGpu ? 'webgpu' : 'wasm',
-      cpuOptions: { numThreads: options.threads },
+      cpuOptions: { numThreads: threads },
       gpuOptions: { precision: 'fp32' },
       webNNOptions: {},
     } as Parameters<Wasm['compileModel']>[2]);
@@ -80,18 +110,18 @@ export class RunningNetwork {
       type,
       type.bytes(),
     );
-    return new RunningNetwork(
-      network, options.processor, wasm, compiled, input, inputTables(network),
-    ); // prettier-ignore
+    const close = () => {
+      for (const part of [input, compiled, model]) part.delete();
+      wasm._free(weights);
+    };
+    return new RunningNetwork(network, processor, wasm, compiled, input, close);
   }
 
   /** Run one frame: (height, width, 3) RGB bytes, not normalised. */
   async run(frame: Uint8Array): Promise<Grid> {
     this.feed(frame);
     const [fetched] =
-      this.processor === 'gpu'
-        ? await this.runOnGpu()
-        : await this.compiled.run(0, [this.input]);
+      this.processor === 'gpu' ? await this.runOnGpu() : await this.compiled.run(0, [this.input]);
     const bytes = this.read(fetched!);
     fetched!.delete();
     return toGrid(bytes, this.network);
@@ -126,6 +156,22 @@ export class RunningNetwork {
     tensor.unlock();
     return bytes.buffer as ArrayBuffer;
   }
+}
+
+/** A picture with something in it: colour ramps under a fine pattern. */
+function testFrame({ height, width }: Network): Uint8Array {
+  return Uint8Array.from({ length: height * width * 3 }, (_, i) => {
+    const [x, y] = [Math.floor(i / 3) % width, Math.floor(i / 3 / width)];
+    return (200 * [x / width, y / height, 1 - x / width][i % 3]! + 55 * ((x * y) % 2)) & 255;
+  });
+}
+
+/** The root mean square difference, in units of the expected values' standard deviation. */
+function relativeError({ values }: Grid, { values: expected }: Grid): number {
+  const mean = expected.reduce((sum, value) => sum + value, 0) / expected.length;
+  const spread = expected.reduce((sum, value) => sum + (value - mean) ** 2, 0);
+  const error = values.reduce((sum, value, i) => sum + (value - expected[i]!) ** 2, 0);
+  return Math.sqrt(error / Math.max(spread, Number.MIN_VALUE));
 }
 
 /** What each byte of a picture becomes in the input tensor, for red, green and blue. */

@@ -7,13 +7,14 @@ import { page, showBusy } from './page';
 import { checkLabels } from './understand';
 
 const MOST_THREADS = 8;
+const LISTS = [page.model, page.processor, page.threads];
 
 export class NetworkChoice {
   private catalogue: Catalogue = { models: [], labelSets: [], knownFiles: {} };
   private readonly dropped: ModelData[] = [];
   private current: { model: ModelData; loaded: Loaded } | undefined;
-  /** The value of the model's list that is in use. */
-  private inUse = '';
+  /** What the lists say of the network that is open: model, processor, threads. */
+  private inUse = ['', 'cpu', '1'];
 
   constructor(
     private readonly onNetwork: (engine: Engine, labels: LabelSet) => void,
@@ -29,9 +30,7 @@ export class NetworkChoice {
     page.threads.disabled = cores === 1;
     await this.offerGpu();
     this.catalogue = await readCatalogue();
-    for (const list of [page.model, page.processor, page.threads]) {
-      list.addEventListener('change', () => this.open());
-    }
+    for (const list of LISTS) list.addEventListener('change', () => this.open());
     this.listModels();
     if (this.catalogue.models.length) await this.open();
     else this.say('No model is shipped with this page: drop a .tflite on it, or open one.');
@@ -63,7 +62,7 @@ export class NetworkChoice {
     const shipped = this.catalogue.models.map(({ title }, i) => new Option(title, `shipped ${i}`));
     const own = this.dropped.map(({ name }, i) => new Option(name, `dropped ${i}`));
     page.model.replaceChildren(...shipped, ...own);
-    page.model.value = this.inUse;
+    page.model.value = this.inUse[0]!;
   }
 
   private async chosenModel(): Promise<ModelData> {
@@ -74,8 +73,7 @@ export class NetworkChoice {
 
   /** Open what the lists say. Where that fails, all stays as it was. */
   private async open(): Promise<boolean> {
-    const value = page.model.value || 'shipped 0';
-    page.model.value = value;
+    page.model.value ||= 'shipped 0';
     showBusy('Loading the network…');
     try {
       const model = await this.chosenModel();
@@ -83,14 +81,14 @@ export class NetworkChoice {
       const { engine, loaded } = await this.openEngine(model, notes);
       const labels = this.labelsOf(model, loaded, notes);
       this.current = { model, loaded };
-      this.inUse = value;
+      this.inUse = LISTS.map((list) => list.value);
       notes.unshift(`${loaded.width} × ${loaded.height} pixels, ${labels.names.length} classes.`);
       this.say(notes.join(' '));
       page.status.textContent = `${model.name} is ready.`;
       this.onNetwork(engine, labels);
       return true;
     } catch (error) {
-      page.model.value = this.inUse;
+      LISTS.forEach((list, i) => (list.value = this.inUse[i]!));
       page.status.textContent = '';
       this.onProblem(error as Error);
       return false;
@@ -107,7 +105,7 @@ export class NetworkChoice {
       try {
         return await Engine.open(model, known, { processor: 'gpu', threads: 1, wasmFolder });
       } catch (error) {
-        // What is no model at all is refused by the CPU too, in the same words.
+        // What is no model at all is refused once more below, in the same words.
         page.processor.value = 'cpu';
         notes.push(`${(error as Error).message} It runs on the CPU.`);
       }
@@ -136,7 +134,9 @@ export class NetworkChoice {
   }
 
   private async offerGpu(): Promise<void> {
-    const adapter = await gpu()?.requestAdapter().catch(() => null);
+    const adapter = await gpu()
+      ?.requestAdapter()
+      .catch(() => null);
     if (!adapter) return;
     page.processor.querySelector<HTMLOptionElement>('[value="gpu"]')!.disabled = false;
     // A GPU that the CPU imitates is slower than the CPU itself.

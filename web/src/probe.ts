@@ -26,6 +26,7 @@ export function startProbe(nameAt: NameAt): void {
   const hide = () => (probe.hidden = true);
 
   const follow = (event: PointerEvent) => {
+    probe.dataset.pointer = event.pointerType;
     const box = canvas.getBoundingClientRect();
     const across = (event.clientX - box.left) / box.width;
     show(isMirrored() ? 1 - across : across, (event.clientY - box.top) / box.height);

@@ -71,12 +71,19 @@ export async function openCamera(facing: Facing): Promise<Stream> {
   const video = newVideo();
   video.srcObject = media;
   await video.play();
-  const turned = media.getVideoTracks()[0]?.getSettings().facingMode ?? facing;
+  // Cameras that do not say where they are sit on a screen, as the front camera does.
+  const turned = media.getVideoTracks()[0]?.getSettings().facingMode;
   return {
     video,
-    mirrored: turned === 'user',
+    mirrored: turned !== 'environment',
     close: () => media.getTracks().forEach((track) => track.stop()),
   };
+}
+
+/** Whether there is another camera to turn to. Browsers tell when one has been allowed. */
+export async function hasSeveralCameras(): Promise<boolean> {
+  const devices = await navigator.mediaDevices.enumerateDevices();
+  return devices.filter(({ kind }) => kind === 'videoinput').length > 1;
 }
 
 /** Wait until the video shows another frame than the one at time `seen`. */

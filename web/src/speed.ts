@@ -10,7 +10,7 @@ export function showSpeed(speed: Speed): void {
   for (const step of STEPS) {
     const ms = speed[step];
     const number = document.getElementById(`ms-${step}`)!;
-    number.textContent = `${ms.toFixed(ms < 10 ? 1 : 0)} ms`;
+    number.textContent = ms.toFixed(ms < 10 ? 1 : 0);
     number.dataset.ms = String(ms); // unrounded, for whoever measures
     page.split.querySelector<HTMLElement>(`.${step}`)!.style.flexGrow = String(ms / total);
   }

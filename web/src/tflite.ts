@@ -7,13 +7,15 @@
 
 import { Table } from './flatbuffer';
 
+// prettier-ignore
 const TYPES: Record<number, TensorType> = {
   0: 'FLOAT32', 1: 'FLOAT16', 2: 'INT32', 3: 'UINT8', 4: 'INT64', 7: 'INT16', 9: 'INT8',
-}; // prettier-ignore
+};
+// prettier-ignore
 const OPERATORS: Record<number, string> = {
   6: 'DEQUANTIZE', 22: 'RESHAPE', 23: 'RESIZE_BILINEAR', 43: 'SQUEEZE', 53: 'CAST',
   56: 'ARG_MAX', 70: 'EXPAND_DIMS', 114: 'QUANTIZE',
-}; // prettier-ignore
+};
 
 export type TensorType =
   'FLOAT32' | 'FLOAT16' | 'INT32' | 'UINT8' | 'INT64' | 'INT16' | 'INT8' | 'other';
@@ -145,9 +147,7 @@ function readTensor(table: Table, index: number, buffers: Table[]): Tensor {
     index,
     shape: table.ints(0),
     type: TYPES[table.int8(1)] ?? 'other',
-    quantization: scales.length
-      ? { scale: scales[0]!, zeroPoint: stored!.longs(3)[0] ?? 0 }
-      : null,
+    quantization: scales.length ? { scale: scales[0]!, zeroPoint: stored!.longs(3)[0] ?? 0 } : null,
     buffer: buffers[table.int32(2)]!.bytes(0),
   };
 }

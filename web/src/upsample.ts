@@ -4,8 +4,9 @@
  * Inside a grid cell, bilinear interpolation is a convex combination of the cell's four corners. A
  * class that wins at all four corners wins in the whole cell: most cells are filled as blocks. A
  * class that a corner's winner beats at all four corners wins nowhere in the cell: in the others
- * only two or three classes are interpolated. The result equals interpolating every class in 64
- * bits and taking the argmax, pixel for pixel, as `upsample.py` gives it.
+ * only two or three classes are interpolated, and only where one may overtake another. The result
+ * equals interpolating every class in 64 bits and taking the argmax, pixel for pixel, as
+ * `upsample.py` gives it.
  */
 
 import type { Size } from './geometry';
@@ -38,11 +39,19 @@ export function argmaxBilinear(
     throw new Error('The network answered with numbers that are not finite; it is broken.');
   }
   const rows = placePixels(
-    logits.height, size.height, alignCorners, region.frame.height, region.content.height,
-  ); // prettier-ignore
+    logits.height,
+    size.height,
+    alignCorners,
+    region.frame.height,
+    region.content.height,
+  );
   const columns = placePixels(
-    logits.width, size.width, alignCorners, region.frame.width, region.content.width,
-  ); // prettier-ignore
+    logits.width,
+    size.width,
+    alignCorners,
+    region.frame.width,
+    region.content.width,
+  );
   const winners = argmax(logits);
   const mask = new Uint8Array(size.height * size.width);
   for (const strip of rows.runs) {
@@ -148,35 +157,53 @@ function fillMixedCell(
   const right = Math.min(left + 1, w - 1);
   const corners = [top * w + left, top * w + right, bottom * w + left, bottom * w + right];
   const alive = survivors(values, classes, corners, winners);
-  const [a, b, c, d] = corners.map((corner) => corner * classes) as [number, number, number, number];
-  const count = alive.length;
+  const [a, b, c, d] = corners.map((corner) => corner * classes) as [
+    number,
+    number,
+    number,
+    number,
+  ];
+  const m = alive.length;
   for (let x = run.start; x < run.end; x++) {
+    // Down one pixel column every class is a straight line: its value at the top, and its slope.
     const t = columns.weight[x]!;
-    for (let k = 0; k < count; k++) {
+    for (let k = 0; k < m; k++) {
       const id = alive[k]!;
       const above = values[a + id]! + t * (values[b + id]! - values[a + id]!);
       const below = values[c + id]! + t * (values[d + id]! - values[c + id]!);
-      START[k] = above;
+      TOP[k] = above;
       SLOPE[k] = below - above;
     }
-    for (let y = strip.start; y < strip.end; y++) {
+    let y = strip.start;
+    while (y < strip.end) {
       const u = rows.weight[y]!;
       let best = 0;
-      let most = START[0]! + u * SLOPE[0]!;
-      for (let k = 1; k < count; k++) {
-        const value = START[k]! + u * SLOPE[k]!;
-        if (value > most) {
-          most = value;
-          best = k;
-        }
+      for (let k = 1; k < m; k++) {
+        if (TOP[k]! + u * SLOPE[k]! > TOP[best]! + u * SLOPE[best]!) best = k;
       }
-      mask[y * width + x] = alive[best]!;
+      const until = u + NEAR * overtaking(m, best, u);
+      const id = alive[best]!;
+      do mask[y++ * width + x] = id;
+      while (y < strip.end && rows.weight[y]! < until);
     }
   }
 }
 
-const START = new Float64Array(256);
+const TOP = new Float64Array(256);
 const SLOPE = new Float64Array(256);
+/** A crossing is looked for a little earlier than its computed place; far below one pixel. */
+const NEAR = 1 - 1e-12;
+
+/** How far below `u` the first class that climbs faster than the best one overtakes it. */
+function overtaking(m: number, best: number, u: number): number {
+  const value = TOP[best]! + u * SLOPE[best]!;
+  let nearest = Infinity;
+  for (let k = 0; k < m; k++) {
+    const rate = SLOPE[k]! - SLOPE[best]!;
+    if (rate > 0) nearest = Math.min(nearest, (value - (TOP[k]! + u * SLOPE[k]!)) / rate);
+  }
+  return nearest;
+}
 
 /** The classes, ascending, that no corner's winner beats at all four corners. */
 function survivors(
@@ -187,15 +214,27 @@ function survivors(
 ): number[] {
   const alive: number[] = [];
   for (let id = 0; id < classes; id++) {
-    const beaten = corners.some((corner) => {
-      const rival = winners[corner]!;
-      if (rival === id) return false;
-      return corners.every((point) => {
-        const [theirs, ours] = [values[point * classes + rival]!, values[point * classes + id]!];
-        return theirs > ours || (theirs === ours && rival < id);
-      });
-    });
-    if (!beaten) alive.push(id);
+    let isBeaten = false;
+    for (let i = 0; i < 4 && !isBeaten; i++) {
+      const rival = winners[corners[i]!]!;
+      isBeaten = rival !== id && beats(values, classes, corners, rival, id);
+    }
+    if (!isBeaten) alive.push(id);
   }
   return alive;
+}
+
+function beats(
+  values: Float32Array,
+  classes: number,
+  corners: number[],
+  rival: number,
+  id: number,
+): boolean {
+  for (let i = 0; i < 4; i++) {
+    const at = corners[i]! * classes;
+    const lead = values[at + rival]! - values[at + id]!;
+    if (lead < 0 || (lead === 0 && rival > id)) return false;
+  }
+  return true;
 }

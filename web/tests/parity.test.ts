@@ -80,8 +80,12 @@ describe.skipIf(!folder)('equal to Python', () => {
   it.each(cases.labelMaps)('the enlarged label map: $map to $photo', (item) => {
     const ids = bytes(item.ids);
     const mask = enlarge(
-      ids, size(item.map), size(item.photo), size(item.frame), size(item.content),
-    ); // prettier-ignore
+      ids,
+      size(item.map),
+      size(item.photo),
+      size(item.frame),
+      size(item.content),
+    );
     expect(Buffer.from(mask).equals(Buffer.from(bytes(item.mask)))).toBe(true);
   });
 

@@ -46,9 +46,13 @@ function bruteForce(grid: Grid, size: Size, alignCorners: boolean, region?: Regi
 
 describe('argmaxBilinear', () => {
   const sizes: [number, number, number, number, number][] = [
-    [5, 7, 3, 40, 61], [9, 9, 21, 33, 17], [1, 1, 4, 6, 5], [1, 6, 2, 9, 50], [8, 3, 256, 20, 30],
+    [5, 7, 3, 40, 61],
+    [9, 9, 21, 33, 17],
+    [1, 1, 4, 6, 5],
+    [1, 6, 2, 9, 50],
+    [8, 3, 256, 20, 30],
     [12, 10, 5, 7, 4],
-  ]; // prettier-ignore
+  ];
   it.each(sizes)('equals the brute force: %i×%i×%i to %i×%i', (h, w, classes, height, width) => {
     for (const alignCorners of [true, false]) {
       const grid = randomGrid(h, w, classes, h * w + classes);

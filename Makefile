@@ -49,7 +49,7 @@ $(DEMO_ENV)/.installed: pyproject.toml $(shell find src -name '*.py')
 $(ENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(ENV)
 	$(ENV)/bin/python -m pip install --quiet torch==2.13.0
-	$(ENV)/bin/python -m pip install --quiet --editable '.[train,openvino,crf,dev]'
+	$(ENV)/bin/python -m pip install --quiet --editable '.[train,openvino,crf,serve,dev]'
 	touch $@
 
 $(PAGE)/index.html: web/node_modules/.installed $(shell find web -path web/node_modules -prune -o -type f -print)

@@ -29,7 +29,7 @@ FLOORS = [
         "example_photos",
     },
     {"models", "data", "runtimes", "weights", "crf", "zoo"},
-    {"browser_page", "segmenter", "training", "evaluation", "export", "benchmark", "info"},
+    {"browser_page", "segmenter", "training", "evaluation", "export", "benchmark", "info", "serve"},
     {"cli", "__main__"},
 ]
 MAY_IMPORT_TORCH = {"models", "weights", "data", "training", "evaluation", "export"}

@@ -23,6 +23,7 @@ from deeplab.cli.evaluate import evaluate
 from deeplab.cli.models import models_app
 from deeplab.cli.optimize import optimize
 from deeplab.cli.segment import segment
+from deeplab.cli.serve import serve
 from deeplab.cli.train import train
 from deeplab.cli.weights import import_weights, info
 from deeplab.errors import DeepLabError
@@ -46,6 +47,7 @@ app.command(context_settings={"token_normalize_func": lambda word: word.replace(
     benchmark
 )
 app.command()(optimize)
+app.command()(serve)
 
 
 def _print_version(wanted: bool) -> None:

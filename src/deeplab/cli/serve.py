@@ -1,0 +1,114 @@
+"""``deeplab serve``: the page and an HTTP API."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import sys
+from typing import TYPE_CHECKING, Annotated, cast, get_args
+
+import typer
+
+from deeplab.cli.console import check_choices, complain
+from deeplab.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    import socket
+
+
+def serve(
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-m", "--model", help="A name or a file; may be repeated, the first is the default."
+        ),
+    ] = None,
+    host: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0 takes any that is free.")] = 8000,
+    max_megabytes: Annotated[float, typer.Option(help="Of one upload.")] = 20,
+    max_megapixels: Annotated[float, typer.Option(help="Of one photo.")] = 50,
+    timeout: Annotated[
+        float, typer.Option(metavar="SECONDS", help="From a photo's last byte to its result.")
+    ] = 30,
+    transfer_timeout: Annotated[
+        float, typer.Option(metavar="SECONDS", help="For sending a photo, and for taking a result.")
+    ] = 30,
+    concurrency: Annotated[
+        int | None, typer.Option(min=1, help="Photos worked on at once (default: all cores).")
+    ] = None,
+    queue: Annotated[int, typer.Option(min=0, help="Photos that may wait.")] = 64,
+    threads: Annotated[int, typer.Option(min=1, help="Of the network, for each photo.")] = 1,
+    runtime: Annotated[
+        str | None, typer.Option(help="The engine, where several run the model.")
+    ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(metavar="FILE|NAME", help="The model's classes, where its file has none."),
+    ] = None,
+    access_log: Annotated[
+        bool, typer.Option("--access-log/--no-access-log", help="Write a line for every request.")
+    ] = True,
+) -> None:
+    """Serve the browser page, and an HTTP API for photos; Ctrl-C ends it."""
+    _check_installed()
+    from deeplab.cli.models import show_progress
+    from deeplab.segmenter import Runtime, count_cores
+    from deeplab.serve.app import build_app
+    from deeplab.serve.limits import Limits
+    from deeplab.serve.models import find_models, open_models
+    from deeplab.serve.run import listen, run
+
+    check_choices("--runtime", [runtime] if runtime else [], get_args(Runtime))
+    limits = Limits(
+        max_megabytes=max_megabytes,
+        max_megapixels=max_megapixels,
+        timeout_seconds=timeout,
+        transfer_seconds=transfer_timeout,
+        concurrency=concurrency or max(1, count_cores() // threads),
+        queue=queue,
+    )
+    with listen(host, port) as listening:  # before the models, which take a while
+        with show_progress() as progress:
+            files = find_models(model or ["voc"], progress=progress)
+        segmenters = open_models(
+            files,
+            streams=limits.concurrency,
+            threads=threads,
+            runtime=cast("Runtime | None", runtime),
+            labels=labels,
+        )
+        app = build_app(segmenters, limits=limits, files=files)
+        _start_log(access_log)
+        _greet(listening, list(segmenters))
+        run(app, listening, limits=limits)
+
+
+def _check_installed() -> None:
+    for package in ("fastapi", "uvicorn", "python-multipart"):
+        if importlib.util.find_spec(package.replace("-", "_")) is None:
+            raise MissingExtraError("The server", package=package, extra="serve")
+
+
+def _start_log(access_log: bool) -> None:
+    logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(message)s")
+    logging.getLogger("deeplab.serve.access").setLevel(
+        logging.INFO if access_log else logging.ERROR
+    )
+
+
+def _greet(listening: socket.socket, names: list[str]) -> None:
+    from deeplab.browser_page import find_page
+    from deeplab.errors import OutputError
+    from deeplab.serve.run import address_of, is_local
+
+    address = address_of(listening)
+    typer.echo(f"{address} serves {', '.join(names)}; {address}docs describes the API.", err=True)
+    if not is_local(listening):
+        complain(
+            "warning: other machines can reach this server, and there is no password and no "
+            "encryption. Put a web server with both in front of it, or leave --host out."
+        )
+    try:
+        find_page()
+    except OutputError:
+        complain("note: the browser page is not built in this copy (make web builds it).")

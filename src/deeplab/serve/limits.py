@@ -1,0 +1,58 @@
+"""How much a server takes on."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from deeplab.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What a server refuses, so that nobody can fill its memory or keep it busy for ever.
+
+    Attributes:
+        max_megabytes: of one upload; more is answered with 413.
+        max_megapixels: of one photo; more is answered with 413, before it is decoded.
+        timeout_seconds: from the last byte of a photo to its result; then 503.
+        transfer_seconds: for sending a photo, then 408; and for taking the answer.
+        concurrency: photos worked on at the same time.
+        queue: photos waiting for that; one more is answered with 503.
+    """
+
+    max_megabytes: float = 20
+    max_megapixels: float = 50
+    timeout_seconds: float = 30
+    transfer_seconds: float = 30
+    concurrency: int = 1
+    queue: int = 64
+
+    def __post_init__(self) -> None:
+        for name in ("max_megabytes", "max_megapixels", "timeout_seconds", "transfer_seconds"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise InputError(f"{name}: got {getattr(self, name)}, expected more than 0.")
+        if self.concurrency < 1:
+            raise InputError(f"concurrency: got {self.concurrency}, expected at least 1.")
+        if self.queue < 0:
+            raise InputError(f"queue: got {self.queue}, expected 0 or more.")
+
+    @property
+    def max_bytes(self) -> int:
+        """Of one upload."""
+        return int(self.max_megabytes * 1e6)
+
+    @property
+    def max_bytes_held(self) -> int:
+        """Of all uploads together, from their first byte to their result."""
+        return 16 * self.max_bytes
+
+    @property
+    def max_pixels(self) -> int:
+        """Of one photo."""
+        return int(self.max_megapixels * 1e6)
+
+    @property
+    def max_pixels_at_work(self) -> int:
+        """Of all photos that are being worked on. Small ones never come near it."""
+        return 4 * self.max_pixels

@@ -1,0 +1,88 @@
+"""The browser page, its runtime and the models it may load."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import FileResponse, HTMLResponse, Response
+
+from deeplab.browser_page import (
+    CATALOGUE,
+    MEDIA_TYPES,
+    PageModel,
+    describe_models,
+    find_page,
+)
+from deeplab.errors import OutputError
+from deeplab.labels import LabelSet
+from deeplab.serve.docs_page import POLICY
+
+_NO_PAGE = """<!doctype html><html lang="en-GB"><meta charset="utf-8"><title>deeplab</title>
+<p>The browser page is not built in this copy of deeplab (make web builds it).</p>
+<p>The API is here: <a href="docs">what it does</a>.</p></html>
+"""
+
+
+class Site:
+    """Answers requests for files, all of which are listed when it is made.
+
+    What a request names is looked up in that list and nowhere else.
+
+    Args:
+        models: name → file; those that are no ``.tflite`` are left out, browsers cannot run them.
+        labels: name → classes.
+
+    Attributes:
+        has_page: the page is built.
+
+    Raises:
+        InputError: two files have the same name.
+        ModelError: a ``.tflite`` file is none.
+    """
+
+    def __init__(self, models: Mapping[str, Path], labels: Mapping[str, LabelSet]) -> None:
+        offered = [
+            PageModel(path=path, title=name, labels=labels.get(name))
+            for name, path in models.items()
+            if path.suffix == ".tflite"
+        ]
+        self._catalogue = json.dumps(describe_models(offered), ensure_ascii=False).encode()
+        self._files = {model.address: model.path for model in offered}
+        try:
+            page = find_page()
+        except OutputError:
+            self.has_page = False
+            return
+        self.has_page = True
+        found = [path for path in page.rglob("*") if path.is_file()]
+        self._files |= {path.relative_to(page).as_posix(): path for path in found}
+        self._files[""] = page / "index.html"
+
+    async def answer(self, name: str, request: Request) -> Response:
+        """Return a file, or that it has not changed."""
+        if name == CATALOGUE:
+            return Response(
+                self._catalogue,
+                media_type=MEDIA_TYPES[".json"],
+                headers={"Cache-Control": "no-cache"},
+            )
+        if name == "" and not self.has_page:
+            return HTMLResponse(_NO_PAGE, headers={"Content-Security-Policy": POLICY})
+        path = self._files.get(name)
+        if path is None:
+            raise HTTPException(404)
+        status = path.stat()
+        tag = f'"{status.st_mtime_ns:x}-{status.st_size:x}"'
+        hashed = name.startswith("assets/")  # their names change with their content
+        headers = {
+            "ETag": tag,
+            "Cache-Control": "public, max-age=31536000, immutable" if hashed else "no-cache",
+        }
+        if request.headers.get("if-none-match") == tag:
+            return Response(status_code=304, headers=headers)
+        media_type = MEDIA_TYPES.get(path.suffix, "application/octet-stream")
+        return FileResponse(path, headers=headers, media_type=media_type, stat_result=status)

@@ -1,0 +1,114 @@
+"""``deeplab serve`` as a process of its own, and a plain HTTP client."""
+
+from __future__ import annotations
+
+import http.client
+import io
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+NAMES = ("ground", "cat", "dog", "tree")
+
+LAUNCH = "from deeplab.cli import main; main()"
+
+
+@dataclass
+class Answer:
+    """What came back."""
+
+    status: int
+    headers: http.client.HTTPMessage
+    body: bytes
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+@dataclass
+class Server:
+    """A running ``deeplab serve``."""
+
+    process: subprocess.Popen[str]
+    port: int
+    log: list[str] = field(default_factory=list)
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        headers: Mapping[str, str] | None = None,
+        *,
+        chunked: bool = False,
+    ) -> Answer:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        try:
+            connection.request(method, path, body, dict(headers or {}), encode_chunked=chunked)
+            response = connection.getresponse()
+            return Answer(response.status, response.headers, response.read())
+        finally:
+            connection.close()
+
+    def get(self, path: str, **headers: str) -> Answer:
+        return self.ask("GET", path, headers=headers)
+
+    def post(self, path: str, body: Any, **headers: str) -> Answer:
+        return self.ask("POST", path, body, headers)
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), timeout=60)
+
+    def metric(self, name: str) -> float:
+        lines = self.get("/metrics").body.decode().splitlines()
+        return float(next(line for line in lines if line.startswith(f"{name} ")).split()[-1])
+
+
+@contextmanager
+def serving(
+    *options: object, environment: Mapping[str, str] | None = None, cwd: Path | None = None
+) -> Iterator[Server]:
+    """Run ``deeplab serve`` on a free port until the block ends."""
+    process = subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", LAUNCH, "serve", "--port", "0", *map(str, options)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})},
+        cwd=cwd,
+    )
+    assert process.stderr is not None
+    first = process.stderr.readline()
+    assert first.startswith("http://127.0.0.1:"), first + process.stderr.read()
+    server = Server(process, int(first.split("/")[2].split(":")[1]), [first])
+    reader = threading.Thread(target=lambda: server.log.extend(process.stderr))  # type: ignore[arg-type]
+    reader.start()
+    try:
+        yield server
+    finally:
+        process.kill()
+        process.wait()
+        reader.join()
+        process.stderr.close()
+
+
+def encode(picture: Image.Image, kind: str = "PNG") -> bytes:
+    content = io.BytesIO()
+    picture.save(content, kind)
+    return content.getvalue()
+
+
+def draw_photo(height: int, width: int, *, seed: int = 5) -> Image.Image:
+    small = np.random.default_rng(seed).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    return Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)

@@ -88,15 +88,16 @@ def open(
         normalisation=normalisation,
         assume=assume,
     )
-    return ExecutorchNetwork(network, method)
+    return ExecutorchNetwork(network, program)
 
 
 class ExecutorchNetwork(PhotoEngine):
     """A :class:`deeplab.runtimes.Network` in ExecuTorch."""
 
-    def __init__(self, network: PhotoNetwork, method: Any) -> None:
+    def __init__(self, network: PhotoNetwork, program: Any) -> None:
         super().__init__(network)
-        self._method = method
+        self._program = program  # holds the file's bytes, from which the method computes
+        self._method = program.load_method("forward")
 
     def __call__(self, frame: UInt8) -> Float32 | UInt8:
         """Run one (height, width, 3) uint8 RGB frame."""

@@ -89,18 +89,17 @@ def serving(
         cwd=cwd,
     )
     assert process.stderr is not None
-    first = process.stderr.readline()
-    assert first.startswith("http://127.0.0.1:"), first + process.stderr.read()
-    server = Server(process, int(first.split("/")[2].split(":")[1]), [first])
-    reader = threading.Thread(target=lambda: server.log.extend(process.stderr))  # type: ignore[arg-type]
-    reader.start()
-    try:
-        yield server
-    finally:
-        process.kill()
-        process.wait()
+    with process, process.stderr as told:
+        try:
+            first = told.readline()
+            assert first.startswith("http://127.0.0.1:"), first + told.read()
+            server = Server(process, int(first.split("/")[2].split(":")[1]), [first])
+            reader = threading.Thread(target=server.log.extend, args=(told,))
+            reader.start()
+            yield server
+        finally:
+            process.kill()
         reader.join()
-        process.stderr.close()
 
 
 def encode(picture: Image.Image, kind: str = "PNG") -> bytes:

@@ -94,7 +94,7 @@ def make_answer(
             raise Refusal(
                 413,
                 f"the photo may have at most {limits.max_megapixels:g} megapixels, it has "
-                f"{pixels / 1e6:.1f} ({photo.width}×{photo.height}). Send a smaller one.",
+                f"{pixels / 1e6:.4g} ({photo.width}×{photo.height}). Send a smaller one.",
             )
         del photo
         with job.holding(pixels):

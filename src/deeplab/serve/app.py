@@ -52,7 +52,7 @@ def build_app(
     if not segmenters:
         raise InputError("model: got none, expected at least one.")
     site = Site(files or {}, {name: one.labels for name, one in segmenters.items()})
-    api = _Api(segmenters, limits or Limits(), site)
+    api = _Api(segmenters, limits or Limits())
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -66,6 +66,7 @@ def build_app(
         docs_url=None,  # FastAPI's pages load their scripts from another host
         redoc_url=None,
         lifespan=lifespan,
+        redirect_slashes=False,
     )
     app.add_api_route("/v1/segment", api.segment, methods=["POST"], **SEGMENT)
     app.add_api_route("/v1/models", api.models, methods=["GET"], **MODELS)
@@ -78,7 +79,7 @@ def build_app(
         return HTMLResponse(docs, headers={"Content-Security-Policy": POLICY})
 
     app.add_api_route("/docs", show_docs, methods=["GET"], include_in_schema=False)
-    app.add_api_route("/{name:path}", site.answer, methods=["GET", "HEAD"], include_in_schema=False)
+    app.router.default = site  # for what is none of these
     app.add_middleware(Edge, headers=HEADERS, metrics=api.metrics)
     app.add_exception_handler(Refusal, _answer_refusal)
     app.add_exception_handler(HTTPException, _answer_http)
@@ -104,8 +105,8 @@ class _Wishes(BaseModel):
 class _Api:
     """What the addresses of the API do."""
 
-    def __init__(self, segmenters: Mapping[str, Segmenter], limits: Limits, site: Site) -> None:
-        self._segmenters, self._limits, self._site = segmenters, limits, site
+    def __init__(self, segmenters: Mapping[str, Segmenter], limits: Limits) -> None:
+        self._segmenters, self._limits = segmenters, limits
         self.workers, self.uploads, self.metrics = Workers(limits), Uploads(limits), Metrics()
 
     async def segment(self, wishes: Annotated[_Wishes, Query()], request: Request) -> Response:

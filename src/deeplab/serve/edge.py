@@ -50,7 +50,7 @@ class Edge:
             raise
         finally:
             seconds = time.perf_counter() - start
-            route = getattr(scope.get("route"), "path", "") or "none"
+            route = getattr(scope.get("route"), "path", "page")
             known = scope["method"] if scope["method"] in _METHODS else "other"
             self._metrics.count_request(
                 route,

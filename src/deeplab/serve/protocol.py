@@ -9,7 +9,8 @@ from typing import Any
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 _HEAD_SECONDS = 10.0
-"""From the opening of a connection, or the first byte of a further request, to its last header."""
+"""At most, from the opening of a connection, or the first byte of a further request, to the end of
+its headers."""
 
 
 def limit_transfers(seconds: float) -> type[asyncio.Protocol]:
@@ -24,7 +25,7 @@ def limit_transfers(seconds: float) -> type[asyncio.Protocol]:
 
         def __init__(self, *args: Any, **options: Any) -> None:
             super().__init__(*args, **options)
-            self._request = _Timer(self.loop, _HEAD_SECONDS, self._give_up)
+            self._request = _Timer(self.loop, min(seconds, _HEAD_SECONDS), self._give_up)
             self._answer = _Timer(self.loop, seconds, self._cut)
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]

@@ -9,6 +9,7 @@ from pathlib import Path
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, Response
+from starlette.types import Receive, Scope, Send
 
 from deeplab.browser_page import (
     CATALOGUE,
@@ -28,7 +29,7 @@ _NO_PAGE = """<!doctype html><html lang="en-GB"><meta charset="utf-8"><title>dee
 
 
 class Site:
-    """Answers requests for files, all of which are listed when it is made.
+    """An ASGI application that sends files, all of which are listed when it is made.
 
     What a request names is looked up in that list and nowhere else.
 
@@ -62,8 +63,21 @@ class Site:
         self._files |= {path.relative_to(page).as_posix(): path for path in found}
         self._files[""] = page / "index.html"
 
-    async def answer(self, name: str, request: Request) -> Response:
-        """Return a file, or that it has not changed."""
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request that is for no address of the API.
+
+        Raises:
+            HTTPException: there is no such file (404), or it is asked for in another way (405).
+        """
+        request = Request(scope)
+        name = scope["path"].removeprefix(scope.get("root_path", "")).removeprefix("/")
+        if name != CATALOGUE and name != "" and name not in self._files:
+            raise HTTPException(404)
+        if request.method not in ("GET", "HEAD"):
+            raise HTTPException(405, headers={"Allow": "GET, HEAD"})
+        await self._answer(name, request)(scope, receive, send)
+
+    def _answer(self, name: str, request: Request) -> Response:
         if name == CATALOGUE:
             return Response(
                 self._catalogue,
@@ -72,9 +86,7 @@ class Site:
             )
         if name == "" and not self.has_page:
             return HTMLResponse(_NO_PAGE, headers={"Content-Security-Policy": POLICY})
-        path = self._files.get(name)
-        if path is None:
-            raise HTTPException(404)
+        path = self._files[name]
         status = path.stat()
         tag = f'"{status.st_mtime_ns:x}-{status.st_size:x}"'
         hashed = name.startswith("assets/")  # their names change with their content

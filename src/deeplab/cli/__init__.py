@@ -20,6 +20,7 @@ from deeplab.cli.benchmark import benchmark
 from deeplab.cli.console import complain
 from deeplab.cli.data import data_app
 from deeplab.cli.evaluate import evaluate
+from deeplab.cli.export import export
 from deeplab.cli.models import models_app
 from deeplab.cli.optimize import optimize
 from deeplab.cli.segment import segment
@@ -46,6 +47,7 @@ app.command()(evaluate)
 app.command(context_settings={"token_normalize_func": lambda word: word.replace("_", "-")})(
     benchmark
 )
+app.command()(export)
 app.command()(optimize)
 app.command()(serve)
 

@@ -100,12 +100,12 @@ def in_bytes(size: float) -> str:
 
 
 def parse_size(option: str, text: str) -> tuple[int, int]:
-    """Return the (height, width) in "513" or "1025x2049".
+    """Return the (height, width) in "513", "1025x2049" or "1025,2049".
 
     Raises:
         InputError: it is no such thing.
     """
-    sides = [side.strip() for side in text.lower().replace("×", "x").split("x")]
+    sides = [side.strip() for side in text.lower().replace("×", "x").replace(",", "x").split("x")]
     if len(sides) > 2 or not all(side.isdecimal() and int(side) > 0 for side in sides):
         raise InputError(f"{option}: got '{text}', expected HEIGHTxWIDTH, or one number for both.")
     return int(sides[0]), int(sides[-1])

@@ -30,6 +30,7 @@ from deeplab.errors import (
     OutputError,
     near_matches,
 )
+from deeplab.example_photos import list_example_photos
 from deeplab.export.plan import KeepFloat, Output, Plan, Precision
 from deeplab.files import replacing_all
 from deeplab.images import InputSpec
@@ -77,6 +78,37 @@ FORMATS: dict[str, Format] = {
         runtime="litert",
         needs=("torch", "safetensors", "litert-torch", "ai-edge-quantizer"),
     ),
+    "onnx": Format(
+        module="deeplab.export.onnx",
+        suffix=".onnx",
+        any_size=True,
+        runtime="onnx",
+        needs=("onnx", "onnxscript", "onnxruntime"),
+        extra="onnx",
+    ),
+    "openvino": Format(
+        module="deeplab.export.openvino",
+        suffix=".xml",
+        any_size=True,
+        runtime="openvino",
+        needs=("openvino", "onnx", "onnxscript"),
+        extra="onnx,openvino",
+    ),
+    "coreml": Format(
+        module="deeplab.export.coreml",
+        suffix=".mlpackage",
+        needs=("coremltools",),
+        extra="coreml",
+    ),
+    "executorch": Format(
+        module="deeplab.export.executorch",
+        suffix=".pte",
+        # Its float16 computes worse, and the file is no smaller: XNNPACK stores float32.
+        precisions=("float32", "int8"),
+        runtime="executorch",
+        needs=("executorch",),
+        extra="executorch",
+    ),
 }
 
 
@@ -112,7 +144,8 @@ def export(
     allow: bool = False,
     overwrite: bool = False,
     threads: int = 1,
-    on_certificate: Callable[[Certificate], None] | None = None,
+    on_step: Callable[[str], None] = lambda step: None,
+    on_certificate: Callable[[Certificate], None] = lambda found: None,
 ) -> Exported:
     """Write a release pair in another format, and prove that it computes the same.
 
@@ -134,6 +167,7 @@ def export(
         allow: keep the file even where it is not equal enough; the certificate says so.
         overwrite: replace a file that is there.
         threads: for the certificate's latencies.
+        on_step: told what is being done, in words.
         on_certificate: called with it before a file that is not equal enough is refused.
 
     Raises:
@@ -153,12 +187,15 @@ def export(
     from deeplab.segmenter import Segmenter
     from deeplab.weights import open_release
 
-    release = open_release(Path(model))
+    release = open_release(_pair(Path(model)))
     target = Path(file) if file else _default_file(release.path, form, precision)
     certificate_file = target.with_name(target.name + ".json")
     _check_target(target, certificate_file, form, overwrite=overwrite)
     # Torch's answer is the standard; opening it first also refuses sizes that do not fit.
     reference = Segmenter(release.path, threads=threads, size=size, output_stride=output_stride)
+    calibration = calibrate
+    if precision == "float16":
+        calibration = photos or list_example_photos()
     plan = _make_plan(
         release,
         form,
@@ -166,15 +203,15 @@ def export(
         output_stride=output_stride,
         precision=precision,
         output=output,
-        calibration=tuple(
-            calibrate or (photos or shipped_photos() if precision == "float16" else ())
-        ),
+        calibration=tuple(calibration),
         keep_float=keep_float,
         integer_io=integer_io,
     )
     module = importlib.import_module(form.module)
     with replacing_all(target) as partial:
+        on_step(f"writing {target.name}")
         kept_float = module.convert(plan, partial)
+        on_step("comparing it with torch")
         found = certify(
             partial,
             release=release,
@@ -183,17 +220,19 @@ def export(
             runtime=form.runtime,
             int8_tensors=module.count_int8(partial),
             kept_float=kept_float,
-            photos=photos or calibrate or shipped_photos(),
+            photos=photos or calibrate or list_example_photos(),
             dataset=dataset,
             threads=threads,
             allowed=allow,
         )
-        if on_certificate is not None:
-            on_certificate(found)
+        on_certificate(found)
         if found.faults and not allow:
+            hint = ""
+            if precision == "int8" and keep_float != "auto":
+                hint = " --keep-float auto looks for the layers that lose the most."
             raise ExportError(
                 f"certificate: {target.name} is not equal enough to the network: "
-                f"{'; '.join(found.faults)}. Nothing was written; --allow keeps it, marked."
+                f"{'; '.join(found.faults)}. Nothing was written; --allow keeps it, marked.{hint}"
             )
         partial.with_name(certificate_file.name).write_text(found.to_json(), "utf-8")
     return Exported(file=target, certificate=found, certificate_file=certificate_file)
@@ -212,19 +251,6 @@ def find_format(name: str) -> Format:
             f"Expected: {', '.join(FORMATS)}."
         )
     return form
-
-
-def shipped_photos() -> list[Path]:
-    """Return the photos that come with the package, for certificates where nobody gives others.
-
-    Raises:
-        InputError: this installation has none.
-    """
-    package = Path(__file__).parents[1]
-    for folder in (package / "photos", package.parents[1] / "examples" / "photos"):
-        if photos := sorted(folder.glob("*.jpg")):
-            return photos
-    raise InputError("photos: this installation has none of its own; give some with --photos.")
 
 
 def _check_choice(field: str, chosen: str, known: Sequence[str], format_name: str) -> None:
@@ -262,6 +288,15 @@ def _check_installed(name: str, form: Format) -> None:
             raise MissingExtraError(f"Writing {name} files", package=package, extra=form.extra)
 
 
+def _pair(model: Path) -> Path:
+    if model.is_file() and model.suffix not in (".safetensors", ".json"):
+        raise InputError(
+            f"model: {model} is no release pair. Make one of it first: deeplab import {model} -o "
+            f"{model.stem}"
+        )
+    return model
+
+
 def _default_file(pair: Path, form: Format, precision: Precision) -> Path:
     middle = "" if precision == "float32" else f".{precision}"
     return pair.with_name(pair.stem + middle + form.suffix)
@@ -289,17 +324,19 @@ def _make_plan(
     config = release.config
     if output_stride is not None:
         config = dataclasses.replace(config, output_stride=output_stride)
+    # A pooling window and the sizes of a pyramid are numbers in the graph.
+    any_size = form.any_size and not config.image_pooling_crop_size and not config.image_pyramid
     network = ExportNetwork(
         config,
         release.state_dict(),
         output=output,
-        size=None if form.any_size else (spec.height, spec.width),
+        size=None if any_size else (spec.height, spec.width),
     )
     card = NetworkCard(
         spec=spec,
         labels=release.labels,
         output="logits" if output == "logits" else "label map",
         align_corners=config.align_corners,
-        any_size=form.any_size,
+        any_size=any_size,
     )
     return Plan(network=network, card=card, licence=release.licence, output=output, **choices)

@@ -73,7 +73,10 @@ def to_int8(content: bytes, plan: Plan) -> tuple[bytes, tuple[str, ...]]:
         check_layers(content, kept)
     small = quantise(content, ranges, keep_float=kept, integer_io=False)
     small = correct_biases(content, small, spread(frames))
-    return small, kept
+    if plan.integer_io:
+        bare = quantise(content, ranges, keep_float=kept, integer_io=True)
+        small = _copy_biases(parse(small), parse(bare))
+    return _spare_dequantize(parse(small)), kept
 
 
 def spread(frames: Sequence[Float32], count: int = _FRAMES_FOR_BIASES) -> Sequence[Float32]:
@@ -84,8 +87,7 @@ def spread(frames: Sequence[Float32], count: int = _FRAMES_FOR_BIASES) -> Sequen
 def list_layers(content: bytes) -> list[str]:
     """Return the names of the convolutions of a model, in their order."""
     file = parse(content)
-    layers = [op for op in file.operators if op.name in _CONVOLUTIONS]
-    return [file.tensors[op.outputs[0]].name for op in layers]
+    return [file.tensors[op.outputs[0]].name for op in _convolutions(file)]
 
 
 def check_layers(content: bytes, names: Collection[str]) -> None:
@@ -185,7 +187,7 @@ def correct_biases(content: bytes, small: bytes, frames: Sequence[Float32]) -> b
         frames: (1, H, W, 3) float32 each, normalised.
     """
     file = parse(content)
-    layers = [op for op in file.operators if op.name in _CONVOLUTIONS]
+    layers = _convolutions(file)
     linear = [n for n, op in enumerate(layers) if not op.options["fused_activation_function"]]
     names = {file.tensors[layers[n].outputs[0]].name: n for n in linear}
     sums: dict[int, Float32] = {}
@@ -203,7 +205,7 @@ def _correct_bias(
     file: TfliteFile, number: int, wanted: Float32, frames: Sequence[Float32]
 ) -> bytes:
     """Return the model with the bias changed of which the mean output is not ``wanted``."""
-    layer = [op for op in file.operators if op.name in _CONVOLUTIONS][number]
+    layer = _convolutions(file)[number]
     means = _mean_output(file, layer, frames)
     bias = file.tensors[layer.inputs[2]]
     corrected = bias.dequantize() - (means - wanted)
@@ -212,6 +214,29 @@ def _correct_bias(
     edit = GraphEdit(file)
     edit.set_constant(bias.index, corrected)
     return edit.finish(file.outputs[0])
+
+
+def _copy_biases(source: TfliteFile, target: TfliteFile) -> bytes:
+    """Return ``target`` with the biases of ``source``, which has the same convolutions."""
+    edit = GraphEdit(target)
+    pairs = zip(_convolutions(source), _convolutions(target), strict=True)
+    for theirs, ours in pairs:
+        edit.set_constant(ours.inputs[2], source.tensors[theirs.inputs[2]].values)
+    return edit.finish(target.outputs[0])
+
+
+def _spare_dequantize(file: TfliteFile) -> bytes:
+    """Return the model with the argmax over integers: their order is that of the real numbers."""
+    edit = GraphEdit(file)
+    for step in file.operators:
+        readers = file.consumers(step.outputs[0])
+        if step.name == "DEQUANTIZE" and readers and {r.name for r in readers} == {"ARG_MAX"}:
+            edit.drop(step.index)
+    return edit.finish(file.outputs[0])
+
+
+def _convolutions(file: TfliteFile) -> list[Operator]:
+    return [op for op in file.operators if op.name in _CONVOLUTIONS]
 
 
 def _mean_output(file: TfliteFile, layer: Operator, frames: Sequence[Float32]) -> Float32:

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import os
 import re
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +16,7 @@ from deeplab.errors import ExportError
 from deeplab.export import metadata, quantise
 from deeplab.export.network import ExportNetwork
 from deeplab.export.plan import Plan
+from deeplab.export.quiet import quiet, reason
 
 
 def convert(plan: Plan, target: Path) -> tuple[str, ...]:
@@ -35,7 +31,7 @@ def convert(plan: Plan, target: Path) -> tuple[str, ...]:
     """
     content = lower(plan.network, plan.size, output=plan.output)
     kept: tuple[str, ...] = ()
-    with _quiet():
+    with quiet():
         if plan.precision == "float16":
             content = quantise.to_float16(content, plan)
         elif plan.precision == "int8":
@@ -45,8 +41,9 @@ def convert(plan: Plan, target: Path) -> tuple[str, ...]:
 
 
 def count_int8(target: Path) -> int:
-    """Return how many tensors of a file are integers of eight bits."""
-    return sum(tensor.type in ("INT8", "UINT8") for tensor in tflite_file.read(target).tensors)
+    """Return how many tensors of a file stand for real numbers in eight bits."""
+    tensors = tflite_file.read(target).tensors
+    return sum(t.type in ("INT8", "UINT8") and t.quantization is not None for t in tensors)
 
 
 def lower(network: ExportNetwork, size: tuple[int, int], *, output: str = "logits") -> bytes:
@@ -55,18 +52,18 @@ def lower(network: ExportNetwork, size: tuple[int, int], *, output: str = "logit
     Raises:
         ExportError: an operation cannot be written.
     """
-    with _quiet():
+    with quiet():
         import litert_torch
     sample = torch.zeros(1, *size, 3)
     try:
-        with _quiet():
+        with quiet():
             model = litert_torch.convert(_ChannelsLast(network).eval(), (sample,))
             content = bytes(model.model_content())
     except OSError:
         raise
     except Exception as error:  # the converter has no errors of its own
         raise ExportError(
-            f"tflite: the converter cannot write this network ({_reason(error)}). "
+            f"tflite: the converter cannot write this network ({reason(error)}). "
             "Try another format: --to onnx."
         ) from error
     content = _name_tensors(content, network, output)
@@ -140,25 +137,3 @@ def _as_stored(weight: Tensor) -> bytes:
     depthwise = weight.shape[1] == 1 and weight.shape[0] > 1
     order = (1, 2, 3, 0) if depthwise else (0, 2, 3, 1)
     return np.ascontiguousarray(weight.detach().permute(order).numpy()).tobytes()
-
-
-def _reason(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:300] if lines else type(error).__name__
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep what the converter tells of its progress, and its warnings, from the terminal."""
-    with (
-        open(os.devnull, "w") as nowhere,
-        contextlib.redirect_stdout(nowhere),
-        warnings.catch_warnings(),
-    ):
-        warnings.simplefilter("ignore")
-        before = logging.root.manager.disable
-        logging.disable(logging.ERROR)
-        try:
-            yield
-        finally:
-            logging.disable(before)

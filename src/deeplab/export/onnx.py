@@ -18,6 +18,7 @@ from deeplab.errors import ExportError, MissingExtraError
 from deeplab.export.plan import Plan
 from deeplab.export.program import check_layers, layer_name, pictures, trace
 from deeplab.export.quiet import quiet, reason
+from deeplab.export.same_padding import translations
 from deeplab.network_card import KEY
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ def build(plan: Plan, *, dtype: torch.dtype = torch.float32) -> ModelProto:
                 opset_version=OPSET,
                 input_names=["image"],
                 output_names=[plan.output],
+                custom_translation_table=translations(),
                 verbose=False,
             )
             assert made is not None

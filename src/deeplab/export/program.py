@@ -23,6 +23,7 @@ from deeplab.export.half import round_weights
 from deeplab.export.network import ExportNetwork
 from deeplab.export.plan import Plan
 from deeplab.export.quiet import quiet, reason
+from deeplab.export.same_padding import leave_padding_open
 from deeplab.images import InputSpec
 
 _SIDES = (16, 16384)
@@ -62,7 +63,8 @@ class PhotoProgram(nn.Module):
 def trace(plan: Plan, *, dtype: torch.dtype = torch.float32) -> ExportedProgram:
     """Return the network as a program; where the card says so, of any batch, height and width.
 
-    With ``precision="float16"`` its weights are rounded to that, whatever it computes in.
+    With ``precision="float16"`` its weights are rounded to that, whatever it computes in. One of
+    any size holds operators of :mod:`deeplab.export.same_padding`, which torch cannot run.
 
     Raises:
         ExportError: the network cannot be traced.
@@ -71,6 +73,9 @@ def trace(plan: Plan, *, dtype: torch.dtype = torch.float32) -> ExportedProgram:
     program = PhotoProgram(network, plan.card.spec, dtype=dtype)
     height, width = plan.size
     free = plan.card.any_size
+    if free:
+        program = copy.deepcopy(program)
+        leave_padding_open(program)
     # An example of one photo would make one photo a part of the program.
     sample = torch.zeros(2 if free else 1, height, width, 3, dtype=torch.uint8)
     sides = {

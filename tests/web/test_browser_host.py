@@ -65,8 +65,10 @@ def test_a_page_without_models_says_what_to_do(browser, open_page, built_page, r
     with serving(built_page, headers=browser_page.HEADERS) as address:
         page = open_page(browser, f"{address}/", service_workers="block")
         assert "No model is shipped" in page.inner_text("#network-note")
+        page.set_input_files("#file", reference / "photos" / "person.jpg")
+        page.wait_for_selector("#problem >> text=There is no network yet")
         page.set_input_files("#model-file", reference / "models" / STARTER)
-        page.wait_for_selector("#network-note >> text=257 × 257")
+        page.wait_for_selector("#legend .name >> text=class 15")
 
 
 def test_header_and_page_state_the_same_policy(built_page):

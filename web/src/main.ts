@@ -6,13 +6,11 @@
  */
 
 import { isDrawn, type Effect, type Look } from './draw';
-import type { Segmented } from './engine';
-import type { LabelSet } from './labels';
 import { legendEntries, percent, showLegend } from './legend';
 import { NetworkChoice } from './network_choice';
 import { startServiceWorker } from './offline';
 import { buttons, page, showBusy, showProblem } from './page';
-import { Pipeline, type Source, type Speed } from './pipeline';
+import { Pipeline, type Shown, type Source } from './pipeline';
 import { startProbe } from './probe';
 import { saveMask, savePicture } from './save';
 import { decodePhoto, hasSeveralCameras, openCamera, openVideo, type Facing } from './sources';
@@ -33,27 +31,22 @@ const onProblem = (error: Error) => {
   showBusy(null);
   showProblem(error.message);
 };
-const pipeline = new Pipeline(page.canvas, look, { onResult: showResult, onProblem });
+const pipeline = new Pipeline(page.canvas, look, { onShown: showResult, onProblem });
 const networks = new NetworkChoice(
   (engine, labels) => {
     look.hidden.clear();
-    currentLabels = labels;
     pipeline.useNetwork(engine, labels);
   },
-  (labels) => {
-    currentLabels = labels;
-    pipeline.useLabels(labels);
-  },
+  (labels) => pipeline.useLabels(labels),
   onProblem,
 );
-let currentLabels: LabelSet | undefined;
 let facing: Facing = 'environment';
 let shownAt = 0;
 let spokenAt = 0;
 
 // --- results ----------------------------------------------------------------------------------
 
-function showResult(result: Segmented, labels: LabelSet, speed: Speed): void {
+function showResult({ result, labels, speed }: Shown): void {
   const isLive = speed.fps !== null;
   page.screen.dataset.state = isLive ? 'live' : 'photo';
   page.screen.style.setProperty('--ratio', String(result.width / result.height));
@@ -75,12 +68,12 @@ function showResult(result: Segmented, labels: LabelSet, speed: Speed): void {
 }
 
 startProbe((x, y) => {
-  const { result } = pipeline;
-  if (!result || !currentLabels) return null;
+  if (!pipeline.shown) return null;
+  const { result, labels } = pipeline.shown;
   const id = result.mask[y * result.width + x]!;
-  const name = currentLabels.names[id] ?? `class ${id}`;
-  const shown = isDrawn(id, currentLabels, look.hidden) || id === currentLabels.background;
-  return shown ? name : `${name} (not shown)`;
+  const name = labels.names[id] ?? `class ${id}`;
+  const isSeen = isDrawn(id, labels, look.hidden) || id === labels.background;
+  return isSeen ? name : `${name} (not shown)`;
 });
 
 // --- pictures in ------------------------------------------------------------------------------
@@ -94,6 +87,7 @@ function show(source: Source): void {
   setPaused(false);
   spokenAt = 0;
   pipeline.show(source);
+  if (networks.isMissing) showProblem('There is no network yet: open a .tflite, or drop one here.');
 }
 
 async function openFile(file: File): Promise<void> {
@@ -103,8 +97,7 @@ async function openFile(file: File): Promise<void> {
     return show({ stream: await openVideo(file), name: file.name });
   }
   if (file.type.startsWith('image/')) {
-    (await decodePhoto(file)).close(); // what cannot be read leaves the screen as it was
-    return show({ photo: file, name: file.name });
+    return show({ picture: await decodePhoto(file), name: file.name });
   }
   // Browsers know no type for models: what is neither picture nor video is tried as one, and the
   // reader says what is wrong with it.
@@ -123,13 +116,12 @@ async function useCamera(wanted: Facing): Promise<void> {
 
 async function useExample(): Promise<void> {
   const answer = await fetch('example.jpg');
-  show({ photo: await answer.blob(), name: 'example.jpg' });
+  show({ picture: await decodePhoto(await answer.blob()), name: 'example.jpg' });
 }
 
 function setPaused(paused: boolean): void {
   const [button] = buttons('pause');
   button!.lastElementChild!.textContent = paused ? 'Go on' : 'Pause';
-  button!.setAttribute('aria-pressed', String(paused));
 }
 
 function togglePause(): void {
@@ -149,7 +141,7 @@ const actions: Record<string, () => void | Promise<void>> = {
   example: useExample,
   pause: togglePause,
   'save-picture': () => savePicture(page.canvas, pipeline.source!.name, look.effect),
-  'save-mask': () => saveMask(pipeline.result!, currentLabels!, pipeline.source!.name),
+  'save-mask': () => saveMask(pipeline.shown!, pipeline.source!.name),
   'open-model': () => page.modelFile.click(),
   background: () => page.backgroundFile.click(),
   dismiss: () => showProblem(null),

@@ -15,12 +15,19 @@ export class NetworkChoice {
   private current: { model: ModelData; loaded: Loaded } | undefined;
   /** What the lists say of the network that is open: model, processor, threads. */
   private inUse = ['', 'cpu', '1'];
+  /** Counts the openings; one that is overtaken by another ends. */
+  private openings = 0;
 
   constructor(
     private readonly onNetwork: (engine: Engine, labels: LabelSet) => void,
     private readonly onLabels: (labels: LabelSet) => void,
     private readonly onProblem: (error: Error) => void,
   ) {}
+
+  /** Whether no network is open, and none on its way. */
+  get isMissing(): boolean {
+    return !this.current && Boolean(page.busy.hidden);
+  }
 
   /** Fill the lists with what there is, and open the first model. */
   async start(): Promise<void> {
@@ -73,12 +80,17 @@ export class NetworkChoice {
 
   /** Open what the lists say. Where that fails, all stays as it was. */
   private async open(): Promise<boolean> {
+    const opening = ++this.openings;
     page.model.value ||= 'shipped 0';
     showBusy('Loading the network…');
     try {
       const model = await this.chosenModel();
       const notes: string[] = [];
       const { engine, loaded } = await this.openEngine(model, notes);
+      if (opening !== this.openings) {
+        engine.close();
+        return true;
+      }
       const labels = this.labelsOf(model, loaded, notes);
       this.current = { model, loaded };
       this.inUse = LISTS.map((list) => list.value);
@@ -88,12 +100,13 @@ export class NetworkChoice {
       this.onNetwork(engine, labels);
       return true;
     } catch (error) {
+      if (opening !== this.openings) return false;
       LISTS.forEach((list, i) => (list.value = this.inUse[i]!));
       page.status.textContent = '';
       this.onProblem(error as Error);
       return false;
     } finally {
-      showBusy(null);
+      if (opening === this.openings) showBusy(null);
     }
   }
 

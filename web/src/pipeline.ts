@@ -8,9 +8,9 @@
 import { Painter, type Look } from './draw';
 import type { Engine, Segmented } from './engine';
 import type { LabelSet } from './labels';
-import { decodePhoto, nextFrame, type Stream } from './sources';
+import { nextFrame, type Stream } from './sources';
 
-export type Source = { photo: Blob; name: string } | { stream: Stream; name: string };
+export type Source = { picture: ImageBitmap; name: string } | { stream: Stream; name: string };
 
 /** Milliseconds of each step; frames per second of moving pictures. */
 export interface Speed {
@@ -21,9 +21,16 @@ export interface Speed {
   fps: number | null;
 }
 
-export interface Screen {
-  /** A picture was drawn. */
-  onResult: (result: Segmented, labels: LabelSet, speed: Speed) => void;
+/** What is on the screen. */
+export interface Shown {
+  result: Segmented;
+  labels: LabelSet;
+  speed: Speed;
+}
+
+export interface Listener {
+  /** Something was drawn. */
+  onShown: (shown: Shown) => void;
   onProblem: (error: Error) => void;
 }
 
@@ -32,72 +39,73 @@ const NEWEST = 0.1;
 
 export class Pipeline {
   source: Source | undefined;
-  /** What is on the screen. */
-  result: Segmented | undefined;
+  shown: Shown | undefined;
   smooth = true;
-  private engine: Engine | undefined;
-  private labels: LabelSet | undefined;
+  private network: { engine: Engine; labels: LabelSet } | undefined;
   private readonly painter: Painter;
-  private speed: Speed | undefined;
-  private shownAt = 0;
   /** Counts the starts; work that belongs to an older one ends. */
   private run = 0;
 
   constructor(
     canvas: HTMLCanvasElement,
     private readonly look: Look,
-    private readonly screen: Screen,
+    private readonly listener: Listener,
   ) {
     this.painter = new Painter(canvas);
   }
 
   /** Take another network for all that follows, and for what is on the screen. */
   useNetwork(engine: Engine, labels: LabelSet): void {
-    this.engine?.close();
-    this.engine = engine;
-    this.labels = labels;
-    this.start();
+    this.network?.engine.close();
+    this.network = { engine, labels };
+    void this.start();
   }
 
   /** Other names for the classes of the network. */
   useLabels(labels: LabelSet): void {
-    this.labels = labels;
+    if (this.network) this.network.labels = labels;
+    if (this.shown) this.shown.labels = labels;
     this.repaint();
   }
 
   /** Show a photo, a video or the camera in place of what is shown. */
   show(source: Source): void {
     if (this.source && 'stream' in this.source) this.source.stream.close();
+    else this.source?.picture.close();
     this.source = source;
-    this.start();
+    void this.start();
   }
 
   /** Draw what is on the screen once more, in another look. */
   repaint(): void {
-    if (!this.result || !this.labels) return;
-    this.painter.paint(this.result, this.labels, this.look);
-    this.screen.onResult(this.result, this.labels, this.speed!);
+    if (!this.shown) return;
+    this.painter.paint(this.shown.result, this.shown.labels, this.look);
+    this.listener.onShown(this.shown);
   }
 
   private async start(): Promise<void> {
     const run = ++this.run;
-    const { source, engine } = this;
-    if (!source || !engine) return;
-    this.speed = undefined;
+    const { source, network } = this;
+    if (!source || !network) return;
     const isCurrent = () => run === this.run;
     try {
-      if ('photo' in source) await this.showPhoto(source.photo, engine, isCurrent);
-      else await this.play(source.stream.video, engine, isCurrent);
+      if ('stream' in source) await this.play(source.stream.video, network.engine, isCurrent);
+      else await this.showPhoto(source.picture, network.engine, isCurrent);
     } catch (error) {
-      if (isCurrent()) this.screen.onProblem(error as Error);
+      if (isCurrent()) this.listener.onProblem(error as Error);
     }
   }
 
-  private async showPhoto(photo: Blob, engine: Engine, isCurrent: () => boolean): Promise<void> {
-    const picture = await decodePhoto(photo);
+  private async showPhoto(
+    photo: ImageBitmap,
+    engine: Engine,
+    isCurrent: () => boolean,
+  ): Promise<void> {
+    // A copy goes to the worker: should another network come, the photo is needed again.
+    const result = await engine.segment(await createImageBitmap(photo), false, true);
     if (!isCurrent()) return;
-    const result = await engine.segment(picture, false, true);
-    if (isCurrent()) this.draw(result, false);
+    const draw = this.draw(result);
+    this.tell(result, { ...result.ms, draw, fps: null });
   }
 
   private async play(
@@ -116,30 +124,39 @@ export class Pipeline {
       return answer;
     };
     let next = segmentNext();
-    while (isCurrent()) {
+    let speed: Speed | undefined;
+    let drawnAt = 0;
+    for (;;) {
       const result = await next;
       if (!isCurrent()) return;
       next = segmentNext();
       next.catch(() => {}); // heard of when it is awaited, unless another source has come by then
-      this.draw(result, true);
+      const draw = this.draw(result);
+      const now = performance.now();
+      const fps = speed ? 1000 / (now - drawnAt) : 0;
+      speed = mean(speed, { ...result.ms, draw, fps });
+      drawnAt = now;
+      this.tell(result, speed);
     }
   }
 
-  private draw(result: Segmented, live: boolean): void {
-    this.result?.picture.close();
-    this.result = result;
+  /** Draw a result; return the milliseconds that it took. */
+  private draw(result: Segmented): number {
     const begin = performance.now();
-    this.painter.paint(result, this.labels!, this.look);
-    const end = performance.now();
-    const now = { ...result.ms, draw: end - begin, fps: live ? 1000 / (end - this.shownAt) : null };
-    this.speed = live && this.speed ? mean(this.speed, now) : { ...now, fps: live ? 0 : null };
-    this.shownAt = end;
-    this.screen.onResult(result, this.labels!, this.speed);
+    this.painter.paint(result, this.network!.labels, this.look);
+    return performance.now() - begin;
+  }
+
+  private tell(result: Segmented, speed: Speed): void {
+    this.shown?.result.picture.close();
+    this.shown = { result, labels: this.network!.labels, speed };
+    this.listener.onShown(this.shown);
   }
 }
 
-function mean(old: Speed, now: Speed): Speed {
+function mean(old: Speed | undefined, now: Speed): Speed {
   const mix = (a: number, b: number) => (a ? a + NEWEST * (b - a) : b);
+  if (!old) return now;
   return {
     fit: mix(old.fit, now.fit),
     network: mix(old.network, now.network),

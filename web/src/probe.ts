@@ -12,24 +12,25 @@ export function startProbe(nameAt: NameAt): void {
   const { canvas, probe } = page;
   let point = { x: 0.5, y: 0.5 };
 
+  /** Show the name at a point of the picture, in parts of its width and height. */
   const show = (x: number, y: number) => {
     const pixel = [Math.floor(x * canvas.width), Math.floor(y * canvas.height)] as const;
     const name = x >= 0 && x < 1 && y >= 0 && y < 1 ? nameAt(...pixel) : null;
     probe.hidden = name === null;
     if (name === null) return;
     if (probe.textContent !== name) probe.textContent = name;
-    const shown = isMirrored() ? 1 - x : x;
-    const [box, screen] = [canvas.getBoundingClientRect(), page.screen.getBoundingClientRect()];
-    probe.style.left = `${box.left - screen.left + shown * box.width}px`;
-    probe.style.top = `${box.top - screen.top + y * box.height}px`;
+    const area = shownArea();
+    const screen = page.screen.getBoundingClientRect();
+    probe.style.left = `${area.left - screen.left + (isMirrored() ? 1 - x : x) * area.width}px`;
+    probe.style.top = `${area.top - screen.top + y * area.height}px`;
   };
   const hide = () => (probe.hidden = true);
 
   const follow = (event: PointerEvent) => {
     probe.dataset.pointer = event.pointerType;
-    const box = canvas.getBoundingClientRect();
-    const across = (event.clientX - box.left) / box.width;
-    show(isMirrored() ? 1 - across : across, (event.clientY - box.top) / box.height);
+    const area = shownArea();
+    const across = (event.clientX - area.left) / area.width;
+    show(isMirrored() ? 1 - across : across, (event.clientY - area.top) / area.height);
   };
   canvas.addEventListener('pointermove', follow);
   canvas.addEventListener('pointerdown', follow);
@@ -53,6 +54,20 @@ const ARROWS: Record<string, [number, number]> = {
   ArrowUp: [0, -1],
   ArrowDown: [0, 1],
 };
+
+/** Where on the screen the picture is: as large as its element allows, in its middle. */
+function shownArea(): { left: number; top: number; width: number; height: number } {
+  const { canvas } = page;
+  const box = canvas.getBoundingClientRect();
+  const scale = Math.min(box.width / canvas.width, box.height / canvas.height);
+  const [width, height] = [canvas.width * scale, canvas.height * scale];
+  return {
+    left: box.left + (box.width - width) / 2,
+    top: box.top + (box.height - height) / 2,
+    width,
+    height,
+  };
+}
 
 function isMirrored(): boolean {
   return page.screen.dataset.mirrored === 'true';

@@ -1,8 +1,7 @@
 /** Save what is on the screen, under the names that `deeplab segment` gives. */
 
 import type { Effect } from './draw';
-import type { Segmented } from './engine';
-import type { LabelSet } from './labels';
+import type { Shown } from './pipeline';
 import { palettePng } from './png';
 
 export async function savePicture(
@@ -16,7 +15,7 @@ export async function savePicture(
   download(blob, `${stem(name)}.${effect}.${ending}`);
 }
 
-export async function saveMask(result: Segmented, labels: LabelSet, name: string): Promise<void> {
+export async function saveMask({ result, labels }: Shown, name: string): Promise<void> {
   download(await palettePng(result.mask, result, labels.colours), `${stem(name)}.mask.png`);
 }
 

@@ -59,7 +59,9 @@ async function newest(request: Request): Promise<Response> {
 
 async function load(request: Request, cache: Cache): Promise<Response> {
   const answer = await fetch(request);
-  if (answer.status === 200) await cache.put(request, answer.clone());
+  if (answer.status !== 200) return answer;
+  await cache.delete(request, { ignoreSearch: true }); // an older model of the same name
+  await cache.put(request, answer.clone());
   return answer;
 }
 

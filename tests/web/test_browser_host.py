@@ -90,6 +90,14 @@ def test_every_file_of_the_page_has_a_known_type(page_folder):
     assert all((page_folder / icon["src"]).is_file() for icon in manifest["icons"])
 
 
+def test_it_can_be_installed(browser, open_page, host):
+    page = open_page(browser, host)
+    chromium = page.context.new_cdp_session(page)
+    assert chromium.send("Page.getAppManifest")["errors"] == []
+    errors = chromium.send("Page.getInstallabilityErrors")["installabilityErrors"]
+    assert {error["errorId"] for error in errors} <= {"in-incognito"}  # tests leave no traces
+
+
 def test_models_are_described_and_wrong_ones_refused(reference, tmp_path):
     model = reference / "models" / STARTER
     described = describe_models([PageModel(path=model, title="VOC")])

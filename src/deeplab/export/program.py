@@ -26,8 +26,8 @@ from deeplab.export.quiet import quiet, reason
 from deeplab.export.same_padding import leave_padding_open
 from deeplab.images import InputSpec
 
-_SIDES = (16, 16384)
-"""Fewest and most pixels per side of frames of any size."""
+_SIDES = (33, 16384)
+"""Fewest and most pixels per side of frames of any size; below, features are one pixel wide at 32."""
 
 
 class PhotoProgram(nn.Module):

@@ -65,10 +65,13 @@ class ExportNetwork(DeepLab):
 
     def forward(self, image: Tensor, output_stride: int | None = None) -> Tensor:
         """Return the logits, or the mask."""
-        logits = super().forward(image, output_stride)
         if self.output == "logits":
-            return logits
-        return self.upsample(logits, image.shape[2:]).argmax(1).to(torch.uint8)
+            return super().forward(image, output_stride)
+        return self.full_logits(image).argmax(1).to(torch.uint8)
+
+    def full_logits(self, image: Tensor) -> Tensor:
+        """Return the logits at the size of the picture, (1, num_classes, H, W)."""
+        return self.upsample(super().forward(image), image.shape[2:])
 
 
 class PooledASPP(nn.Module):

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from deeplab.errors import InputError, near_matches
 from deeplab.export import calibration
 from deeplab.export.plan import Plan
+from deeplab.export.quiet import quiet
 from deeplab.images import InputSpec
 from deeplab.tflite_edit import GraphEdit, cut
 from deeplab.tflite_file import Operator, TfliteFile, parse
@@ -28,6 +29,9 @@ Ranges = dict[str, Range]
 """The ranges of tensors by name."""
 
 _CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D")
+_SMALLEST_RANGE = 1e-6
+"""Of a tensor that is the same everywhere; a range of nothing would be divided by."""
+
 _FRAMES_FOR_BIASES = 10
 """Means over a whole photo hardly vary; more frames change nothing that can be measured."""
 
@@ -52,7 +56,7 @@ def to_float16(content: bytes, plan: Plan) -> bytes:
         ),
         algorithm_key=quantizer.AlgorithmName.FLOAT_CASTING,
     )
-    small = _done(work.quantize(enable_progress_bar=False, enable_progress_report=False))
+    small = _finish(work)
     return correct_biases(content, small, spread(list(calibration.frames(plan))))
 
 
@@ -136,7 +140,7 @@ def quantise(
                 operation_name=end,
                 algorithm_key=quantizer.AlgorithmName.NO_QUANTIZE,
             )
-    return _done(work.quantize(ranges, enable_progress_bar=False, enable_progress_report=False))
+    return _finish(work, ranges)
 
 
 def measure_ranges(
@@ -264,8 +268,9 @@ def _run(
     """Run a model on frames and show the named tensors of each run to ``look``."""
     from ai_edge_litert.interpreter import Interpreter
 
-    interpreter = Interpreter(model_content=content, experimental_preserve_all_tensors=True)
-    interpreter.allocate_tensors()
+    with quiet():  # it warns of the memory that it needs
+        interpreter = Interpreter(model_content=content, experimental_preserve_all_tensors=True)
+        interpreter.allocate_tensors()
     image = interpreter.get_input_details()[0]["index"]
     wanted = [d for d in interpreter.get_tensor_details() if d["name"] in {*names}]
     for frame in frames:
@@ -279,6 +284,7 @@ def _find_range(lows: npt.NDArray[np.float64], highs: npt.NDArray[np.float64]) -
     low, high = lows.mean() - 2 * lows.std(), highs.mean() + 2 * highs.std()
     if lows.min() >= 0:  # behind an activation, which ends at 0 and may end above too
         low, high = 0.0, min(high, highs.max())
+    high = max(high, low + _SMALLEST_RANGE)
     return {"min": _number(low), "max": _number(high)}
 
 
@@ -286,5 +292,7 @@ def _number(value: Any) -> Float32:
     return np.full((1, 1, 1, 1), value, np.float32)
 
 
-def _done(result: Any) -> bytes:
-    return bytes(result.quantized_model)
+def _finish(work: Any, ranges: Ranges | None = None) -> bytes:
+    with quiet():
+        done = work.quantize(ranges, enable_progress_bar=False, enable_progress_report=False)
+    return bytes(done.quantized_model)

@@ -29,13 +29,12 @@ def convert(plan: Plan, target: Path) -> tuple[str, ...]:
         ExportError: an operation has no counterpart among the format's built-in operators.
         ImageError: a photo for calibration cannot be read.
     """
-    content = lower(plan.network, plan.size, output=plan.output)
+    content = lower(plan.network, plan.size)
     kept: tuple[str, ...] = ()
-    with quiet():
-        if plan.precision == "float16":
-            content = quantise.to_float16(content, plan)
-        elif plan.precision == "int8":
-            content, kept = quantise.to_int8(content, plan)
+    if plan.precision == "float16":
+        content = quantise.to_float16(content, plan)
+    elif plan.precision == "int8":
+        content, kept = quantise.to_int8(content, plan)
     target.write_bytes(metadata.write(content, plan.card, licence=plan.licence))
     return kept
 
@@ -46,7 +45,7 @@ def count_int8(target: Path) -> int:
     return sum(t.type in ("INT8", "UINT8") and t.quantization is not None for t in tensors)
 
 
-def lower(network: ExportNetwork, size: tuple[int, int], *, output: str = "logits") -> bytes:
+def lower(network: ExportNetwork, size: tuple[int, int]) -> bytes:
     """Return the network as a TFLite model in float32, its layers called as in the network.
 
     Raises:
@@ -66,21 +65,26 @@ def lower(network: ExportNetwork, size: tuple[int, int], *, output: str = "logit
             f"tflite: the converter cannot write this network ({reason(error)}). "
             "Try another format: --to onnx."
         ) from error
-    content = _name_tensors(content, network, output)
+    content = _name_tensors(content, network)
     _check_operators(content)
     return content
 
 
 class _ChannelsLast(nn.Module):
-    """(1, H, W, 3) in, (1, h, w, K) out."""
+    """(1, H, W, 3) in; (1, h, w, K) logits or a (1, H, W) mask out."""
 
     def __init__(self, network: ExportNetwork) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, image: Tensor) -> Tensor:
-        answer: Tensor = self.network(image.permute(0, 3, 1, 2))
-        return answer.permute(0, 2, 3, 1) if answer.ndim == 4 else answer
+        picture = image.permute(0, 3, 1, 2)
+        if self.network.output == "mask":
+            # Channels first would cost a transpose of the largest tensor of all.
+            full = self.network.full_logits(picture).permute(0, 2, 3, 1)
+            return full.argmax(3).to(torch.uint8)
+        logits: Tensor = self.network(picture)
+        return logits.permute(0, 2, 3, 1)
 
 
 def _check_operators(content: bytes) -> None:
@@ -98,7 +102,7 @@ def _check_operators(content: bytes) -> None:
         )
 
 
-def _name_tensors(content: bytes, network: ExportNetwork, output: str) -> bytes:
+def _name_tensors(content: bytes, network: ExportNetwork) -> bytes:
     """Call input and output by what they are, and each layer's result as the layer.
 
     A layer is recognised by its weights; the converter's own names are long and not unique.
@@ -123,12 +127,12 @@ def _name_tensors(content: bytes, network: ExportNetwork, output: str) -> bytes:
         found = [layers[bytes(c)] for c in constants if c is not None and bytes(c) in layers]
         name = found[0] if found else str(codes[operator.opcodeIndex]).lower()
         is_last = operator.outputs[0] == graph.outputs[0]
-        rename(graph.tensors[operator.outputs[0]], output if is_last else name)
+        rename(graph.tensors[operator.outputs[0]], network.output if is_last else name)
         for index, kind in zip(operator.inputs[1:], ("weight", "bias"), strict=False):
             if index >= 0 and model.buffers[graph.tensors[index].buffer].data is not None:
                 rename(graph.tensors[index], f"{name}.{kind}")
     for signature in model.signatureDefs or []:
-        signature.inputs[0].name, signature.outputs[0].name = b"image", output.encode()
+        signature.inputs[0].name, signature.outputs[0].name = b"image", network.output.encode()
     return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
 
 

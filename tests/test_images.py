@@ -180,6 +180,36 @@ def test_truncated_files(kind: str, part: float) -> None:
         read(data[: int(len(data) * part)])
 
 
+@pytest.mark.parametrize("exif", ["none", "before", "behind"])
+def test_a_png_with_damaged_pixels(picture: Image.Image, exif: str) -> None:
+    options = {}
+    if exif != "none":
+        options["exif"] = Image.Exif()
+        options["exif"][0x0112] = 6
+    noise = Image.effect_noise((120, 90), 80).convert("RGB")
+    whole = encoded(noise, "PNG", **options)
+    if exif == "behind":
+        whole = _with_late_exif(whole)
+    assert Photo(whole).size == ((90, 120) if exif == "none" else (120, 90))
+    middle = len(whole) // 2
+    damaged = whole[:middle] + bytes(500) + whole[middle + 500 :]
+    with pytest.raises(ImageError, match="damaged or cut off"):
+        read(damaged)
+    if exif == "behind":
+        return
+    photo = Photo(damaged)  # only its header is looked at
+    with pytest.raises(ImageError, match="damaged or cut off"):
+        photo.decode()
+
+
+def _with_late_exif(png: bytes) -> bytes:
+    """Return a PNG whose EXIF comes behind its pixels, as some programs write it."""
+    start = png.index(b"eXIf") - 4
+    end = start + 12 + int.from_bytes(png[start : start + 4], "big")
+    last = png.index(b"IEND") - 4
+    return png[:start] + png[end:last] + png[start:end] + png[last:]
+
+
 @pytest.mark.parametrize("seed", range(30))
 def test_damaged_files_give_a_picture_or_an_image_error(seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -4,7 +4,8 @@
     ├── InputError            (ValueError)   an argument or setting is wrong
     │   └── ConfigError                      a network configuration contradicts itself
     ├── ImageError            (ValueError)   a photo cannot be read
-    │   └── ImageFormatError                 it is no picture, or in a format unknown here
+    │   ├── ImageFormatError                 it is no picture, or in a format unknown here
+    │   └── ImageSizeError                   it has more pixels than are allowed
     ├── ModelError            (ValueError)   a model file or name cannot be used
     │   ├── ModelNotFoundError               no such name, no such file
     │   └── WeightsError                     foreign weights that do not fit
@@ -43,6 +44,10 @@ class ImageError(DeepLabError, ValueError):
 
 class ImageFormatError(ImageError):
     """It is no picture, or one in a format that is not known here."""
+
+
+class ImageSizeError(ImageError):
+    """It has more pixels than are allowed."""
 
 
 class ModelError(DeepLabError, ValueError):

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from deeplab.errors import ImageError, ImageFormatError, InputError
+from deeplab.errors import ImageError, ImageFormatError, ImageSizeError, InputError
 from deeplab.upsample import Region
 
 UInt8 = npt.NDArray[np.uint8]
@@ -175,6 +175,8 @@ class Photo:
         else:
             self.name, self._data = _read_bytes(source)
             self._image = self._open(self._data)
+        if self._image.format == "PNG" and _has_late_exif(self._image, self._data):
+            _guarded(self._image.load, self.name)
         self._orientation = _orientation(self._image)
         width, height = self._image.size
         if self._orientation >= 5:
@@ -232,7 +234,7 @@ class Photo:
         image = _guarded(opened, self.name)
         width, height = image.size
         if width * height > self._max_pixels:
-            raise ImageError(
+            raise ImageSizeError(
                 f"{self.name}: the photo has {width * height / 1e6:,.0f} megapixels "
                 f"({width}×{height}), the limit is {self._max_pixels / 1e6:,.0f}. "
                 "Make it smaller first, or, if you trust the file, read it yourself with "
@@ -325,11 +327,18 @@ def _guarded(action: Callable[[], _Result], name: str) -> _Result:
         raise ImageError(f"{name}: the picture is damaged or cut off ({error}).") from error
 
 
+def _has_late_exif(png: Image.Image, data: bytes | None) -> bool:
+    """Return whether EXIF may come behind the pixels, so that these must be decoded to find it."""
+    return "exif" not in png.info and (data is None or b"eXIf" in data)
+
+
 def _orientation(image: Image.Image) -> int:
     if image.format == "TIFF":  # Pillow's reader turns these itself
         return 1
     try:
-        value = image.getexif().get(_ORIENTATION_TAG, 1)
+        # For a PNG without EXIF, its own method would decode the picture, and the damage that it
+        # met then would never be told again.
+        value = Image.Image.getexif(image).get(_ORIENTATION_TAG, 1)
     except Exception:  # damaged EXIF must not cost the photo
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1

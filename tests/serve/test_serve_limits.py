@@ -103,13 +103,13 @@ def test_whoever_asks_before_sending_is_told(server: Server, photo: bytes) -> No
 def test_photos_with_too_many_pixels(server: Server) -> None:
     answer = server.post("/v1/segment", encode(Image.new("RGB", (1000, 501))))
     assert answer.status == 413
-    assert "0.5 megapixels, it has 0.501 (1000×501)" in detail(answer)
+    assert "at most 0.5 megapixels" in detail(answer)
     # A picture that says that it is huge is refused by its header alone.
     bomb = bytearray(encode(Image.new("1", (8, 8)), "BMP"))
     bomb[18:26] = (60_000).to_bytes(4, "little") * 2
     answer = server.post("/v1/segment", bytes(bomb))
     assert answer.status == 413
-    assert "it has 3600 (60000×60000)" in detail(answer)
+    assert "at most 0.5 megapixels" in detail(answer)
 
 
 @pytest.mark.parametrize(

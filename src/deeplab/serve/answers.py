@@ -5,14 +5,13 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-import sys
 from collections.abc import Sequence
 from typing import Any, Literal
 
 from PIL import Image
 
 from deeplab.draw import keep_only
-from deeplab.errors import ImageError, ImageFormatError, InputError
+from deeplab.errors import ImageError, ImageFormatError, ImageSizeError, InputError
 from deeplab.images import Photo
 from deeplab.palette_png import encode_palette_png
 from deeplab.results import Segmentation
@@ -88,14 +87,8 @@ def make_answer(
         TimeoutError: there was no room for the photo in time.
     """
     try:
-        photo = Photo(data, max_pixels=sys.maxsize)  # its header only; the words are below
+        photo = Photo(data, max_pixels=limits.max_pixels)  # its header only
         pixels = photo.height * photo.width
-        if pixels > limits.max_pixels:
-            raise Refusal(
-                413,
-                f"the photo may have at most {limits.max_megapixels:g} megapixels, it has "
-                f"{pixels / 1e6:.4g} ({photo.width}×{photo.height}). Send a smaller one.",
-            )
         del photo
         with job.holding(pixels):
             result = segmenter(data)
@@ -103,6 +96,12 @@ def make_answer(
                 mask, labels = keep_only(result.mask, only, labels=result.labels)
                 result = dataclasses.replace(result, mask=mask, labels=labels)
             content = _encode(result, model=model, output=output, media_type=media_type)
+    except ImageSizeError:
+        raise Refusal(
+            413,
+            f"the photo may have at most {limits.max_megapixels:g} megapixels, it has more. Send "
+            "a smaller one.",
+        ) from None
     except ImageFormatError as error:
         raise Refusal(415, _words(error)) from None
     except (ImageError, InputError) as error:

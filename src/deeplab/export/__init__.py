@@ -54,6 +54,7 @@ class Format:
         outputs: "logits", "mask".
         any_size: the file takes frames of any size, not only the one it was written for.
         integer_io: int8 files may take and give integers.
+        calibrates: int8 measures on photos; else it is for the weights alone.
         runtime: the engine that runs it, for the certificate; None where there is none here.
         needs: packages that it is written with.
         extra: what brings them.
@@ -65,6 +66,7 @@ class Format:
     outputs: tuple[Output, ...] = ("logits", "mask")
     any_size: bool = False
     integer_io: bool = False
+    calibrates: bool = True
     runtime: Runtime | None = None
     needs: tuple[str, ...] = ()
     extra: str = "export"
@@ -97,6 +99,7 @@ FORMATS: dict[str, Format] = {
     "coreml": Format(
         module="deeplab.export.coreml",
         suffix=".mlpackage",
+        calibrates=False,
         needs=("coremltools",),
         extra="coreml",
     ),
@@ -269,7 +272,7 @@ def _check_quantisation(
     keep_float: KeepFloat,
     integer_io: bool,
 ) -> None:
-    if precision == "int8" and not calibrate:
+    if precision == "int8" and form.calibrates and not calibrate:
         raise InputError(
             "calibrate: int8 needs photos like those that the network will see, to find the range "
             "of its numbers. 50 are enough: --calibrate FOLDER."
@@ -278,6 +281,11 @@ def _check_quantisation(
     for field, value in given.items():
         if value and precision != "int8":
             raise InputError(f"{field}: is for int8 files, but the precision is {precision}.")
+    for field in ("calibrate", "keep_float"):
+        if given[field] and not form.calibrates:
+            raise InputError(
+                f"{field}: int8 in {name} files is for the weights alone; leave it out."
+            )
     if integer_io and not form.integer_io:
         raise InputError(f"integer_io: {name} files take and give real numbers; leave it out.")
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from deeplab.errors import ExportError, InputError, MissingExtraError
+from deeplab.errors import ExportError, MissingExtraError
 from deeplab.export.half import round_weights
 from deeplab.export.plan import Plan
 from deeplab.export.quiet import quiet, reason
@@ -44,14 +44,8 @@ def convert(plan: Plan, target: Path) -> tuple[str, ...]:
         MissingExtraError: coremltools is not installed.
         ExportError: an operation has no counterpart in Core ML, or what was written is not what
             was meant.
-        InputError: ``keep_float`` is given.
     """
     coremltools = _import_coremltools()
-    if plan.keep_float:
-        raise InputError(
-            "keep_float: int8 in Core ML is for the weights only, there is nothing to keep; "
-            "leave it out."
-        )
     height, width = plan.size
     precision = coremltools.precision
     network = round_weights(plan) if plan.precision == "float16" else plan.network

@@ -27,7 +27,7 @@ from deeplab.export.same_padding import leave_padding_open
 from deeplab.images import InputSpec
 
 _SIDES = (33, 16384)
-"""Fewest and most pixels per side of frames of any size; below, features are one pixel wide at 32."""
+"""Fewest and most pixels per side: smaller frames have features of one pixel at stride 32."""
 
 
 class PhotoProgram(nn.Module):

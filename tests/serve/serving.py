@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from PIL import Image
 
 NAMES = ("ground", "cat", "dog", "tree")
 
+ROOT = Path(__file__).parents[2]
 LAUNCH = "from deeplab.cli import main; main()"
 
 
@@ -67,6 +69,19 @@ class Server:
     def post(self, path: str, body: Any, **headers: str) -> Answer:
         return self.ask("POST", path, body, headers)
 
+    def stop(self) -> None:
+        """Tell it to end, and wait until it has."""
+        self.process.terminate()
+        assert self.process.wait(timeout=60) == 0
+
+    def wait_for_log(self, words: str) -> list[str]:
+        """Return the lines of the log with these words in them, once there are any."""
+        end = time.monotonic() + 30
+        while not (found := [line for line in self.log if words in line]):
+            assert time.monotonic() < end, self.log
+            time.sleep(0.01)
+        return found
+
     def connect(self) -> socket.socket:
         return socket.create_connection(("127.0.0.1", self.port), timeout=60)
 
@@ -77,11 +92,14 @@ class Server:
 
 @contextmanager
 def serving(
-    *options: object, environment: Mapping[str, str] | None = None, cwd: Path | None = None
+    *options: object,
+    environment: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    python: Path | str = sys.executable,
 ) -> Iterator[Server]:
     """Run ``deeplab serve`` on a free port until the block ends."""
     process = subprocess.Popen(
-        [sys.executable, "-W", "error", "-c", LAUNCH, "serve", "--port", "0", *map(str, options)],
+        [python, "-W", "error", "-c", LAUNCH, "serve", "--port", "0", *map(str, options)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -94,7 +112,7 @@ def serving(
             first = told.readline()
             assert first.startswith("http://127.0.0.1:"), first + told.read()
             server = Server(process, int(first.split("/")[2].split(":")[1]), [first])
-            reader = threading.Thread(target=server.log.extend, args=(told,))
+            reader = threading.Thread(target=lambda: [server.log.append(line) for line in told])
             reader.start()
             yield server
         finally:

@@ -30,6 +30,9 @@ from deeplab.serve.refusal import PROBLEM_TYPE, Refusal, problem
 from deeplab.serve.site import Site
 from deeplab.serve.work import Job, Workers
 
+_PICTURE_POLICY = "default-src 'none'; img-src 'self'; style-src 'unsafe-inline'"
+"""For results; a browser puts a picture that is opened alone into a page with its own style."""
+
 
 def build_app(
     segmenters: Mapping[str, Segmenter],
@@ -140,11 +143,12 @@ class _Api:
         made = await self.workers.run(work, gone=gone, after=upload.release)
         self.metrics.count_photo(name, made.timings_ms)
         timings = (f"{stage};dur={ms:.1f}" for stage, ms in made.timings_ms.items())
-        return Response(
-            made.content,
-            media_type=made.media_type,
-            headers={"Cache-Control": "no-store", "Server-Timing": ", ".join(timings)},
-        )
+        headers = {
+            "Cache-Control": "no-store",
+            "Content-Security-Policy": _PICTURE_POLICY,
+            "Server-Timing": ", ".join(timings),
+        }
+        return Response(made.content, media_type=made.media_type, headers=headers)
 
     async def models(self) -> Response:
         found = [

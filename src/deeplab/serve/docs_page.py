@@ -26,8 +26,8 @@ button, select, input { font: inherit; }
 _STYLE_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
 
 POLICY = (
-    f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; form-action 'self'; base-uri 'none'; "
-    "frame-ancestors 'none'"
+    f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; img-src 'self'; form-action 'self'; "
+    "base-uri 'none'; frame-ancestors 'none'"
 )
 """The page's Content-Security-Policy: no script, and nothing from anywhere."""
 
@@ -38,6 +38,7 @@ def write_docs_page(description: dict[str, Any]) -> str:
     parts = [
         '<!doctype html><html lang="en-GB"><head><meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
+        '<link rel="icon" href="icon.svg">',
         f"<title>{_text(info['title'])}</title><style>{_STYLE}</style></head><body>",
         f"<h1>{_text(info['title'])} <small>{_text(info['version'])}</small></h1>",
         *(f"<p>{_text(part)}</p>" for part in info.get("description", "").split("\n\n")),

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from deeplab.cli.console import check_choices, parse_size, split_names, stderr, stdout
 from deeplab.cli.outputs import find_photos
+from deeplab.errors import InputError
 
 if TYPE_CHECKING:
+    from deeplab.data import Dataset
     from deeplab.export.certificate import Certificate
-    from deeplab.export.plan import KeepFloat, Output, Precision
+    from deeplab.export.plan import KeepFloat
 
 
 def export(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A release pair.")],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A release pair; for web, a .tflite too.")
+    ],
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="[DIR]", help="For web: the folder to write.")
+    ] = None,
     to: Annotated[
-        str, typer.Option("--to", metavar="FORMAT", help="tflite, onnx, openvino, …")
+        str, typer.Option("--to", metavar="FORMAT", help="tflite, onnx, openvino, web, …")
     ] = "tflite",
     file: Annotated[
         Path | None,
@@ -64,35 +71,52 @@ def export(
     ] = False,
 ) -> None:
     """Write a network for phones, browsers and servers, and prove that it computes the same."""
-    from deeplab.data import open_dataset
     from deeplab.export import FORMATS
     from deeplab.export import export as run
+    from deeplab.export.web import export_page
 
-    check_choices("--to", [to], [*FORMATS])
+    check_choices("--to", [to], [*FORMATS, "web"])
+    if folder is not None and to != "web":
+        raise InputError(f"got {folder}, but only --to web takes a folder; name the file with -o.")
     kept: KeepFloat = ()
     if keep_float is not None:
         kept = "auto" if keep_float == "auto" else split_names("--keep-float", keep_float)
+    options: dict[str, Any] = {
+        "precision": precision,
+        "output": output,
+        "size": parse_size("--size", size) if size else None,
+        "output_stride": output_stride,
+        "calibrate": _find(calibrate),
+        "keep_float": kept,
+        "integer_io": integer_io,
+        "photos": _find(photos),
+        "dataset": _open_dataset(data, split) if data else None,
+        "allow": allow,
+        "overwrite": overwrite,
+        "threads": threads,
+        "on_certificate": _print_certificate,
+    }
     with stderr().status("opening") as status:
-        found = run(
-            model,
-            to,
-            file=file,
-            precision=cast("Precision", precision),
-            output=cast("Output", output),
-            size=parse_size("--size", size) if size else None,
-            output_stride=output_stride,
-            calibrate=_find(calibrate),
-            keep_float=kept,
-            integer_io=integer_io,
-            photos=_find(photos),
-            dataset=open_dataset(data, split=split) if data else None,
-            allow=allow,
-            overwrite=overwrite,
-            threads=threads,
-            on_step=status.update,
-            on_certificate=_print_certificate,
-        )
-    typer.echo(f"written: {found.file} and {found.certificate_file}")
+        options["on_step"] = status.update
+        if to == "web":
+            page = export_page(model, _need_folder(folder or file), **options)
+            written = f"{page.folder}, a page for any host with {page.model.name} in it"
+        else:
+            found = run(model, to, file=file, **options)
+            written = f"{found.file} and {found.certificate_file}"
+    typer.echo(f"written: {written}")
+
+
+def _need_folder(folder: Path | None) -> Path:
+    if folder is None:
+        raise InputError("DIR: --to web writes a folder; name it behind: --to web DIR")
+    return folder
+
+
+def _open_dataset(path: Path, split: str) -> Dataset:
+    from deeplab.data import open_dataset
+
+    return open_dataset(path, split=split)
 
 
 def _find(folder: str | None) -> list[Path]:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import sys
-from collections.abc import Iterator
+import io
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -53,7 +51,8 @@ def open(
     """
     path = Path(path)
     check_file(path)
-    with _silent_terminal():
+    # It tells what it finds out about the processor, and imports what warns; errors are raised.
+    with contextlib.redirect_stderr(io.StringIO()):
         try:
             from executorch.extension.pybindings import portable_lib
             from executorch.runtime import Runtime
@@ -110,21 +109,3 @@ class ExecutorchNetwork(PhotoEngine):
 
 def _tensor(info: Any) -> TensorInfo:
     return TensorInfo(shape=tuple(info.sizes()), type=_TYPES.get(info.dtype(), "another type"))
-
-
-@contextlib.contextmanager
-def _silent_terminal() -> Iterator[None]:
-    """Keep ExecuTorch's notes about the processor, which it writes past Python, from the terminal.
-
-    Its errors come as exceptions.
-    """
-    sys.stderr.flush()
-    terminal = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(terminal, 2)
-        os.close(terminal)
-        os.close(nowhere)

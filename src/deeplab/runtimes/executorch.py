@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import warnings
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,8 @@ def open(
     path = Path(path)
     check_file(path)
     # It tells what it finds out about the processor, and imports what warns; errors are raised.
-    with contextlib.redirect_stderr(io.StringIO()):
+    with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         try:
             from executorch.extension.pybindings import portable_lib
             from executorch.runtime import Runtime

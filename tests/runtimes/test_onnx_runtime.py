@@ -148,12 +148,11 @@ def test_the_normalisation_inside_stays(tmp_path: Path) -> None:
 @pytest.mark.parametrize("engine", ENGINES)
 def test_damage(engine: str, tmp_path: Path) -> None:
     whole = write_network(tmp_path / "m.onnx", card=make_card()).read_bytes()
-    for name, content in {"cut.onnx": whole[:200], "no.onnx": b"hello" * 99, "0.onnx": b""}.items():
-        (tmp_path / name).write_bytes(content)
-        with pytest.raises(
-            ModelError, match="cannot run this file; it is damaged|is not a DeepLab"
-        ):
-            open_network(tmp_path / name, runtime=engine, threads=1)
+    for content in (whole[:200], b"hello" * 99, b""):
+        path = tmp_path / "broken.onnx"
+        path.write_bytes(content)
+        with pytest.raises(ModelError, match=r"broken\.onnx: (.* it is damaged|is not a DeepLab)"):
+            open_network(path, runtime=engine, threads=1)
     with pytest.raises(ModelNotFoundError, match="there is no file"):
         open_network(tmp_path / "missing.onnx", runtime=engine, threads=1)
     torn = write_network(tmp_path / "torn.onnx", card=make_card().to_json()[:60])

@@ -16,11 +16,11 @@ h2 { border-top: 1px solid var(--line); padding-top: 1rem; font-size: 1.2rem; }
 h2 b { background: var(--soft); border-radius: 4px; padding: 0 .4em; }
 code, pre { font: 14px/1.5 ui-monospace, monospace; }
 pre { background: var(--soft); border-radius: 6px; padding: .75rem; overflow-x: auto; }
-table { border-collapse: collapse; width: 100%; }
+table { border-collapse: collapse; width: 100%; margin: 1rem 0; }
 th, td { border-bottom: 1px solid var(--line); padding: .3rem .5rem; text-align: left;
-  vertical-align: top; }
+  vertical-align: top; overflow-wrap: anywhere; }
 form { display: flex; flex-wrap: wrap; gap: .75rem; align-items: center; }
-button, select, input { font: inherit; }
+button, input { font: inherit; max-width: 100%; }
 """
 
 _STYLE_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()

@@ -3,12 +3,15 @@
 PYTHON ?= python3
 DEMO_ENV := build/demo-env
 ENV := .venv
+CLIENTS := build/clients
+# The newest Python for which the Task Library was built.
+CLIENT_PYTHON ?= $(or $(shell command -v python3.11),$(PYTHON))
 PAGE := src/deeplab/web
 # npm from the system, else from PyPI: a bare machine needs Python alone.
 OWN_NPM := $(CURDIR)/build/node/bin/npm
 NPM := $(or $(shell command -v npm),$(OWN_NPM))
 
-.PHONY: demo test check format web wheel clean
+.PHONY: demo test clients check format web wheel clean
 
 ## demo: segment the example photos with the core install alone; pictures in build/demo
 demo: $(DEMO_ENV)/.installed
@@ -17,6 +20,9 @@ demo: $(DEMO_ENV)/.installed
 ## test: run the whole suite (set DEEPLAB_REFERENCE to the folder of reference files, if you have it)
 test: $(ENV)/.installed
 	$(ENV)/bin/python -m pytest $(ARGS)
+
+## clients: environments with other people's readers of .tflite; the tests then show them our files
+clients: $(CLIENTS)/mediapipe/.installed $(CLIENTS)/tflite-support/.installed
 
 ## check: ruff and mypy
 check: $(ENV)/.installed
@@ -49,7 +55,14 @@ $(DEMO_ENV)/.installed: pyproject.toml $(shell find src -name '*.py')
 $(ENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(ENV)
 	$(ENV)/bin/python -m pip install --quiet torch==2.13.0
-	$(ENV)/bin/python -m pip install --quiet --editable '.[train,openvino,crf,serve,dev]'
+	$(ENV)/bin/python -m pip install --quiet --editable '.[train,export,openvino,crf,serve,dev]'
+	touch $@
+
+$(CLIENTS)/mediapipe/.installed: PACKAGE := mediapipe==1.2.2
+$(CLIENTS)/tflite-support/.installed: PACKAGE := tflite-support==0.4.4
+$(CLIENTS)/%/.installed:
+	$(CLIENT_PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet $(PACKAGE)
 	touch $@
 
 $(PAGE)/index.html: web/node_modules/.installed $(shell find web -path web/node_modules -prune -o -type f -print)

@@ -1,4 +1,4 @@
-"""Fixtures shared by all tests, and the two switches: the reference folder and --network."""
+"""Fixtures shared by all tests, and what switches some of them on."""
 
 from __future__ import annotations
 
@@ -18,10 +18,23 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         reasons["reference"] = "set DEEPLAB_REFERENCE to the folder of reference files"
     if not config.getoption("--network"):
         reasons["network"] = "needs the internet; run with --network"
+    if not _clients().is_dir():
+        reasons["clients"] = "run `make clients` first"
     for item in items:
         for mark, reason in reasons.items():
             if item.get_closest_marker(mark):
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def _clients() -> Path:
+    default = Path(__file__).parents[1] / "build" / "clients"
+    return Path(os.environ.get("DEEPLAB_CLIENTS", default))
+
+
+@pytest.fixture(scope="session")
+def clients() -> Path:
+    """Return the folder of environments with other people's readers of model files."""
+    return _clients()
 
 
 @pytest.fixture(scope="session")

@@ -56,8 +56,8 @@ def find_sensitive(
     if iou >= TARGET:
         return best
     ranked = sorted(layers, key=distance_without)
-    count = 1
-    while iou < TARGET and count <= len(layers) * _LARGEST_SHARE:
+    count, most = 1, max(1, int(len(layers) * _LARGEST_SHARE))
+    while iou < TARGET and count <= most:
         kept = tuple(name for name in layers if name in ranked[:count])
         found, iou = judge(kept)
         if found > distance * _WORTH:

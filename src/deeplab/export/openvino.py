@@ -66,7 +66,9 @@ def _quantise(model: Any, plan: Plan, kept: Sequence[str]) -> Any:
         with quiet():
             import nncf
     except ImportError as error:
-        raise MissingExtraError("int8 for OpenVINO", package="nncf", extra="openvino") from error
+        raise MissingExtraError(
+            "int8 for OpenVINO", package="nncf", extra="openvino-int8"
+        ) from error
     convolutions = [
         operator.get_friendly_name()
         for operator in model.get_ordered_ops()

@@ -11,8 +11,6 @@ import pytest
 if TYPE_CHECKING:
     from deeplab.export.network import ExportNetwork
 
-PHOTOS = sorted((Path(__file__).parents[2] / "examples" / "photos").glob("*.jpg"))
-
 
 @pytest.fixture(scope="session")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:

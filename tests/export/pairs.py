@@ -7,10 +7,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from deeplab.example_photos import list_example_photos
 from deeplab.images import InputSpec
 from deeplab.models import DeepLabConfig, build
 from deeplab.weights import release
 
+PHOTOS = list_example_photos()
 CONFIG = DeepLabConfig(
     version="v3+",
     backbone="mobilenet_v2",

@@ -13,7 +13,8 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("litert_torch")
 
-from conftest import PHOTOS  # noqa: E402
+from pairs import PHOTOS  # noqa: E402
+
 from deeplab import export as room  # noqa: E402
 from deeplab import tflite_file  # noqa: E402
 from deeplab.data import open_dataset  # noqa: E402

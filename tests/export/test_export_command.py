@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,8 +10,10 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("litert_torch")
 
-from conftest import PHOTOS
+from pairs import PHOTOS
+
 from deeplab import cli
+from documents import ROOT, blocks
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -68,3 +71,18 @@ def test_a_wrong_line_ends_with_one_line(
     assert words in err
     assert len(err.splitlines()) == 1
     assert [*tmp_path.iterdir()] == []
+
+
+def test_the_python_in_the_document_runs(
+    pair: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for part in (pair, pair.with_suffix(".safetensors")):
+        shutil.copy(part, tmp_path)
+    (tmp_path / "tiny.json").rename(tmp_path / "voc.json")
+    (tmp_path / "tiny.safetensors").rename(tmp_path / "voc.safetensors")
+    shutil.copy(PHOTOS[0], tmp_path / "photo.jpg")
+    monkeypatch.chdir(tmp_path)
+    found = blocks(ROOT / "docs/export.md")
+    (code,) = [text for language, text in found if language == "python"]
+    exec(compile(code, "docs/export.md", "exec"), {})
+    assert "voc.tflite 1.0" in capsys.readouterr().out

@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conftest import PHOTOS
+pytest.importorskip("torch")
+
+from pairs import PHOTOS
+
 from deeplab import Segmenter, tflite_file
 from deeplab.errors import ModelError
 from deeplab.images import InputSpec

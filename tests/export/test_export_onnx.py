@@ -15,9 +15,14 @@ onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
 from builds import build_once  # noqa: E402
-from pairs import CONFIG, SIZE, draw_weights, write_pair  # noqa: E402
+from pairs import (  # noqa: E402
+    CONFIG,
+    PHOTOS,
+    SIZE,
+    draw_weights,
+    write_pair,
+)
 
-from conftest import PHOTOS  # noqa: E402
 from deeplab import Segmenter  # noqa: E402
 from deeplab.errors import ExportError, InputError, MissingExtraError  # noqa: E402
 from deeplab.export import Exported, export  # noqa: E402

@@ -13,8 +13,8 @@ openvino = pytest.importorskip("openvino")
 pytest.importorskip("onnxscript")
 
 from builds import build_once  # noqa: E402
+from pairs import PHOTOS  # noqa: E402
 
-from conftest import PHOTOS  # noqa: E402
 from deeplab import Segmenter  # noqa: E402
 from deeplab.errors import MissingExtraError  # noqa: E402
 from deeplab.export import Exported, export  # noqa: E402

@@ -9,9 +9,8 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("litert_torch")
 
-from pairs import SIZE  # noqa: E402
+from pairs import PHOTOS, SIZE  # noqa: E402
 
-from conftest import PHOTOS  # noqa: E402
 from deeplab import Segmenter, tflite_file  # noqa: E402
 from deeplab.errors import ExportError  # noqa: E402
 from deeplab.export import export, tflite  # noqa: E402

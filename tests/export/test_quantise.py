@@ -7,7 +7,8 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("ai_edge_quantizer")
 
 
-from conftest import PHOTOS  # noqa: E402
+from pairs import PHOTOS  # noqa: E402
+
 from deeplab import Segmenter, tflite_file  # noqa: E402
 from deeplab.errors import InputError  # noqa: E402
 from deeplab.export import export, quantise, sensitivity  # noqa: E402

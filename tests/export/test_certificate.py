@@ -19,9 +19,8 @@ from deeplab import export as room  # noqa: E402
 from deeplab import tflite_file  # noqa: E402
 from deeplab.data import open_dataset  # noqa: E402
 from deeplab.errors import ExportError, InputError, MissingExtraError, OutputError  # noqa: E402
-from deeplab.export import certificate as certificates  # noqa: E402
-from deeplab.export import export, tflite  # noqa: E402
-from deeplab.export.certificate import Certificate, Round, Scores  # noqa: E402
+from deeplab.export import compare, export, tflite  # noqa: E402
+from deeplab.export.certificate import Certificate, Round, Scores, find_faults  # noqa: E402
 from deeplab.labels import LabelSet  # noqa: E402
 from deeplab.tflite_edit import GraphEdit  # noqa: E402
 from tiny_folder import make_folder  # noqa: E402
@@ -45,7 +44,7 @@ def faults(precision: str, *, scores: Scores | None = None, int8: int = 100, **w
     found = dataclasses.replace(
         GOOD, precision=precision, rounds=(one,), scores=scores, int8_tensors=int8
     )
-    return " ".join(certificates._find_faults(found))
+    return " ".join(find_faults(found))
 
 
 def test_what_is_tolerated():
@@ -67,10 +66,10 @@ def test_foreground_is_what_either_mask_calls_an_object():
     torch_mask = np.array([[0, 0, 1, 1, 2, 2, 2, 0]], np.uint8)
     file_mask = np.array([[0, 1, 1, 1, 2, 1, 2, 0]], np.uint8)
     labels = LabelSet(("nothing", "one", "two"))
-    found = certificates._compare(file_mask, torch_mask, labels, "a", 0.5)
+    found = compare._compare(file_mask, torch_mask, labels, "a", 0.5)
     assert (found.pixels, found.equal, found.foreground, found.same_foreground) == (8, 6, 6, 4)
     streets = LabelSet(("road", "sky", "car"), background=None)
-    found = certificates._compare(file_mask, torch_mask, streets, "a", None)
+    found = compare._compare(file_mask, torch_mask, streets, "a", None)
     assert (found.foreground, found.same_foreground) == (8, 6)
 
 

@@ -186,7 +186,7 @@ def export(
     _check_choice("output", output, form.outputs, to)
     _check_quantisation(to, form, precision, calibrate, keep_float, integer_io)
     _check_installed(to, form)
-    from deeplab.export.certificate import certify
+    from deeplab.export.compare import certify
     from deeplab.segmenter import Segmenter
     from deeplab.weights import open_release
 

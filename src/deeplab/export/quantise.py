@@ -39,7 +39,7 @@ _FRAMES_FOR_BIASES = 10
 def to_float16(content: bytes, plan: Plan) -> bytes:
     """Return a float32 TFLite model with its weights in float16: half the size.
 
-    Depthwise weights stay as they are: they are a fiftieth of the size, but each of them alone
+    Depthwise weights stay as they are: they are a thirtieth of all, but each of them alone
     decides over a channel, and half of the difference that float16 makes comes from them.
     """
     from ai_edge_quantizer import qtyping, quantizer

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -82,6 +83,8 @@ def test_a_folder_becomes_a_release_pair(shapes: Path, tmp_path: Path) -> None:
     assert "12 pictures to learn from ('train'), 5 to judge by" in talk
     assert "Class weights: background 0." in talk
     assert "trained although 4 pictures" in talk
+    stamp = r"(?m)^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d "
+    assert re.sub(stamp, "", (out / "log.txt").read_text("utf-8")) == f"{talk}\n"
 
 
 def test_a_release_pair_starts_the_next_training(shapes: Path, tmp_path: Path) -> None:
@@ -102,6 +105,7 @@ def test_a_broken_data_set_stops_before_the_first_step(shapes: Path, tmp_path: P
     Image.fromarray(bad).save(shapes / "masks/train/3.png")
     with pytest.raises(DataError, match=r"3\.png"):
         run_experiment(_settings(shapes), tmp_path / "out", **QUIET)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(shapes: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -49,7 +50,7 @@ def run_experiment(
     """Train what the settings say, resuming where ``folder`` holds a checkpoint.
 
     ``folder`` then holds last.pt (to resume), NAME.safetensors and NAME.json (the best weights),
-    recipe.toml (the effective settings), history.csv with its plot, and predictions/.
+    recipe.toml (the effective settings), log.txt, history.csv with its plot, and predictions/.
     Under ``torchrun`` every process calls this with the same arguments.
 
     Raises:
@@ -57,8 +58,23 @@ def run_experiment(
         TrainingError: the training cannot go on.
     """
     with join_processes(settings.run.device) as processes:
-        say = tell if processes.first else (lambda text: None)
+        say = _Log(folder, tell) if processes.first else (lambda text: None)
         return _run(settings, folder, processes, say)
+
+
+class _Log:
+    """Tells, and keeps in log.txt what was told; a folder is not made for it alone."""
+
+    def __init__(self, folder: Path, tell: Callable[[str], None]) -> None:
+        self._folder, self._tell, self._waiting = folder, tell, ""
+
+    def __call__(self, text: str) -> None:
+        self._tell(text)
+        self._waiting += f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n"
+        if self._folder.is_dir():
+            with (self._folder / "log.txt").open("a", encoding="utf-8") as log:
+                log.write(self._waiting)
+            self._waiting = ""
 
 
 def _run(

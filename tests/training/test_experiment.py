@@ -19,6 +19,7 @@ from tiny import tiny_network, tiny_settings
 from deeplab.data import open_dataset
 from deeplab.data.counts import ClassCounts
 from deeplab.errors import DataError, InputError
+from deeplab.evaluation.protocol import evaluate, open_predictor
 from deeplab.training.balance import choose_class_weights, count_classes, rare_classes
 from deeplab.training.experiment import run_experiment
 from deeplab.training.normalisation import (
@@ -98,6 +99,18 @@ def test_a_release_pair_starts_the_next_training(shapes: Path, tmp_path: Path) -
     talk = "\n".join(told)
     assert "Classifier rows kept by name: background, grey, white." in talk
     assert "frozen, because 4 pictures per statistic are fewer than 12" in talk
+
+
+def test_a_network_is_released_at_the_stride_it_was_validated_at(
+    shapes: Path, tmp_path: Path
+) -> None:
+    settings = _settings(shapes, run={"validate_output_stride": 4})
+    run_experiment(settings, tmp_path, **QUIET)
+    release = open_release(tmp_path / "tiny")
+    assert release.config.output_stride == 4
+    assert release.scores["val"]["protocol"]["output_stride"] == 4
+    again = evaluate(open_predictor(tmp_path / "tiny.json"), open_dataset(str(shapes), split="val"))
+    assert again.miou == pytest.approx(release.scores["val"]["miou"], abs=1e-12)
 
 
 def test_a_broken_data_set_stops_before_the_first_step(shapes: Path, tmp_path: Path) -> None:

@@ -273,6 +273,7 @@ class _Judge:
             name=self.settings.name,
             scales=run.validate_scales,
             flip=run.validate_flip,
+            output_stride=run.validate_output_stride or None,
             bfloat16=run.precision == "bfloat16",
         )
         part = evaluate(predictor, self.dataset, rank=processes.rank, count=processes.count)
@@ -312,6 +313,8 @@ class _Judge:
         settings, config = self.settings, network.config
         assert config.pixel_mean is not None
         assert config.pixel_std is not None
+        if settings.run.validate_output_stride:
+            config = dataclasses.replace(config, output_stride=settings.run.validate_output_stride)
         height, width = settings.data.frame or settings.data.crop_size
         save(
             self.folder / settings.name,

@@ -162,6 +162,8 @@ class RunSettings:
         validate_every: steps between validations; 0 validates at the end only.
         validate_scales: of the pictures at validation.
         validate_flip: add mirrored pictures at validation.
+        validate_output_stride: at validation, and of the released network: a network trained at
+            16 is finer at 8, and slower. 0 is the trained one.
         validate_classes: names of the classes whose mean decides which weights are best; () is
             all. For data that hardly shows the others.
         save_every: steps between checkpoints; each validation saves too.
@@ -181,6 +183,7 @@ class RunSettings:
     validate_every: int = 1000
     validate_scales: tuple[float, ...] = (1.0,)
     validate_flip: bool = False
+    validate_output_stride: int = 0
     validate_classes: tuple[str, ...] = ()
     save_every: int = 500
     patience: int = 0

@@ -142,6 +142,8 @@ def locate(
     if path.is_file():
         return path
     if path.is_dir():
+        if path.suffix == ".mlpackage":
+            raise ModelError(f"model: {path} is for Core ML, which runs on Apple's systems only.")
         raise ModelNotFoundError(f"model: {path} is a folder, expected a model file or a name.")
     text = os.fspath(model)
     if isinstance(model, PathLike) or path.suffix in _SUFFIXES or os.sep in text:

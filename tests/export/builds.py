@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -23,14 +23,14 @@ def build_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
     build = onnx.build
 
-    def remember(plan: Plan, **given: Any) -> ModelProto:
-        about = (plan.network.config, plan.card, plan.precision == "float16", plan.output, given)
+    def remember(plan: Plan) -> ModelProto:
+        about = (plan.network.config, plan.card, plan.precision == "float16", plan.output)
         key = hashlib.sha256(repr(about).encode())
         for value in plan.network.state_dict().values():
             key.update(value.numpy().tobytes())
         name = key.hexdigest()
         if name not in _built:
-            _built[name] = build(plan, **given).SerializeToString()
+            _built[name] = build(plan).SerializeToString()
         return ModelProto.FromString(_built[name])
 
     monkeypatch.setattr(onnx, "build", remember)

@@ -133,9 +133,10 @@ def test_float16(pair: Path, tmp_path: Path) -> None:
     found = run(pair, tmp_path, precision="float16", overwrite=True)
     assert min(one.worst_equal_pixels for one in found.certificate.rounds) >= 0.999
     model = onnx.load(found.file)
+    kinds = {True: onnx.TensorProto.FLOAT, False: onnx.TensorProto.FLOAT16}
     weights = [t for t in model.graph.initializer if len(t.dims) == 4]
-    assert {t.data_type for t in weights} == {onnx.TensorProto.FLOAT16}
-    assert found.file.stat().st_size < 0.6 * whole
+    assert all(t.data_type == kinds[t.dims[1] == 1] for t in weights)  # True: depthwise
+    assert found.file.stat().st_size < 0.7 * whole
     ends = [v.type.tensor_type.elem_type for v in (*model.graph.input, *model.graph.output)]
     assert ends == [onnx.TensorProto.UINT8, onnx.TensorProto.FLOAT]
 

@@ -48,7 +48,9 @@ def convert(plan: Plan, target: Path) -> tuple[str, ...]:
     coremltools = _import_coremltools()
     height, width = plan.size
     precision = coremltools.precision
-    network = round_weights(plan) if plan.precision == "float16" else plan.network
+    network = plan.network
+    if plan.precision == "float16":
+        network = round_weights(plan, depthwise=True)
     try:
         with quiet(), torch.no_grad():
             sample = torch.zeros(1, 3, height, width)

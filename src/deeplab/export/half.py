@@ -1,8 +1,9 @@
 """Weights rounded to float16, and the shifts that this causes taken out of the biases.
 
 Rounding a weight shifts its channel a little, the same way on every photo, and such shifts add up
-from layer to layer; depthwise layers, where nine weights decide over a channel, shift the most.
-Means are measured on photos, layer by layer. Source: 1906.04721 section 4.2 (for int8).
+from layer to layer. Means are measured on photos, layer by layer. Depthwise layers, where nine
+weights decide over a channel, shift the most and weigh the least: they may be left as they are.
+Source: 1906.04721 section 4.2 (for int8).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -22,17 +24,21 @@ _MOST_PHOTOS = 8
 """Means over a whole photo hardly vary; they are looked at together, which takes memory."""
 
 
-def round_weights(plan: Plan) -> ExportNetwork:
+def round_weights(plan: Plan, *, depthwise: bool = False) -> ExportNetwork:
     """Return a copy of the network whose weights float16 holds exactly; still float32.
 
     Without photos in ``plan.calibration`` the biases stay as they are.
+
+    Args:
+        plan: the network, and photos.
+        depthwise: also the weights of depthwise layers.
 
     Raises:
         ImageError: a photo cannot be read.
     """
     rounded = copy.deepcopy(plan.network)
     for parameter in rounded.parameters():
-        if parameter.ndim == 4:
+        if parameter.ndim == 4 and (depthwise or not is_depthwise(parameter)):
             parameter.data = parameter.data.half().float()
     frames = list(calibration.frames(plan))
     frames = frames[:: -(-len(frames) // _MOST_PHOTOS) or 1]
@@ -61,6 +67,11 @@ def round_weights(plan: Plan) -> ExportNetwork:
     # Every layer sees what the corrected layers before it give.
     _look(rounded, photos, correct)
     return rounded
+
+
+def is_depthwise(weight: Tensor | npt.NDArray[Any]) -> bool:
+    """Whether each output of a convolution looks at one channel."""
+    return bool(weight.shape[1] == 1)
 
 
 def _look(network: nn.Module, photos: Tensor, hook: Callable[[str], Callable[..., Any]]) -> None:

@@ -12,9 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from deeplab.errors import ExportError, MissingExtraError
+from deeplab.export.half import is_depthwise
 from deeplab.export.plan import Plan
 from deeplab.export.program import check_layers, layer_name, pictures, trace
 from deeplab.export.quiet import quiet, reason
@@ -31,9 +33,10 @@ OPSET = 18
 def convert(plan: Plan, target: Path) -> tuple[str, ...]:
     """Write the network as an ``.onnx`` file; return the layers that int8 left in float.
 
-    float16 computes in half precision throughout, for GPUs; a CPU gains nothing from it. int8 has
-    unsigned activations and signed weights with one scale per channel, which is what ONNX Runtime
-    runs fastest.
+    float16 stores weights, but the few of depthwise layers, in half the space; whoever runs the
+    file computes in float32, or in half precision where told so (TensorRT). int8 has unsigned
+    activations and signed weights with one scale per channel, which is what ONNX Runtime runs
+    fastest.
 
     Raises:
         MissingExtraError: a package is not installed.
@@ -41,9 +44,11 @@ def convert(plan: Plan, target: Path) -> tuple[str, ...]:
         InputError: a setting that this format does not have.
     """
     onnx = _import_onnx()
-    model = build(plan, dtype=torch.float16 if plan.precision == "float16" else torch.float32)
+    model = build(plan)
     kept = check_layers(plan)
-    if plan.precision == "int8":
+    if plan.precision == "float16":
+        _halve_weights(model)
+    elif plan.precision == "int8":
         model = _quantise(model, plan, kept)
     entry = model.metadata_props.add()
     entry.key, entry.value = KEY, plan.card.to_json()
@@ -60,7 +65,7 @@ def count_int8(target: Path) -> int:
     return int(weights + sum(node.op_type == "QuantizeLinear" for node in graph.node))
 
 
-def build(plan: Plan, *, dtype: torch.dtype = torch.float32) -> ModelProto:
+def build(plan: Plan) -> ModelProto:
     """Return the network as an ONNX model, its convolutions called as the network's layers.
 
     Raises:
@@ -68,7 +73,7 @@ def build(plan: Plan, *, dtype: torch.dtype = torch.float32) -> ModelProto:
         ExportError: an operation has no counterpart in ONNX.
     """
     _import_onnx()
-    program = trace(plan, dtype=dtype)
+    program = trace(plan)
     try:
         with quiet():
             made = torch.onnx.export(
@@ -89,6 +94,25 @@ def build(plan: Plan, *, dtype: torch.dtype = torch.float32) -> ModelProto:
         ) from error
     _tidy(model, plan)
     return model
+
+
+def _halve_weights(model: ModelProto) -> None:
+    """Store the weights that are rounded already in float16, each with a cast behind it."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    graph = model.graph
+    casts = []
+    for tensor in graph.initializer:
+        weight = numpy_helper.to_array(tensor)
+        if weight.ndim != 4 or is_depthwise(weight):
+            continue
+        name = tensor.name
+        stored = numpy_helper.from_array(weight.astype(np.float16), f"{name}.float16")
+        tensor.CopyFrom(stored)
+        casts.append(helper.make_node("Cast", [stored.name], [name], name, to=TensorProto.FLOAT))
+    nodes = [*casts, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
 
 
 def _quantise(model: ModelProto, plan: Plan, kept: Sequence[str]) -> ModelProto:

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from deeplab.errors import ExportError, MissingExtraError
 from deeplab.export import onnx
 from deeplab.export.plan import Plan
@@ -24,8 +26,9 @@ def convert(plan: Plan, target: Path) -> tuple[str, ...]:
 
     Returns the layers that int8 left in float.
 
-    float16 stores weights in half precision; whoever runs the file chooses what to compute in. int8
-    is NNCF's: unsigned activations, signed weights with one scale per channel.
+    float16 stores weights, but the few of depthwise layers, in half the space; whoever runs the
+    file chooses what to compute in. int8 is NNCF's: unsigned activations, signed weights with one
+    scale per channel.
 
     Raises:
         MissingExtraError: a package is not installed.
@@ -43,10 +46,13 @@ def convert(plan: Plan, target: Path) -> tuple[str, ...]:
             "Try another format: --to onnx."
         ) from error
     kept = check_layers(plan)
-    if plan.precision == "int8":
+    if plan.precision == "float16":
+        _halve_weights(model)
+    elif plan.precision == "int8":
         model = _quantise(model, plan, kept)
     model.set_rt_info(plan.card.to_json(), [KEY])
-    openvino.save_model(model, target, compress_to_fp16=plan.precision == "float16")
+    # Its own compression would round biases and depthwise weights too.
+    openvino.save_model(model, target, compress_to_fp16=False)
     return kept
 
 
@@ -59,6 +65,18 @@ def count_int8(target: Path) -> int:
         element = operator.output(0).get_element_type().get_type_name() if kind != "Result" else ""
         count += kind == "FakeQuantize" or (kind == "Constant" and element == "i8")
     return count
+
+
+def _halve_weights(model: Any) -> None:
+    """Store the weights that are rounded already in float16, each with a conversion behind it."""
+    from openvino import opset13
+
+    for operator in model.get_ordered_ops():
+        if operator.get_type_name() != "Convolution":  # depthwise ones are GroupConvolution
+            continue
+        weights = operator.input_value(1)
+        stored = opset13.constant(weights.get_node().data.astype(np.float16))
+        operator.input(1).replace_source_output(opset13.convert(stored, "f32").output(0))
 
 
 def _quantise(model: Any, plan: Plan, kept: Sequence[str]) -> Any:

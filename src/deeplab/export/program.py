@@ -36,17 +36,11 @@ class PhotoProgram(nn.Module):
     Args:
         network: (N, 3, H, W) normalised to logits (N, K, h, w) or a mask (N, H, W).
         spec: its normalisation.
-        dtype: what the network computes in; the weights of a copy are turned into it.
     """
 
-    def __init__(
-        self, network: ExportNetwork, spec: InputSpec, *, dtype: torch.dtype = torch.float32
-    ) -> None:
+    def __init__(self, network: ExportNetwork, spec: InputSpec) -> None:
         super().__init__()
         self.network = network
-        if dtype != torch.float32:
-            self.network = copy.deepcopy(network).to(dtype)
-        self.dtype = dtype
         self.register_buffer("mean", torch.tensor(spec.mean, dtype=torch.float32))
         self.register_buffer("std", torch.tensor(spec.std, dtype=torch.float32))
         self.eval()
@@ -55,22 +49,23 @@ class PhotoProgram(nn.Module):
         """(N, H, W, 3) uint8 RGB to (N, h, w, K) float32 or (N, H, W) uint8."""
         assert isinstance(self.mean, Tensor)
         assert isinstance(self.std, Tensor)
-        x = ((image.to(torch.float32) - self.mean) / self.std).to(self.dtype)
+        x = (image.to(torch.float32) - self.mean) / self.std
         answer: Tensor = self.network(x.permute(0, 3, 1, 2))
-        return answer.permute(0, 2, 3, 1).float() if answer.ndim == 4 else answer
+        return answer.permute(0, 2, 3, 1) if answer.ndim == 4 else answer
 
 
-def trace(plan: Plan, *, dtype: torch.dtype = torch.float32) -> ExportedProgram:
+def trace(plan: Plan) -> ExportedProgram:
     """Return the network as a program; where the card says so, of any batch, height and width.
 
-    With ``precision="float16"`` its weights are rounded to that, whatever it computes in. One of
-    any size holds operators of :mod:`deeplab.export.same_padding`, which torch cannot run.
+    With ``precision="float16"`` its weights, but depthwise ones, are rounded to that; it computes
+    in float32. One of any size holds operators of :mod:`deeplab.export.same_padding`, which torch
+    cannot run.
 
     Raises:
         ExportError: the network cannot be traced.
     """
     network = round_weights(plan) if plan.precision == "float16" else plan.network
-    program = PhotoProgram(network, plan.card.spec, dtype=dtype)
+    program = PhotoProgram(network, plan.card.spec)
     height, width = plan.size
     free = plan.card.any_size
     if free:

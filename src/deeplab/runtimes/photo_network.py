@@ -47,13 +47,13 @@ class TensorInfo:
         return f"{self.type} [{sides}]"
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class PhotoNetwork:
     """How a file is fed and its answer read; what an engine tells of it.
 
     Attributes:
         name: of the file, for messages.
-        spec: what it is fed with; where ``any_size``, the frame may be changed.
+        spec: what it is fed with.
         labels: its classes, where the file says so.
         num_classes: how many; None where only a label map of unknown range comes out.
         output: "logits" or "label map".
@@ -257,17 +257,8 @@ class PhotoEngine:
 
     def __init__(self, network: PhotoNetwork) -> None:
         self.network = network
+        self.spec = network.spec
         self.labels = network.labels
         self.num_classes = network.num_classes
         self.output = network.output
         self.align_corners = network.align_corners
-        self.any_size = network.any_size
-
-    @property
-    def spec(self) -> InputSpec:
-        """What the network is fed with."""
-        return self.network.spec
-
-    @spec.setter
-    def spec(self, spec: InputSpec) -> None:
-        self.network.spec = spec

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,12 @@ pytest.importorskip("coremltools")
 from pairs import PHOTOS, SIZE  # noqa: E402
 
 from deeplab import Segmenter  # noqa: E402
-from deeplab.errors import ExportError, InputError, MissingExtraError  # noqa: E402
+from deeplab.errors import (  # noqa: E402
+    ExportError,
+    InputError,
+    MissingExtraError,
+    OutputError,
+)
 from deeplab.export import Exported, export  # noqa: E402
 from deeplab.export import coreml as module  # noqa: E402
 from deeplab.export.quiet import quiet  # noqa: E402
@@ -138,6 +144,19 @@ def test_what_was_written_is_read_again(
 
     monkeypatch.setattr(module, "_describe", forget)
     with pytest.raises(ExportError, match=r"net\.mlpackage was written with card \{\}, expected"):
+        run(pair, tmp_path)
+    assert not [*tmp_path.iterdir()]
+
+
+def test_a_full_disk(pair: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import coremltools
+
+    def fail(model: object, target: str) -> None:
+        Path(target).mkdir()
+        raise shutil.Error([("a", "b", "[Errno 28] No space left on device: 'a' -> 'b'")])
+
+    monkeypatch.setattr(coremltools.models.MLModel, "save", fail)
+    with pytest.raises(OutputError, match=r"net\.mlpackage: \[Errno 28\] No space left"):
         run(pair, tmp_path)
     assert not [*tmp_path.iterdir()]
 

@@ -16,7 +16,7 @@ from builds import build_once  # noqa: E402
 from pairs import PHOTOS  # noqa: E402
 
 from deeplab import Segmenter  # noqa: E402
-from deeplab.errors import MissingExtraError  # noqa: E402
+from deeplab.errors import MissingExtraError, OutputError  # noqa: E402
 from deeplab.export import Exported, export  # noqa: E402
 from deeplab.export import openvino as module  # noqa: E402
 
@@ -115,6 +115,17 @@ def test_int8(pair: Path, tmp_path: Path) -> None:
     photo = np.random.default_rng(0).integers(0, 256, (129, 97, 3), dtype=np.uint8)
     small, whole = Segmenter(found.file)(photo).logits, Segmenter(pair)(photo).logits
     assert np.corrcoef(small.ravel(), whole.ravel())[0, 1] > 0.95
+
+
+def test_a_full_disk(pair: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(model: object, target: Path, **_: object) -> None:
+        target.with_suffix(".bin").write_bytes(b"half")
+        raise RuntimeError("basic_ios::clear: iostream error")
+
+    monkeypatch.setattr(openvino, "save_model", fail)
+    with pytest.raises(OutputError, match=r"cannot write net\.xml; the disk may be full"):
+        run(pair, tmp_path)
+    assert not [*tmp_path.iterdir()]
 
 
 def test_what_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

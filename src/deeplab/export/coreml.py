@@ -11,6 +11,7 @@ Core ML runs on Apple's systems only, so what was written is read again and comp
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from deeplab.errors import ExportError, MissingExtraError
+from deeplab.errors import ExportError, MissingExtraError, OutputError
 from deeplab.export.half import round_weights
 from deeplab.export.plan import Plan
 from deeplab.export.quiet import quiet, reason
@@ -44,6 +45,7 @@ def convert(plan: Plan, target: Path) -> tuple[str, ...]:
         MissingExtraError: coremltools is not installed.
         ExportError: an operation has no counterpart in Core ML, or what was written is not what
             was meant.
+        OutputError: the disk is full.
     """
     coremltools = _import_coremltools()
     height, width = plan.size
@@ -79,8 +81,12 @@ def convert(plan: Plan, target: Path) -> tuple[str, ...]:
             "Try another format: --to tflite."
         ) from error
     _describe(model, plan)
-    with quiet():
-        model.save(str(target))
+    try:
+        with quiet():
+            model.save(str(target))
+    except shutil.Error as error:  # one entry per file: from, to, why
+        why = str(error.args[0][0][2]).split(":")[0]
+        raise OutputError(f"output: cannot write {target.name}: {why}.") from error
     _check(plan, target)
     return ()
 

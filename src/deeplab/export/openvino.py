@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from deeplab.errors import ExportError, MissingExtraError
+from deeplab.errors import ExportError, MissingExtraError, OutputError
 from deeplab.export import onnx
 from deeplab.export.plan import Plan
 from deeplab.export.program import check_layers, pictures
@@ -34,6 +34,7 @@ def convert(plan: Plan, target: Path) -> tuple[str, ...]:
         MissingExtraError: a package is not installed.
         ExportError: an operation has no counterpart in OpenVINO.
         InputError: a setting that this format does not have.
+        OutputError: the disk is full.
     """
     openvino = _import_openvino()
     proto = onnx.build(plan)
@@ -51,8 +52,13 @@ def convert(plan: Plan, target: Path) -> tuple[str, ...]:
     elif plan.precision == "int8":
         model = _quantise(model, plan, kept)
     model.set_rt_info(plan.card.to_json(), [KEY])
-    # Its own compression would round biases and depthwise weights too.
-    openvino.save_model(model, target, compress_to_fp16=False)
+    try:
+        # Its own compression would round biases and depthwise weights too.
+        openvino.save_model(model, target, compress_to_fp16=False)
+    except RuntimeError as error:
+        raise OutputError(
+            f"output: OpenVINO cannot write {target.name}; the disk may be full ({reason(error)})."
+        ) from error
     return kept
 
 

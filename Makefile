@@ -17,9 +17,11 @@ NPM := $(or $(shell command -v npm),$(OWN_NPM))
 demo: $(DEMO_ENV)/.installed
 	$(DEMO_ENV)/bin/deeplab segment examples/photos -o build/demo --save overlay --overwrite
 
+# The exporters bring many native libraries, so their tests have a process of their own.
 ## test: run the whole suite (set DEEPLAB_REFERENCE to the folder of reference files, if you have it)
 test: $(ENV)/.installed
-	$(ENV)/bin/python -m pytest $(ARGS)
+	$(ENV)/bin/python -m pytest $(or $(ARGS),--ignore=tests/export)
+	$(if $(ARGS),,$(ENV)/bin/python -m pytest tests/export)
 
 ## clients: environments with other people's readers of .tflite; the tests then show them our files
 clients: $(CLIENTS)/mediapipe/.installed $(CLIENTS)/tflite-support/.installed

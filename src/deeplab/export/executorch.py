@@ -18,7 +18,7 @@ from torch.fx import GraphModule, Node
 
 from deeplab.errors import DeepLabError, ExportError, MissingExtraError
 from deeplab.export.plan import Plan
-from deeplab.export.program import check_layers, layer_name, pictures, trace
+from deeplab.export.program import find_layers, layer_name, pictures, trace
 from deeplab.export.quiet import quiet, reason
 from deeplab.network_card import KEY
 
@@ -38,7 +38,7 @@ def convert(plan: Plan, target: Path) -> tuple[str, ...]:
         InputError: a setting that this format does not have.
     """
     _import_executorch()
-    kept = check_layers(plan)
+    kept = find_layers(plan)
     program = trace(plan)
     try:
         if plan.precision == "int8":

@@ -18,7 +18,7 @@ import torch
 from deeplab.errors import ExportError, MissingExtraError
 from deeplab.export.half import is_depthwise
 from deeplab.export.plan import Plan
-from deeplab.export.program import check_layers, layer_name, pictures, trace
+from deeplab.export.program import find_layers, layer_name, pictures, trace
 from deeplab.export.quiet import quiet, reason
 from deeplab.export.same_padding import translations
 from deeplab.network_card import KEY
@@ -45,7 +45,7 @@ def convert(plan: Plan, target: Path) -> tuple[str, ...]:
     """
     onnx = _import_onnx()
     model = build(plan)
-    kept = check_layers(plan)
+    kept = find_layers(plan)
     if plan.precision == "float16":
         _halve_weights(model)
     elif plan.precision == "int8":

@@ -16,7 +16,7 @@ import numpy as np
 from deeplab.errors import ExportError, MissingExtraError, OutputError
 from deeplab.export import onnx
 from deeplab.export.plan import Plan
-from deeplab.export.program import check_layers, pictures
+from deeplab.export.program import find_layers, pictures
 from deeplab.export.quiet import quiet, reason
 from deeplab.network_card import KEY
 
@@ -46,7 +46,7 @@ def convert(plan: Plan, target: Path) -> tuple[str, ...]:
             f"openvino: the converter cannot read this network ({reason(error)}). "
             "Try another format: --to onnx."
         ) from error
-    kept = check_layers(plan)
+    kept = find_layers(plan)
     if plan.precision == "float16":
         _halve_weights(model)
     elif plan.precision == "int8":

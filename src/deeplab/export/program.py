@@ -24,6 +24,7 @@ from deeplab.export.network import ExportNetwork
 from deeplab.export.plan import Plan
 from deeplab.export.quiet import quiet, reason
 from deeplab.export.same_padding import leave_padding_open
+from deeplab.export.simulation import find_sensitive
 from deeplab.images import InputSpec
 
 _SIDES = (33, 16384)
@@ -100,17 +101,15 @@ def layer_names(plan: Plan) -> list[str]:
     ]
 
 
-def check_layers(plan: Plan) -> tuple[str, ...]:
-    """Return the layers that stay float in int8.
+def find_layers(plan: Plan) -> tuple[str, ...]:
+    """Return the layers that stay float in int8; "auto" looks for them.
 
     Raises:
-        InputError: there is no such layer; or "auto", which only TFLite files have.
+        InputError: there is no such layer.
+        ImageError: a photo to look for layers on cannot be read.
     """
     if plan.keep_float == "auto":
-        raise InputError(
-            "keep_float: 'auto' looks for layers of .tflite files only; name the layers "
-            "(deeplab info NAME lists them), or leave it out."
-        )
+        return find_sensitive(plan)
     known = layer_names(plan)
     for name in plan.keep_float:
         if name not in known:

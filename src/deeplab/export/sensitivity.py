@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -24,11 +24,7 @@ _WORTH = 0.9
 def find_sensitive(
     content: bytes, ranges: Ranges, frames: Sequence[Float32], *, labels: LabelSet
 ) -> tuple[str, ...]:
-    """Return the layers to keep in float: as few as bring the masks to :data:`TARGET`.
-
-    Each layer is left in float alone, to see how much nearer the logits come to those of the float
-    model; then more and more of the best of them together, until the target is reached, or until
-    more of them hardly make a difference.
+    """Return the layers of a TFLite model to keep in float, see :func:`choose_layers`.
 
     Args:
         content: the float32 model.
@@ -42,15 +38,36 @@ def find_sensitive(
     def distance_without(layer: str) -> float:
         small = quantise(content, ranges, keep_float=(layer,), integer_io=False)
         answers = [_answer(small, frame) for frame in frames[:_FRAMES]]
-        return _distance(answers, expected)
+        return measure_distance(answers, expected)
 
     def judge(kept: Sequence[str]) -> tuple[float, float]:
         """Return distance and foreground IoU."""
         small = quantise(content, ranges, keep_float=kept, integer_io=False)
         small = correct_biases(content, small, frames)
         answers = [_answer(small, frame) for frame in frames]
-        return _distance(answers, expected), foreground_iou(answers, expected, labels.background)
+        iou = foreground_iou(answers, expected, labels.background)
+        return measure_distance(answers, expected), iou
 
+    return choose_layers(layers, distance_without=distance_without, judge=judge)
+
+
+def choose_layers(
+    layers: Sequence[str],
+    *,
+    distance_without: Callable[[str], float],
+    judge: Callable[[Sequence[str]], tuple[float, float]],
+) -> tuple[str, ...]:
+    """Return the layers to keep in float: as few as bring the masks to :data:`TARGET`.
+
+    Each layer is left in float alone, to see how much nearer the logits come to those of the float
+    model; then more and more of the best of them together, until the target is reached, or until
+    more of them hardly make a difference.
+
+    Args:
+        layers: names, in their order.
+        distance_without: the distance of the logits with this one layer in float.
+        judge: distance and same-class foreground IoU with these layers in float.
+    """
     best: tuple[str, ...] = ()
     distance, iou = judge(best)
     if iou >= TARGET:
@@ -78,7 +95,8 @@ def _answer(content: bytes, frame: Float32) -> Float32:
     return answer.astype(np.float32)
 
 
-def _distance(found: Sequence[Float32], expected: Sequence[Float32]) -> float:
+def measure_distance(found: Sequence[Float32], expected: Sequence[Float32]) -> float:
+    """Return the mean difference of what two networks answer, over as many frames as are found."""
     pairs = zip(found, expected, strict=False)
     return float(np.mean([np.abs(one - other).mean() for one, other in pairs]))
 

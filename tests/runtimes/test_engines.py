@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -195,8 +197,25 @@ def test_bfloat16_is_near_and_asked_for(model: Path, monkeypatch: pytest.MonkeyP
         open_network(model, runtime="openvino", threads=1, precision="bfloat16")
 
 
+@pytest.mark.skipif("openvino" not in ENGINES, reason="openvino is not installed")
+def test_signals_arrive_after_openvinos_networks_are_gone(model: Path) -> None:
+    code = """if True:
+        import signal, sys
+        from deeplab.runtimes import openvino
+        first, second = (openvino.open(sys.argv[1], threads=1) for _ in "12")
+        del first  # the one that came first: not in the opposite order
+        del second
+        signal.signal(signal.SIGINT, lambda *_: print("handled"))
+        signal.raise_signal(signal.SIGINT)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", code, model], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr
+
+
 def test_openvino_missing(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "openvino", None)
+    monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'deeplab\[openvino\]'"):
         openvino.open(model, threads=1)
 

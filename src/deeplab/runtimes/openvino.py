@@ -5,9 +5,10 @@ It reads its own format (``.xml`` with the ``.bin`` beside it), ``.onnx`` and ``
 
 from __future__ import annotations
 
+import functools
 import tempfile
+import threading
 from collections.abc import Callable
-from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from deeplab.runtimes.tflite_network import TfliteEngine, TfliteNetwork, underst
 
 _Compile = Callable[[Any, Any], Any]
 """From OpenVINO's core and a model to a request."""
+
+_lock = threading.Lock()
 
 _TYPES = {"u8": "uint8", "i8": "int8", "i32": "int32", "i64": "int64",
           "f16": "float16", "f32": "float32"}  # fmt: skip
@@ -61,7 +64,9 @@ def open(
         MissingExtraError: OpenVINO is not installed.
     """
     path = Path(path)
-    compile = partial(_compile, threads=threads, precision=precision, count_time=count_time)
+    compile = functools.partial(
+        _compile, threads=threads, precision=precision, count_time=count_time
+    )
     if path.suffix in (".xml", ".onnx"):
         return _open_photo_network(
             path, compile, normalisation=normalisation, assume=assume, size=size
@@ -90,10 +95,9 @@ class OpenVINONetwork(TfliteEngine):
     """A :class:`deeplab.runtimes.Network` of a ``.tflite`` in OpenVINO."""
 
     def __init__(self, network: TfliteNetwork, compile: _Compile) -> None:
-        openvino = _import_openvino()
+        core = _share_core()
         super().__init__(network)
         try:
-            core = openvino.Core()
             # OpenVINO reads this format from files only, and forgets most tensors' names.
             with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
                 file = Path(folder, "network.tflite")
@@ -137,7 +141,7 @@ def _open_photo_network(
     assume: InputSpec | None,
     size: tuple[int, int] | None,
 ) -> OpenVINOPhotoNetwork:
-    openvino = _import_openvino()
+    core = _share_core()
     photo_network.check_file(path)
     weights = path.with_suffix(".bin")
     if path.suffix == ".xml" and not weights.is_file():
@@ -146,7 +150,6 @@ def _open_photo_network(
             f"{weights.name}; keep both in one folder."
         )
     try:
-        core = openvino.Core()
         model = core.read_model(path)
         request = compile(core, model)
     except RuntimeError as error:
@@ -171,14 +174,30 @@ def _open_photo_network(
     return OpenVINOPhotoNetwork(network, request)
 
 
-def _import_openvino() -> Any:
+def _share_core() -> Any:
+    """Return OpenVINO's core: one for all networks, kept until the process ends.
+
+    The CPU plugin of every core gives the thread a signal stack, and when it goes it puts back the
+    one it found there. Of two that do not go in the opposite order of their coming, the last puts
+    back what the first has unmapped already, and the next signal that Python handles, Ctrl-C or the
+    end of a child process, is a segmentation fault.
+
+    Raises:
+        MissingExtraError: OpenVINO is not installed.
+    """
     try:
         import openvino
     except ImportError as error:
         raise MissingExtraError(
             "The OpenVINO runtime", package="openvino", extra="openvino"
         ) from error
-    return openvino
+    with _lock:
+        return _make_core(openvino)
+
+
+@functools.cache
+def _make_core(openvino: Any) -> Any:
+    return openvino.Core()
 
 
 def _compile(core: Any, model: Any, *, threads: int, precision: Precision, count_time: bool) -> Any:

@@ -55,6 +55,7 @@ def test_batches_are_what_the_trainer_wants(dataset: FileDataset) -> None:
     assert len(batch.ids) == 2
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # on a single core
 def test_workers_and_memory_change_nothing(dataset: FileDataset) -> None:
     alone = list(train(dataset))
     assert len(alone) == 9

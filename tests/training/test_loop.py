@@ -19,6 +19,7 @@ from deeplab.errors import DataError, InputError, TrainingError
 from deeplab.evaluation.metrics import ConfusionMatrix
 from deeplab.labels import CITYSCAPES, VOC, LabelSet
 from deeplab.models import DeepLab
+from deeplab.models.layers import resize
 from deeplab.training.checkpoint import LAST, load_checkpoint
 from deeplab.training.guard import collapse_warning, memory_advice
 from deeplab.training.initialise import take_over
@@ -236,6 +237,58 @@ def test_a_classifier_of_the_same_names_is_kept_whole_and_can_be_refused() -> No
     assert not whole.rebuilt
     anew = take_over(target, state, labels=CITYSCAPES, source_labels=CITYSCAPES, classifier=False)
     assert anew.rebuilt == ("classifier.weight", "classifier.bias")
+
+
+@pytest.mark.parametrize("order", ["encoder_first", "low_level_first"])
+@pytest.mark.parametrize("strides", [[4], [8, 4]])
+def test_a_new_decoder_starts_as_if_it_were_not_there(order: str, strides: list[int]) -> None:
+    plain = {"output_stride": 16, "head_channels": 8}
+    decoder = {
+        "version": "v3+",
+        "decoder_output_stride": strides,
+        "decoder_channels": 8,
+        "decoder_order": order,
+    }
+    source = tiny_network(tiny_settings(model=plain), 21).eval()
+    target = tiny_network(tiny_settings(model=plain | decoder), 21)
+    report = take_over(target, source.state_dict(), labels=VOC, source_labels=VOC)
+    assert report.classes == VOC.names
+    assert all(".low_level." in name for name in report.rebuilt)
+    image = torch.randint(0, 256, (2, 3, 65, 97), dtype=torch.uint8)
+    with torch.no_grad():
+        found = target.eval()(image)
+        expected = resize(source(image), found.shape[2:], align_corners=True)
+    torch.testing.assert_close(found, expected)
+
+    # The low-level features count nothing yet, but they can be learned.
+    target(image).square().mean().backward()
+    weight = target.decoder[0].convs[0].pointwise.conv.weight  # type: ignore[union-attr, index]
+    low = slice(8, None) if order == "encoder_first" else slice(0, -8)
+    assert not weight[:, low].any()
+    assert weight.grad[:, low].any()
+
+
+def test_classes_are_not_laid_on_the_features_of_a_decoder_of_another_width() -> None:
+    source = tiny_network(tiny_settings(), 21)
+    wider = tiny_settings(
+        model={"version": "v3+", "decoder_output_stride": [4], "decoder_channels": 16}
+    )
+    report = take_over(tiny_network(wider, 21), source.state_dict(), labels=VOC, source_labels=VOC)
+    assert not report.classes
+    assert {"classifier.weight", "classifier.bias"} < set(report.rebuilt)
+
+
+def test_frozen_parts_keep_weights_and_statistics(tmp_path: Path) -> None:
+    frozen = ["backbone.stem", "backbone.blocks.3"]
+    settings = tiny_settings(optimiser={"frozen": frozen}, run={"batch_norm": "train"})
+    before = tiny_network(settings).state_dict()
+    network, _ = run_tiny(tmp_path, settings)
+    same = {name for name, value in network.state_dict().items() if value.equal(before[name])}
+    inside = {name for name in before if name.startswith(tuple(f"{part}." for part in frozen))}
+    assert inside <= same
+    assert not {name for name in same - inside if name.endswith(("conv.weight", "running_mean"))}
+    with pytest.raises(InputError, match=r"no part 'backbone.steam'.*backbone.stem"):
+        network.freeze(["backbone.steam"])
 
 
 def test_collapse_is_called_and_balance_is_not() -> None:

@@ -11,6 +11,7 @@ at the strides it is asked for. ``layers.py`` has the convolutions.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -18,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from deeplab.errors import ConfigError, InputError, WeightsError
+from deeplab.errors import ConfigError, InputError, WeightsError, near_matches
 from deeplab.models.backbones import OUTPUT_STRIDES
 from deeplab.models.config import DeepLabConfig
 from deeplab.models.layers import (
@@ -278,6 +279,7 @@ class DecoderStage(nn.Module):
             activation=None if last else nn.ReLU(),
         )
         # A sum needs one convolution, which brings the features to the same channels.
+        self.in_channels = in_channels
         count = 1 if config.decoder_merge == "sum" else config.decoder_convs
         if config.decoder_merge == "concat":
             in_channels += config.low_level_channels
@@ -304,6 +306,44 @@ class DecoderStage(nn.Module):
             x = conv(x)
         return x
 
+    @torch.no_grad()
+    def pass_through(self) -> bool:
+        """Hand the features on as they are, only resized, and say whether this stage can.
+
+        It can where it makes as many channels as it gets; the features must not be negative. The
+        low-level features then count nothing, but have a gradient: training lets them in.
+        """
+        config, channels = self.config, self.config.decoder_channels
+        if (
+            config.decoder_merge == "sum"
+            or config.decoder_output_is_logits
+            or self.in_channels != channels
+        ):
+            return False
+        before = 0 if config.decoder_order == "encoder_first" else config.low_level_channels
+        for conv in self.convs:
+            parts = (conv.depthwise, conv.pointwise) if isinstance(conv, SeparableConv) else (conv,)
+            for part in parts:
+                assert isinstance(part, ConvNorm)
+                _keep_channels(part, range(before, before + channels))
+            before = 0
+        return True
+
+
+def _keep_channels(layer: ConvNorm, kept: range) -> None:
+    """Let a convolution copy the ``kept`` ones of its inputs; a depthwise one leaves the others."""
+    weight = layer.conv.weight
+    middle = weight.shape[-1] // 2
+    if layer.conv.groups > 1:
+        weight[kept.start : kept.stop] = 0
+        weight[kept.start : kept.stop, 0, middle, middle] = 1
+    else:
+        nn.init.zeros_(weight)
+        for output, source in enumerate(kept):
+            weight[output, source, middle, middle] = 1
+    if layer.norm is not None:
+        layer.norm.weight.fill_(math.sqrt(1 + layer.norm.eps))  # a new norm's mean is 0, variance 1
+
 
 # -- the network ---------------------------------------------------------------------------------
 
@@ -320,6 +360,7 @@ class DeepLab(nn.Module):
         super().__init__()
         self.config = config
         self.batch_norm_frozen = False
+        self.frozen_parts: tuple[str, ...] = ()
         self.backbone = build_backbone(config)
         self.set_pixel_statistics()
         channels = self.backbone.out_channels
@@ -447,9 +488,29 @@ class DeepLab(nn.Module):
         self.batch_norm_frozen = frozen
         self.train(self.training)
 
+    def freeze(self, parts: Sequence[str]) -> None:
+        """Keep parts ("backbone.stem", "backbone.blocks.0") as they are in training.
+
+        They get no gradients, and their batch norms keep their statistics.
+
+        Raises:
+            InputError: the network has no such part.
+        """
+        known = dict(self.named_modules())
+        for part in parts:
+            if part not in known:
+                raise InputError(
+                    f"frozen: this network has no part '{part}'.{near_matches(part, known)}"
+                )
+            known[part].requires_grad_(False)
+        self.frozen_parts = tuple(parts)
+        self.train(self.training)
+
     def train(self, mode: bool = True) -> DeepLab:
-        """Switch training mode; frozen batch norms stay in evaluation mode."""
+        """Switch training mode; frozen parts and batch norms stay in evaluation mode."""
         super().train(mode)
+        for part in self.frozen_parts:
+            self.get_submodule(part).eval()
         if self.batch_norm_frozen:
             for module in self.modules():
                 if isinstance(module, _BatchNorm):  # SyncBatchNorm is one too

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from deeplab.errors import InputError, WeightsError
 from deeplab.labels import LabelSet
-from deeplab.models.deeplab import DeepLab
+from deeplab.models.deeplab import ASPP, DeepLab, DensePredictionCell
 from deeplab.training.optimiser import classifier_layers
 
 
@@ -19,18 +19,25 @@ class InitReport:
     """What became of each weight: names in our vocabulary.
 
     ``kept`` came from the file, ``classes`` are the class names whose classifier rows did,
-    ``rebuilt`` start anew, ``unused`` were in the file and have no place here.
+    ``rebuilt`` start anew, ``passing`` belong to a new decoder that starts by handing features
+    on, ``unused`` were in the file and have no place here.
     """
 
     kept: tuple[str, ...]
     classes: tuple[str, ...]
     rebuilt: tuple[str, ...]
+    passing: tuple[str, ...]
     unused: tuple[str, ...]
 
     def __str__(self) -> str:
         lines = [f"Starting weights: kept {len(self.kept)} tensors."]
         if self.classes:
             lines.append(f"  Classifier rows kept by name: {', '.join(self.classes)}.")
+        if self.passing:
+            lines.append(
+                "  A decoder started anew; at first it hands the features on, so that the classes "
+                "stay right."
+            )
         for what, names in (("started anew", self.rebuilt), ("not used", self.unused)):
             if names:
                 lines.append(f"  {len(names)} {what}: {_short(names)}.")
@@ -55,7 +62,8 @@ def take_over(
 
     The classifier is copied whole where both label sets have the same names in the same order,
     row by row for shared names where they differ, and not at all where the source's names are
-    unknown and its count differs.
+    unknown and its count differs. Its rows read features: where a decoder is new, between the two,
+    it starts by handing the features on; where it cannot, the rows start anew too.
 
     Raises:
         WeightsError: nothing at all fits.
@@ -69,6 +77,10 @@ def take_over(
         for part in ("weight", "bias")
     }
     kept, rebuilt, shared = [], [], []
+    passing: list[str] = []
+    if classifier and model.decoder and not any(name.startswith("decoder.") for name in state):
+        passing = _pass_through(model)
+        classifier = bool(passing)
     with torch.no_grad():
         for name, value in own.items():
             source = state.get(name)
@@ -85,7 +97,7 @@ def take_over(
             elif source is not None and source.shape == value.shape:
                 value.copy_(source)
                 kept.append(name)
-            else:
+            elif name not in passing:
                 rebuilt.append(name)
     if not kept:
         raise WeightsError(
@@ -95,8 +107,25 @@ def take_over(
         kept=tuple(kept),
         classes=tuple(shared),
         rebuilt=tuple(rebuilt),
+        passing=tuple(passing),
         unused=tuple(name for name in state if name not in own),
     )
+
+
+def _pass_through(model: DeepLab) -> list[str]:
+    """Let the decoder hand features on; return the names of its tensors, none if it cannot.
+
+    Only the features of a head with ReLU are never negative, which the decoder's ReLU asks for.
+    """
+    if not isinstance(model.head, ASPP | DensePredictionCell):
+        return []
+    if not all(stage.pass_through() for stage in model.decoder):  # type: ignore[operator]
+        return []
+    return [
+        f"decoder.{index}.convs.{name}"
+        for index, stage in enumerate(model.decoder)
+        for name in stage.convs.state_dict()  # type: ignore[union-attr]
+    ]
 
 
 def _copy_rows(

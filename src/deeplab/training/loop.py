@@ -140,6 +140,7 @@ def train(
     """
     run, device = settings.run, processes.device
     network.to(device).to(memory_format=_memory_format(run)).train()  # type: ignore[call-overload]
+    network.freeze(settings.optimiser.frozen)
     optimiser = build_optimiser(network, settings.optimiser)
     average = None
     if settings.optimiser.ema_decay:

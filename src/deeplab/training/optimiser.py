@@ -42,6 +42,8 @@ def _sort_parameters(
     for module in model.modules():
         ordinary = isinstance(module, nn.Conv2d) and module.groups == 1
         for name, parameter in module.named_parameters(recurse=False):
+            if not parameter.requires_grad:  # frozen
+                continue
             in_head = (
                 id(parameter) in classifiers
                 if settings.head_is_classifier

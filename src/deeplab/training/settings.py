@@ -128,6 +128,8 @@ class OptimiserSettings:
             (last_layer_gradient_multiplier).
         head_is_classifier: ``head_multiplier`` reaches the last convolution only
             (last_layers_contain_logits_only).
+        frozen: parts that do not learn, as the network names them (``backbone.stem``,
+            ``backbone.blocks.0``). Early layers are general, and most of the time is theirs.
         clip_norm: largest norm of the gradient; 0 does not clip.
         ema_decay: weight of the old value in a moving average of the weights, which then is
             what is validated and released; 0 keeps none.
@@ -139,6 +141,7 @@ class OptimiserSettings:
     bias_multiplier: float = 2.0
     head_multiplier: float = 1.0
     head_is_classifier: bool = False
+    frozen: tuple[str, ...] = ()
     clip_norm: float = 0.0
     ema_decay: float = 0.0
 

@@ -20,6 +20,9 @@ from deeplab.export import executorch as module  # noqa: E402
 from deeplab.export.quiet import quiet  # noqa: E402
 from deeplab.weights import open_release  # noqa: E402
 
+TO_FLOAT = "dim_order_ops::_to_dim_order_copy"
+"""From bytes to numbers; XNNPACK has no such operator."""
+
 
 def run(pair: Path, folder: Path, **given: object) -> Exported:
     return export(pair, "executorch", file=folder / "net.pte", photos=PHOTOS, **given)
@@ -53,7 +56,7 @@ def test_float32_answers_as_torch_does(pair: Path, tmp_path: Path) -> None:
         assert one.worst_equal_pixels >= 0.9999
         assert one.max_logit_difference < 1e-4
     assert found.certificate.int8_tensors == 0
-    assert operators(found.file) == ["dim_order_ops::_to_dim_order_copy"]  # bytes to float
+    assert operators(found.file) == [TO_FLOAT]
     reference, alone = Segmenter(pair), Segmenter(found.file)
     assert alone.labels == reference.labels
     assert alone.spec == reference.spec
@@ -64,6 +67,7 @@ def test_a_mask_at_another_size_and_stride(pair: Path, tmp_path: Path) -> None:
     assert min(one.worst_equal_pixels for one in found.certificate.rounds) >= 0.9999
     answer = Segmenter(found.file).network(np.full((65, 97, 3), 90, np.uint8))
     assert (answer.dtype, answer.shape) == (np.uint8, (65, 97))
+    assert operators(found.file) == [TO_FLOAT, "aten::argmax"]
 
 
 def test_int8(pair: Path, tmp_path: Path) -> None:
@@ -72,6 +76,7 @@ def test_int8(pair: Path, tmp_path: Path) -> None:
     found = run(pair, tmp_path, precision="int8", calibrate=PHOTOS * 2, keep_float=kept, allow=True)
     assert found.certificate.kept_float == tuple(kept)
     assert found.certificate.int8_tensors > 50
+    assert operators(found.file) == [TO_FLOAT]
     convolutions = sum(weight.ndim == 4 for weight in open_release(pair).state_dict().values())
     convolutions += 1  # the pooled image is projected on its own
     in_float = len(kept) + 1  # and the last, which gives the logits

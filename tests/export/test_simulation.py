@@ -10,7 +10,8 @@ from pairs import CONFIG, PHOTOS, SIZE, draw_weights  # noqa: E402
 
 from deeplab.export.network import ExportNetwork  # noqa: E402
 from deeplab.export.plan import Plan  # noqa: E402
-from deeplab.export.simulation import SimulatedNetwork, find_sensitive  # noqa: E402
+from deeplab.export.program import find_layers, layer_names  # noqa: E402
+from deeplab.export.simulation import SimulatedNetwork  # noqa: E402
 from deeplab.images import InputSpec  # noqa: E402
 from deeplab.labels import LabelSet  # noqa: E402
 from deeplab.network_card import NetworkCard  # noqa: E402
@@ -57,5 +58,9 @@ def test_a_layer_with_an_outlier_is_found() -> None:
         align_corners=True,
     )
     network = make_network(outlier=300)
-    plan = Plan(network=network, card=card, precision="int8", calibration=PHOTOS * 2)
-    assert "decoder.0.convs.0.depthwise" in find_sensitive(plan)
+    plan = Plan(
+        network=network, card=card, precision="int8", calibration=PHOTOS * 2, keep_float="auto"
+    )
+    found = find_layers(plan)
+    assert "decoder.0.convs.0.depthwise" in found
+    assert {*found} <= {*layer_names(plan)}  # what --keep-float takes

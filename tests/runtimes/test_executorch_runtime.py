@@ -81,6 +81,17 @@ def test_one_frame_only(model: Path) -> None:
         open_network(model, threads=1)(np.zeros((13, 9, 3), np.uint8))
 
 
+def test_without_a_card_the_labels_are_asked_for(tmp_path: Path) -> None:
+    sample = torch.zeros(1, 9, 13, 3, dtype=torch.uint8)
+    path = write(tmp_path / "m.pte", Sums(), sample, None)
+    with pytest.raises(ModelError, match="does not say what its 2 classes are called"):
+        Segmenter(path)
+    known = Segmenter(path, labels=LABELS)
+    assert (known.spec.height, known.spec.width) == (9, 13)
+    frame = np.random.default_rng(0).integers(0, 256, (9, 13, 3), dtype=np.uint8)
+    assert (known.network(frame)[..., 1] == frame[::4, ::4, 2]).all()
+
+
 def test_it_is_silent(model: Path, capfd: pytest.CaptureFixture[str]) -> None:
     open_network(model, threads=1)(np.zeros((9, 13, 3), np.uint8))
     assert capfd.readouterr() == ("", "")

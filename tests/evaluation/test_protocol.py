@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 import json
@@ -26,9 +27,12 @@ from deeplab.evaluation.protocol import (
 )
 from deeplab.evaluation.report import to_dict, write_report
 from deeplab.evaluation.server import ServerWriter
+from deeplab.images import InputSpec
 from deeplab.labels import CITYSCAPES, VOC, LabelSet
 from deeplab.models import DeepLabConfig, build
 from deeplab.models.inference import predict
+from deeplab.segmenter import Segmenter
+from deeplab.weights.release import save
 
 LABELS = LabelSet(("sky", "road", "car"))
 
@@ -140,6 +144,22 @@ def test_flip_and_scales_average_probabilities(network: TorchPredictor) -> None:
     # Padding is at the right: a mirrored photo meets it on its other side.
     assert (mask == mirrored).mean() > 0.9
     assert network.describe()["scales"] == [0.75, 1.0]
+
+
+def test_in_a_frame_a_network_is_judged_as_its_file_will_be(
+    network: TorchPredictor, tmp_path: Path
+) -> None:
+    frame = InputSpec(height=65, width=97)
+    pair = tmp_path / "tiny"
+    config = network.network.config
+    save(pair, config, network.network.state_dict(), labels=LABELS, input_spec=frame)
+    segmenter = Segmenter(pair.with_suffix(".json"), exact=True)
+    network.frame = frame
+    for photo in (Pictures()[1].image, Pictures()[2].image.repeat(4, 0)):
+        np.testing.assert_array_equal(network(photo), segmenter(photo).mask)
+    assert network.describe()["input"] == "letterbox to 65×97"
+    with pytest.raises(InputError, match="frame is looked at once"):
+        dataclasses.replace(network, flip=True)
 
 
 def test_tiles_cover_the_photo_and_agree_with_the_whole_inside(network: TorchPredictor) -> None:

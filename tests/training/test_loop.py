@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import csv
 import os
 import re
@@ -276,6 +277,23 @@ def test_classes_are_not_laid_on_the_features_of_a_decoder_of_another_width() ->
     report = take_over(tiny_network(wider, 21), source.state_dict(), labels=VOC, source_labels=VOC)
     assert not report.classes
     assert {"classifier.weight", "classifier.bias"} < set(report.rebuilt)
+
+
+def test_what_is_released_lies_between_start_and_end(tmp_path: Path) -> None:
+    start = tiny_network(tiny_settings()).state_dict()
+    end, _ = run_tiny(tmp_path / "end", tiny_settings())
+    settings = tiny_settings(optimiser={"start_share": 0.25})
+    released: list[DeepLab] = []
+    found, _ = run_tiny(
+        tmp_path / "between",
+        settings,
+        release=lambda network, progress: released.append(copy.deepcopy(network)),
+    )
+    for name, value in found.state_dict().items():
+        torch.testing.assert_close(value, 0.75 * end.state_dict()[name] + 0.25 * start[name])
+    assert _equal(released[-1].state_dict(), found.state_dict())
+    with pytest.raises(InputError, match=r"optimiser.start_share: got 1.5"):
+        tiny_settings(optimiser={"start_share": 1.5})
 
 
 def test_frozen_parts_keep_weights_and_statistics(tmp_path: Path) -> None:

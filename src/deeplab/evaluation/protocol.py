@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from deeplab.data.sample import Dataset
 from deeplab.errors import DataError, InputError
@@ -25,6 +26,7 @@ from deeplab.evaluation.metrics import (
     boundary_band,
     stack,
 )
+from deeplab.images import Geometry, InputSpec
 from deeplab.labels import LabelSet
 from deeplab.runtimes import FILE_SUFFIXES, find_engines
 from deeplab.upsample import argmax_bilinear
@@ -92,6 +94,7 @@ class TorchPredictor:
         tile: side of square tiles for photos that do not fit into memory; None shows them whole.
             Tiles overlap by a third and their probabilities are blended.
         bfloat16: compute convolutions in half the bits.
+        frame: fit each photo into this frame instead, as an exported file does; one look.
 
     Source: research/deeplab eval.py; model.py, predict_labels_multi_scale.
     """
@@ -104,8 +107,11 @@ class TorchPredictor:
     output_stride: int | None = None
     tile: int | None = None
     bfloat16: bool = False
+    frame: InputSpec | None = None
 
     def __post_init__(self) -> None:
+        if self.frame is not None and (tuple(self.scales) != (1.0,) or self.flip or self.tile):
+            raise InputError("scales, flip, tile: a fixed frame is looked at once.")
         if self.tile is not None and self.tile < 65:
             raise InputError(f"tile: got {self.tile}, expected 65 pixels or more (or none).")
 
@@ -113,12 +119,21 @@ class TorchPredictor:
         """Return the mask of a photo."""
         import torch
 
+        geometry = None
+        size = photo.shape[0], photo.shape[1]
+        if self.frame is not None:
+            geometry = Geometry(size, (self.frame.height, self.frame.width), self.frame.fit)
+            photo = geometry.place(Image.fromarray(photo), self.frame.padding)
         place = next(self.network.parameters()).device
         image = torch.from_numpy(np.ascontiguousarray(photo.transpose(2, 0, 1)))[None].to(place)
         with (
             torch.inference_mode(),
             torch.autocast(place.type, torch.bfloat16, enabled=self.bfloat16),
         ):
+            if geometry is not None:
+                logits = self._logits(image)
+                corners = self.network.config.align_corners
+                return argmax_bilinear(logits, *size, align_corners=corners, region=geometry.region)
             if self.tile is not None and max(photo.shape[:2]) > self.tile:
                 return _argmax(self._blend_tiles(image, self.tile))
             if tuple(self.scales) == (1.0,) and not self.flip:
@@ -127,9 +142,12 @@ class TorchPredictor:
 
     def describe(self) -> dict[str, Any]:
         """Return the protocol."""
+        seen = f"tiles of {self.tile}" if self.tile else "the photo's own size, padded"
+        if self.frame is not None:
+            seen = f"{self.frame.fit} to {self.frame.height}×{self.frame.width}"
         return {
             "model": self.name,
-            "input": f"tiles of {self.tile}" if self.tile else "the photo's own size, padded",
+            "input": seen,
             "scales": list(self.scales),
             "flip": self.flip,
             "output_stride": self.output_stride or self.network.config.output_stride,
@@ -141,13 +159,16 @@ class TorchPredictor:
 
         height, width = image.shape[2:]
         padded = pad_to_stride(self.network, image, self.output_stride)
-        logits = self.network(padded, self.output_stride)[0].float().permute(1, 2, 0)
         mask = argmax_bilinear(
-            np.ascontiguousarray(logits.cpu().numpy()),
+            self._logits(padded),
             *padded.shape[2:],
             align_corners=self.network.config.align_corners,
         )
         return mask[:height, :width]
+
+    def _logits(self, image: torch.Tensor) -> npt.NDArray[np.float32]:
+        logits = self.network(image, self.output_stride)[0].float().permute(1, 2, 0)
+        return np.ascontiguousarray(logits.cpu().numpy())
 
     def _probabilities(self, image: torch.Tensor) -> torch.Tensor:
         from deeplab.models.inference import predict

@@ -275,6 +275,7 @@ class _Judge:
             flip=run.validate_flip,
             output_stride=run.validate_output_stride or None,
             bfloat16=run.precision == "bfloat16",
+            frame=self._input_spec(network.config) if run.validate_frame else None,
         )
         part = evaluate(predictor, self.dataset, rank=processes.rank, count=processes.count)
         found = functools.reduce(Evaluation.merge, processes.gather(part))
@@ -299,6 +300,12 @@ class _Judge:
             self.tell(warning)
         return Score(miou=miou, accuracy=found.accuracy)
 
+    def _input_spec(self, config: DeepLabConfig) -> InputSpec:
+        assert config.pixel_mean is not None
+        assert config.pixel_std is not None
+        height, width = self.settings.data.frame or self.settings.data.crop_size
+        return InputSpec(height=height, width=width, mean=config.pixel_mean, std=config.pixel_std)
+
     def _draw(self, predictor: TorchPredictor, step: int) -> None:
         rows = []
         for index in np.linspace(0, len(self.dataset) - 1, _SHOWN).astype(int):
@@ -311,19 +318,14 @@ class _Judge:
     def release(self, network: DeepLab, progress: Progress) -> None:
         """Write the pair of the weights that were just judged the best."""
         settings, config = self.settings, network.config
-        assert config.pixel_mean is not None
-        assert config.pixel_std is not None
         if settings.run.validate_output_stride:
             config = dataclasses.replace(config, output_stride=settings.run.validate_output_stride)
-        height, width = settings.data.frame or settings.data.crop_size
         save(
             self.folder / settings.name,
             config,
             network.state_dict(),
             labels=self.dataset.labels,
-            input_spec=InputSpec(
-                height=height, width=width, mean=config.pixel_mean, std=config.pixel_std
-            ),
+            input_spec=self._input_spec(config),
             provenance={
                 "recipe": settings.to_dict(),
                 "step": progress.step,

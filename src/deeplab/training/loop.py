@@ -12,10 +12,9 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +32,8 @@ from deeplab.training.optimiser import MovingAverage, build_optimiser, set_learn
 from deeplab.training.processes import Processes
 from deeplab.training.settings import LossSettings, RunSettings, Settings
 from deeplab.training.teacher import Teacher
+
+State = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,8 @@ def train(
         tell: where sentences go.
 
     Returns:
-        How far it came. ``network`` holds the last weights (the averaged ones with an average).
+        How far it came. ``network`` holds the last weights, as they are validated: averaged and
+        blended with the first, where the settings say so.
 
     Raises:
         TrainingError: the loss is not a number, or memory ran out.
@@ -145,6 +147,12 @@ def train(
     average = None
     if settings.optimiser.ema_decay:
         average = MovingAverage(network, settings.optimiser.ema_decay)
+    started = {name: value.clone() for name, value in network.state_dict().items()}
+
+    def learned() -> State:
+        state = dict(network.state_dict()) if average is None else average.state
+        share = settings.optimiser.start_share
+        return blend(state, started, share) if share else state
 
     progress = Progress()
     saved = load_checkpoint(folder, settings.to_dict())
@@ -175,7 +183,7 @@ def train(
     def judge() -> None:
         guard.examine()
         processes.share_buffers(network)
-        with evaluating(network, average):
+        with evaluating(network, learned()):
             score = validate(network, progress.step)
             better = score.miou > progress.best
             progress.stale = 0 if better else progress.stale + 1
@@ -245,8 +253,7 @@ def train(
                 continue
             if progress.stopped or progress.step % run.save_every == 0:
                 save()
-    if average is not None:
-        network.load_state_dict(average.state)
+    network.load_state_dict(learned())
     return progress
 
 
@@ -309,20 +316,25 @@ def backward(
     return shared if whole else shared / processes.count
 
 
+def blend(state: Mapping[str, Tensor], other: Mapping[str, Tensor], share: float) -> State:
+    """Return weights between two states of one network; ``share`` is the other's, 0..1."""
+    return {
+        name: value.lerp(other[name].to(value), share) if value.is_floating_point() else value
+        for name, value in state.items()
+    }
+
+
 @contextlib.contextmanager
-def evaluating(network: DeepLab, average: MovingAverage | None) -> Iterator[None]:
-    """Switch to evaluation, with the averaged weights where there is an average, and back."""
-    current: dict[str, Any] | None = None
-    if average is not None:
-        current = {name: value.clone() for name, value in network.state_dict().items()}
-        network.load_state_dict(average.state)
+def evaluating(network: DeepLab, state: State) -> Iterator[None]:
+    """Switch to evaluation with the weights that are to be judged, and back."""
+    current = {name: value.clone() for name, value in network.state_dict().items()}
+    network.load_state_dict(state)
     network.eval()
     try:
         with torch.no_grad():
             yield
     finally:
-        if current is not None:
-            network.load_state_dict(current)
+        network.load_state_dict(current)
         network.train()
 
 

@@ -133,6 +133,9 @@ class OptimiserSettings:
         clip_norm: largest norm of the gradient; 0 does not clip.
         ema_decay: weight of the old value in a moving average of the weights, which then is
             what is validated and released; 0 keeps none.
+        start_share: share of the starting weights in what is validated and released: fine-tuning
+            forgets, and between its start and its end lie weights that know both. Source: WiSE-FT,
+            2109.01903. 0 releases what was learned as it is.
     """
 
     momentum: float = 0.9
@@ -144,6 +147,7 @@ class OptimiserSettings:
     frozen: tuple[str, ...] = ()
     clip_norm: float = 0.0
     ema_decay: float = 0.0
+    start_share: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,6 +167,8 @@ class RunSettings:
         batch_norm: ``auto`` freezes below 12 pictures per statistic and synchronises over
             several GPUs; ``frozen``, ``train``.
         validate_every: steps between validations; 0 validates at the end only.
+        validate_frame: fit the pictures into ``data.frame`` at validation, as the exported file
+            will, instead of showing them at their own size.
         validate_scales: of the pictures at validation.
         validate_flip: add mirrored pictures at validation.
         validate_output_stride: at validation, and of the released network: a network trained at
@@ -184,6 +190,7 @@ class RunSettings:
     compile: bool = False
     batch_norm: Literal["auto", "frozen", "train"] = "auto"
     validate_every: int = 1000
+    validate_frame: bool = False
     validate_scales: tuple[float, ...] = (1.0,)
     validate_flip: bool = False
     validate_output_stride: int = 0
@@ -220,6 +227,11 @@ class Settings:
             value = getattr(self.run, name)
             if value < 1:
                 raise InputError(f"run.{name}: got {value}, expected 1 or more.")
+        if not 0 <= self.optimiser.start_share < 1:
+            raise InputError(
+                f"optimiser.start_share: got {self.optimiser.start_share}, expected a share from "
+                "0 to below 1."
+            )
         self.network(2)  # refuses unknown fields now rather than after reading the data
 
     def network(self, num_classes: int) -> DeepLabConfig:

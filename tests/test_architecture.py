@@ -27,8 +27,9 @@ FLOORS = [
         "palette_png",
         "plot",
         "example_photos",
+        "model_cards",
     },
-    {"models", "data", "runtimes", "weights", "crf", "zoo"},
+    {"models", "data", "runtimes", "weights", "crf", "zoo", "zoo_models"},
     {"browser_page", "segmenter", "training", "evaluation", "export", "benchmark", "info", "serve"},
     {"cli", "__main__"},
 ]

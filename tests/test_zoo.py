@@ -85,7 +85,8 @@ def test_names_are_unique_and_aliases_lead_somewhere() -> None:
 
 @pytest.mark.parametrize("model", zoo.MODELS, ids=lambda model: model.name)
 def test_every_entry_says_what_one_must_know(model: zoo.ZooModel) -> None:
-    assert model.address.startswith(("https://", "http://download.tensorflow.org/"))
+    addresses = ("https://", "http://download.tensorflow.org/")
+    assert model.comes_inside or model.address.startswith(addresses)
     assert model.licence
     assert 0 < model.miou < 1
     assert model.protocol
@@ -98,7 +99,9 @@ def test_every_entry_says_what_one_must_know(model: zoo.ZooModel) -> None:
 
 @pytest.mark.reference
 @pytest.mark.parametrize(
-    "model", [m for m in zoo.MODELS if m.kind == "model"], ids=lambda model: model.name
+    "model",
+    [m for m in zoo.MODELS if m.kind == "model" and not m.comes_inside],
+    ids=lambda model: model.name,
 )
 def test_entries_fit_the_public_files(
     model: zoo.ZooModel, reference: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -173,6 +176,29 @@ def test_an_unknown_file_is_in_no_entry(tmp_path: Path) -> None:
     assert zoo.find_by_hash("0" * 64) is None
     (tmp_path / "file").write_bytes(b"\0" * 2779264)  # the size of a known model
     assert zoo.find_by_file(tmp_path / "file") is None
+
+
+def test_a_file_inside_the_package_is_found_there_and_downloaded_from_nowhere(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = entry("")
+    assert (model.comes_inside, model.file_name) == (True, "a-model.tflite")
+    assert model.origin == "inside the package"
+    monkeypatch.setattr(zoo, "_BUNDLED", tmp_path / "bundled")
+    monkeypatch.setattr(zoo, "MODELS", (model,))
+    inside = tmp_path / "bundled" / model.file_name
+    for content in (None, b"damaged"):
+        if content is not None:
+            inside.parent.mkdir()
+            inside.write_bytes(content)
+            with pytest.raises(ModelError, match=r"expected .* Install deeplab again"):
+                zoo.verify(inside, model)
+        with pytest.raises(ModelError, match=r"a-model\.tflite is missing or damaged\. Install"):
+            zoo.locate("a-model")
+    inside.write_bytes(CONTENT)
+    assert zoo.locate("a-model") == inside
+    assert zoo.verify(inside, model) == model.sha256
+    assert left_over(cache) == []
 
 
 # --- download ---------------------------------------------------------------------------------

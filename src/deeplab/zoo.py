@@ -5,7 +5,8 @@ A name is looked up in this order (``deeplab models path NAME`` prints it):
 1. inside the package,
 2. the folders in the environment variable ``DEEPLAB_MODEL_PATH``, by file name *and* hash,
 3. the cache: ``DEEPLAB_HOME``, or the platform's cache folder,
-4. the internet: into the cache, under a temporary name until the hash is right.
+4. the internet: into the cache, under a temporary name until the hash is right. Files that come
+   inside the package have no address there.
 """
 
 from __future__ import annotations
@@ -27,49 +28,12 @@ from deeplab.errors import (
     near_matches,
 )
 from deeplab.files import hash_file
-from deeplab.images import InputSpec
-from deeplab.labels import CITYSCAPES, VOC, LabelSet
+from deeplab.zoo_models import ALIASES as ALIASES
+from deeplab.zoo_models import MODELS as MODELS
+from deeplab.zoo_models import ZooModel as ZooModel
 
 _BUNDLED = Path(__file__).parent / "bundled"
-"""Models that come with the package."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ZooModel:
-    """One published file.
-
-    Attributes:
-        name: what the file is called here.
-        address: where its publisher keeps it.
-        sha256: 64 hex digits; or only the first few, where the publisher tells no more; or "",
-            where nothing is known: then the first download is trusted, and remembered.
-        size: in bytes; None where nothing is known.
-        licence: SPDX identifier, or the publisher's words.
-        miou: its mean intersection over union, 0..1.
-        protocol: on what, by whom and how that was measured.
-        kind: "model" runs as it is; "weights" are read by ``deeplab import``.
-        labels: its classes; None for weights of a backbone.
-        input: what the network is fed with; None for weights, which take any size.
-        align_corners: how its logits lie on the frame (see ``Network`` in the runtimes).
-        file_name: the file's name on disk; the last part of the address unless given.
-    """
-
-    name: str
-    address: str
-    sha256: str
-    size: int | None
-    licence: str
-    miou: float
-    protocol: str
-    kind: Literal["model", "weights"] = "model"
-    labels: LabelSet | None = VOC
-    input: InputSpec | None = None
-    align_corners: bool = True
-    file_name: str = ""
-
-    def __post_init__(self) -> None:
-        if not self.file_name:
-            object.__setattr__(self, "file_name", self.address.rsplit("/", 1)[-1])
+"""Models that come inside the package."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +95,8 @@ def locate(
 
     Raises:
         ModelNotFoundError: there is no such name, and no such file.
-        ModelError: the name is that of weights, and ``weights`` is false.
+        ModelError: the name is that of weights, and ``weights`` is false; or the file comes inside
+            the package, and this copy of the package lacks it.
         DownloadError: the file is nowhere on this machine and could not be downloaded.
     """
     if not isinstance(model, (str, PathLike)):
@@ -190,7 +155,13 @@ def pull(model: ZooModel, *, progress: Progress | None = None) -> Path:
     Raises:
         DownloadError: no connection, no such address, a broken transfer, or another hash; the
             message says where a file that was fetched by other means is found.
+        ModelError: it comes inside the package, and this copy of the package lacks it.
     """
+    if model.comes_inside:
+        raise ModelError(
+            f"model: '{model.name}' comes inside the package, but {_BUNDLED / model.file_name} is "
+            "missing or damaged. Install deeplab again."
+        )
     import pooch
     import requests
 
@@ -246,9 +217,10 @@ def verify(path: str | PathLike[str], model: ZooModel) -> str:
     digest = hash_file(path)
     expected = _expected(path, model)
     if not digest.startswith(expected):
+        again = f"Delete the file and run: deeplab models pull {model.name}"
         raise ModelError(
             f"{path}: has the sha256 {digest}, expected {expected} for '{model.name}'. "
-            f"Delete the file and run: deeplab models pull {model.name}"
+            f"{'Install deeplab again.' if model.comes_inside else again}"
         )
     return digest
 
@@ -327,168 +299,3 @@ def _reason(error: Exception) -> str:
     if isinstance(error, requests.ConnectionError):
         return "no connection"
     return f"the transfer broke off: {error}"
-
-
-# --- the entries ------------------------------------------------------------------------------
-
-_446 = (
-    "446 VOC 2012 val photos, the 7 classes background, cat, cow, dog, horse, person, sheep; "
-    "photo letterboxed, label map back to the photo's size by nearest neighbour"
-)
-_CORAL = "https://github.com/google-coral/test_data/raw/master/"
-_TENSORFLOW = "http://download.tensorflow.org/models/"
-_TORCHVISION = "https://download.pytorch.org/models/"
-_VOC_VAL = "VOC 2012 val, published: one scale, no flip, output stride 16"
-_VOC_TEST = "VOC 2012 test, published: 6 scales, flip, output stride 8"
-_CITYSCAPES_VAL = "Cityscapes val, published: one scale, no flip, output stride 16"
-_ADE20K_VAL = "ADE20K val, published: 6 scales, flip, output stride 8"
-_COCO_VAL = "COCO val 2017 with the 21 VOC classes, published"
-
-
-def _checkpoint(
-    name: str, file: str, miou: float, protocol: str, labels: LabelSet | None = VOC
-) -> ZooModel:
-    """Return an entry for a checkpoint of the original's model zoo.
-
-    Source: research/deeplab/g3doc/model_zoo.md of tensorflow/models, which states no hashes.
-    """
-    return ZooModel(
-        name=name,
-        address=f"{_TENSORFLOW}{file}.tar.gz",
-        sha256="",
-        size=None,
-        licence="Apache-2.0",
-        miou=miou,
-        protocol=protocol,
-        kind="weights",
-        labels=labels,
-    )
-
-
-def _torchvision(name: str, file: str, miou: float) -> ZooModel:
-    """Return an entry for torchvision's weights; the file name ends in the hash's first digits."""
-    return ZooModel(
-        name=name,
-        address=f"{_TORCHVISION}{file}.pth",
-        sha256=file.rsplit("-", 1)[-1],
-        size=None,
-        licence="BSD-3-Clause (torchvision)",
-        miou=miou,
-        protocol=_COCO_VAL,
-        kind="weights",
-        align_corners=False,
-    )
-
-
-MODELS: tuple[ZooModel, ...] = (
-    ZooModel(
-        name="deeplabv3-mobilenetv2-dm05-257",
-        address="https://storage.googleapis.com/download.tensorflow.org/models/tflite/gpu/"
-        "deeplabv3_257_mv_gpu.tflite",
-        sha256="68a539782c2c6a72f8aac3724600124a85ed977162b44e84cbae5db717c933c6",
-        size=2779264,
-        licence="Apache-2.0",
-        miou=0.720,
-        protocol=_446,
-        input=InputSpec(height=257, width=257),
-    ),
-    ZooModel(
-        name="deeplabv3-mobilenetv2-dm05-257-metadata",
-        address="https://github.com/tensorflow/tflite-support/raw/master/"
-        "tensorflow_lite_support/cc/test/testdata/task/vision/deeplabv3.tflite",
-        sha256="9711334db2b01d5894feb8ed0f5cb3e97d125b8d229f8d8692f625801818f5ef",
-        size=2780051,
-        licence="Apache-2.0",
-        miou=0.720,
-        protocol=f"{_446}; the same network with Task Library metadata",
-        input=InputSpec(height=257, width=257),
-        file_name="deeplabv3_with_metadata.tflite",
-    ),
-    ZooModel(
-        name="deeplabv3-mobilenetv2-dm05-513-int8",
-        address=f"{_CORAL}deeplabv3_mnv2_dm05_pascal_quant.tflite",
-        sha256="0470d2a782aa54eeeb99d32e7b6b3fb7722905c7c4f5d26bd957ec861366d48b",
-        size=760904,
-        licence="Apache-2.0",
-        miou=0.787,
-        protocol=_446,
-        input=InputSpec(height=513, width=513),
-    ),
-    ZooModel(
-        name="deeplabv3-mobilenetv2-513-int8",
-        address=f"{_CORAL}deeplabv3_mnv2_pascal_quant.tflite",
-        sha256="350af47fd346ea6d74b58833a351f583ba860e9806ec5bd292ff8d8f1f249398",
-        size=2193224,
-        licence="Apache-2.0",
-        miou=0.837,
-        protocol=_446,
-        input=InputSpec(height=513, width=513),
-    ),
-    ZooModel(
-        name="deeplab-edgetpu-slim-cityscapes-513-int8",
-        address=f"{_CORAL}deeplab_mobilenet_edgetpu_slim_cityscapes_quant.tflite",
-        sha256="322fe29945cb1693f426952f2a330ab67ea5678545ddee6f2548e0cfd0ca03e5",
-        size=2157328,
-        licence="Apache-2.0",
-        miou=0.732,
-        protocol="Cityscapes val, published for the float network at output stride 16 and full "
-        "size; the 513 px file was not measured",
-        labels=CITYSCAPES,
-        input=InputSpec(height=513, width=513),
-    ),
-    _checkpoint(
-        "tf-mobilenetv2-voc-trainaug",
-        "deeplabv3_mnv2_pascal_train_aug_2018_01_29",
-        0.7532,
-        _VOC_VAL,
-    ),
-    _checkpoint(
-        "tf-mobilenetv2-voc-trainval",
-        "deeplabv3_mnv2_pascal_trainval_2018_01_29",
-        0.8025,
-        _VOC_TEST,
-    ),
-    _checkpoint(
-        "tf-xception65-voc-trainaug",
-        "deeplabv3_pascal_train_aug_2018_01_04",
-        0.8220,
-        _VOC_VAL,
-    ),
-    _checkpoint(
-        "tf-xception65-voc-trainval",
-        "deeplabv3_pascal_trainval_2018_01_04",
-        0.8780,
-        _VOC_TEST,
-    ),
-    _checkpoint(
-        "tf-mobilenetv2-cityscapes",
-        "deeplabv3_mnv2_cityscapes_train_2018_02_05",
-        0.7071,
-        _CITYSCAPES_VAL,
-        CITYSCAPES,
-    ),
-    _checkpoint(
-        "tf-xception65-cityscapes",
-        "deeplabv3_cityscapes_train_2018_02_06",
-        0.7879,
-        _CITYSCAPES_VAL,
-        CITYSCAPES,
-    ),
-    _checkpoint(
-        "tf-xception65-ade20k",
-        "deeplabv3_xception_ade20k_train_2018_05_29",
-        0.4565,
-        _ADE20K_VAL,
-        None,
-    ),
-    _torchvision("torchvision-resnet50", "deeplabv3_resnet50_coco-cd0a2569", 0.664),
-    _torchvision("torchvision-resnet101", "deeplabv3_resnet101_coco-586e9e4e", 0.674),
-    _torchvision("torchvision-mobilenetv3", "deeplabv3_mobilenet_v3_large-fc3c493d", 0.603),
-)
-"""Everything that has a name, the ready models first."""
-
-ALIASES: dict[str, str] = {
-    "voc": "deeplabv3-mobilenetv2-dm05-257",
-    "cityscapes": "deeplab-edgetpu-slim-cityscapes-513-int8",
-}
-"""Short names: the default for a label set."""

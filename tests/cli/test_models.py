@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import shutil
 import subprocess
 import sys
@@ -37,7 +38,7 @@ def test_list_names_every_model_even_on_a_narrow_terminal(run: Run) -> None:
 def test_show_prints_everything(model: zoo.ZooModel, run: Run) -> None:
     code, out, _ = run("models", "show", model.name)
     assert code == 0
-    for words in (model.address, model.licence, model.sha256, str(model.miou), model.protocol):
+    for words in (model.origin, model.licence, model.sha256, str(model.miou), model.protocol):
         assert words in out
 
 
@@ -53,6 +54,31 @@ def test_path_prints_the_search_in_order(
     assert "there, but with another hash" in out
     assert str(tmp_path / "cache") in out
     assert zoo.get("voc").address in out.splitlines()[-1]
+
+
+def test_a_file_that_belongs_inside_the_package_has_no_address(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside = zoo.ZooModel(
+        name="ours", address="", sha256=hashlib.sha256(b"model").hexdigest(), size=5,
+        licence="Apache-2.0", miou=0.5, protocol="none",
+    )  # fmt: skip
+    monkeypatch.setattr(zoo, "MODELS", (inside,))
+    monkeypatch.setattr(zoo, "_BUNDLED", tmp_path)
+    for command in ("verify", "pull"):
+        code, _, err = run("models", command, "ours")
+        assert code == 2
+        assert "nstall deeplab again" in err
+    code, out, _ = run("models", "path", "ours")
+    assert (code, out.splitlines()[-1][:10]) == (0, "→ nowhere:")
+    assert "inside the package" in run("models", "show", "ours")[1]
+    (tmp_path / "ours.tflite").write_bytes(b"model")
+    code, out, _ = run("models", "path", "ours")
+    assert [line.split()[:2] for line in out.splitlines()] == [
+        ["→", "package"], ["cache", str(tmp_path / "cache" / "ours.tflite")]
+    ]  # fmt: skip
+    assert run("models", "pull", "ours") == (0, f"{tmp_path / 'ours.tflite'}\n", "")
+    assert run("models", "verify")[1].startswith("right  ")
 
 
 def test_pull_offline_says_how_to_help(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,12 +40,13 @@ def list_models() -> None:
 def show(name: _Name) -> None:
     """Print everything that is known of a model."""
     from deeplab import zoo
+    from deeplab.model_cards import read_card
 
     model = zoo.get(name)
     lines = {
         "name": model.name,
         "kind": model.kind,
-        "address": model.address,
+        "address": model.origin,
         "sha256": model.sha256 if len(model.sha256) == 64 else _hash_words(model.sha256),
         "size": f"{model.size} bytes" if model.size else "not known",
         "licence": model.licence,
@@ -57,8 +58,10 @@ def show(name: _Name) -> None:
         lines["input"] = (
             f"{spec.height}×{spec.width} RGB, mean {spec.mean}, std {spec.std}, {spec.fit}"
         )
+    if card := read_card(model.name):
+        lines |= {"purpose": card.purpose, **_scores(card.measured), "card": str(card.path)}
     for field, value in lines.items():
-        typer.echo(f"{field + ':':9}{value}")
+        typer.echo(f"{field + ':':10}{value}")
 
 
 @models_app.command()
@@ -93,6 +96,10 @@ def print_path(name: _Name) -> None:
         state = words.get(place.state, "found")
         mark = "→" if place.path == taken else " "
         typer.echo(f"{mark} {place.kind:8} {place.path}  ({state})")
+    if model.comes_inside:
+        if taken is None:
+            typer.echo("→ nowhere: it comes inside the package; install deeplab again")
+        return
     mark = " " if taken else "→"
     typer.echo(f"{mark} download {model.address}")
 
@@ -111,12 +118,23 @@ def verify(
     for model in wanted:
         paths = [place.path for place in zoo.places(model) if place.state != "missing"]
         if names and not paths:
+            mend = f"run: deeplab models pull {model.name}"
             raise ModelNotFoundError(
                 f"model: '{model.name}' is not on this machine; "
-                f"run: deeplab models pull {model.name}"
+                f"{'install deeplab again.' if model.comes_inside else mend}"
             )
         for path in paths:
             typer.echo(f"right  {zoo.verify(path, model)}  {path}")
+
+
+def _scores(measured: dict[str, Any] | None) -> dict[str, str]:
+    """Return what a card says of quality: the mean's interval, and every class that was shown."""
+    if measured is None:
+        return {}
+    own = measured["scores"][0]
+    low, high = own["miou_95"]
+    classes = ", ".join(f"{name} {own['iou'][name]:.3f}" for name in measured["classes"])
+    return {"interval": f"{low:.3f} to {high:.3f} (95 %)", "IoU": classes}
 
 
 def _hash_words(sha256: str) -> str:

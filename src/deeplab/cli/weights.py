@@ -58,7 +58,7 @@ def import_weights(
         output_stride=output_stride,
         labels=open_labels(labels) if labels else known_labels,
         input_spec=spec,
-        source=entry.address if entry else None,
+        source=entry.origin if entry else None,
         licence=entry.licence if entry else None,
     )
     typer.echo(str(report))

@@ -221,6 +221,8 @@ def _compare(network: TfliteNetwork, target: Path, pictures: Sequence[UInt8]) ->
             largest = max(largest, float(np.abs(wanted).max()))
             difference = max(difference, float(np.abs(got - wanted).max()))
         own = answer.argmax(axis=2) if answer.ndim == 3 else answer
+        if own.shape != frame.shape[:2]:  # the file leaves the way up to the frame to others
+            own = _mask(network, answer, frame.shape[:2])
         pixels += own.size
         equal += int((masks[0] == masks[1]).sum())
         equal_to_file += int((masks[1] == own).sum())

@@ -48,6 +48,19 @@ def test_everything_is_int8_but_what_goes_in_and_out(run):
     assert [one.photos for one in found.certificate.rounds] == [len(PHOTOS)] * 2
 
 
+def test_equal_zero_points_are_stored_once(run):
+    graph = schema.Model.GetRootAs(run().file.read_bytes()).Subgraphs(0)
+    places: dict[bytes, set[int]] = {}
+    for index in range(graph.TensorsLength()):
+        parameters = graph.Tensors(index).Quantization()
+        if parameters is not None and parameters.ZeroPointLength():
+            table = parameters._tab
+            content = parameters.ZeroPointAsNumpy().tobytes()
+            places.setdefault(content, set()).add(table.Vector(table.Offset(10)))
+    assert len(places) > 10
+    assert all(len(found) == 1 for found in places.values())
+
+
 def test_the_pictures_values_are_the_integers(run):
     file = tflite_file.read(run().file)
     first = next(op for op in file.operators if op.name == "QUANTIZE")

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from deeplab import cli
+from deeplab.example_photos import list_example_photos
 from deeplab.labels import VOC
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "photos"
@@ -203,7 +204,7 @@ def test_json_is_all_that_stdout_gets(
     code, out, _ = run("segment", EXAMPLES, "--json")
     assert code == 0
     found = {Path(entry["photo"]).name: entry for entry in json.loads(out)["photos"]}
-    assert [*found] == ["astronaut.jpg", "cat.jpg", "coffee.jpg", "photographer.jpg"]
+    assert [*found] == [path.name for path in list_example_photos()]
     main = {name: entry["classes"] for name, entry in found.items()}
     share = {name: {c["name"]: c["share"] for c in classes} for name, classes in main.items()}
     assert 0.4 < share["astronaut.jpg"]["person"] < 0.5
@@ -221,7 +222,7 @@ def test_the_number_of_workers_changes_nothing(run: Run, models: Path, tmp_path:
                          "--save", "mask,overlay,cutout,json,probabilities")  # fmt: skip
         assert code == 0
     assert contents(tmp_path / "1") == contents(tmp_path / "3")
-    assert len(contents(tmp_path / "1")) == 4 * 5
+    assert len(contents(tmp_path / "1")) == len(list_example_photos()) * 5
 
 
 @needs_reference

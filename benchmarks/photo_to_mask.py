@@ -71,7 +71,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     options = parser.parse_args()
     cv2.setNumThreads(options.threads)
-    model = "voc"
+    model = "starter"  # it answers in the frame's size, which the ordinary way needs
     ways = {
         "ordinary": OrdinaryWay(locate(model), options.threads),
         "exact": partial(ours, deeplab.Segmenter(model, threads=options.threads, exact=True)),

@@ -55,7 +55,7 @@ def check_golden(**options: Any) -> str:
     golden = REFERENCE / "golden"
     if not golden.is_dir():
         return "not compared (set DEEPLAB_REFERENCE)"
-    segmenter = deeplab.Segmenter("voc", fit="stretch", exact=True, **options)
+    segmenter = deeplab.Segmenter("starter", fit="stretch", exact=True, **options)
     mask = segmenter(golden / "segmentation_input_rotation0.jpg").mask
     with Image.open(golden / "segmentation_golden_rotation0.png") as file:
         wanted = np.asarray(file) // 10
@@ -67,7 +67,7 @@ def check_golden(**options: Any) -> str:
 
 def compare_photos(photos: list[Path], **options: Any) -> Iterator[str]:
     """Give the lines of a table: masks made with these options against float32's."""
-    exact, other = deeplab.Segmenter("voc"), deeplab.Segmenter("voc", **options)
+    exact, other = deeplab.Segmenter("starter"), deeplab.Segmenter("starter", **options)
     total, agree = 0, 0
     for photo in photos:
         wanted, mask = exact(photo).mask, other(photo).mask
@@ -124,7 +124,7 @@ def main() -> None:
     print("\n| threads | way | network ms | faster | frame to logits ms | faster |")
     print("|---|---|---|---|---|---|")
     for threads in options.threads:
-        time_it(locate("voc"), threads, options.rounds, engines)
+        time_it(locate("starter"), threads, options.rounds, engines)
     if options.openvino:
         print("\n| photo | bfloat16: same pixels | same-class foreground IoU |\n|---|---|---|")
         for line in compare_photos(photos, **bfloat16):

@@ -59,7 +59,7 @@ def main() -> None:
     photos = options.photos or sorted(PHOTOS.glob("*.jpg"))
     cv2.setNumThreads(1)
 
-    segmenter = deeplab.Segmenter("voc", fit="stretch")
+    segmenter = deeplab.Segmenter("starter", fit="stretch")
     cases = {path.stem: segmenter(path).logits for path in photos}
     cases["mosaic of 16"] = segmenter(mosaic(photos)).logits
     shape = next(iter(cases.values())).shape

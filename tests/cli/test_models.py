@@ -48,12 +48,12 @@ def test_path_prints_the_search_in_order(
     monkeypatch.setenv("DEEPLAB_MODEL_PATH", str(tmp_path / "mine"))
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "deeplabv3_257_mv_gpu.tflite").write_text("something else")
-    code, out, _ = run("models", "path", "voc")
+    code, out, _ = run("models", "path", "starter")
     assert code == 0
     assert [line.split()[0] for line in out.splitlines()] == ["package", "folder", "cache", "→"]
     assert "there, but with another hash" in out
     assert str(tmp_path / "cache") in out
-    assert zoo.get("voc").address in out.splitlines()[-1]
+    assert zoo.get("starter").address in out.splitlines()[-1]
 
 
 def test_a_file_that_belongs_inside_the_package_has_no_address(
@@ -102,10 +102,10 @@ def test_verify_and_pull_take_what_is_here(
     (tmp_path / "cache").mkdir()
     here = tmp_path / "cache" / "deeplabv3_257_mv_gpu.tflite"
     shutil.copyfile(reference / "models" / here.name, here)
-    assert run("models", "pull", "voc") == (0, f"{here}\n", "")
-    code, out, _ = run("models", "verify", "voc")
+    assert run("models", "pull", "starter") == (0, f"{here}\n", "")
+    code, out, _ = run("models", "verify", "starter")
     assert code == 0
-    assert zoo.get("voc").sha256 in out
+    assert zoo.get("starter").sha256 in out
     data = bytearray(here.read_bytes())
     data[1000] ^= 1
     here.write_bytes(data)

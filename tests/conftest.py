@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -35,6 +37,17 @@ def _clients() -> Path:
 def clients() -> Path:
     """Return the folder of environments with other people's readers of model files."""
     return _clients()
+
+
+@pytest.fixture(scope="session")
+def built_page() -> Path:
+    """Build the browser page where its sources are newer, and return its folder."""
+    from deeplab import browser_page
+
+    if not shutil.which("make"):
+        pytest.skip("needs make, which builds the browser page")
+    subprocess.run(["make", "--silent", "web"], cwd=Path(__file__).parents[1], check=True)
+    return browser_page.find_page()
 
 
 @pytest.fixture(scope="session")

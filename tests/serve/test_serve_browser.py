@@ -9,8 +9,6 @@ from pathlib import Path
 import pytest
 from serving import Server, serving
 
-from deeplab import browser_page
-
 pytest.importorskip("fastapi")
 playwright = pytest.importorskip("playwright.sync_api")
 
@@ -18,7 +16,7 @@ pytestmark = [pytest.mark.reference, pytest.mark.integration]
 
 
 @pytest.fixture(scope="module")
-def starter(reference: Path) -> Iterator[Server]:
+def starter(reference: Path, built_page: Path) -> Iterator[Server]:
     with serving(environment={"DEEPLAB_MODEL_PATH": str(reference / "models")}) as running:
         yield running
 
@@ -57,10 +55,6 @@ def page(context: playwright.BrowserContext) -> Iterator[playwright.Page]:
 
 
 def test_the_page_segments_a_photo(page: playwright.Page, starter: Server, reference: Path) -> None:
-    try:
-        browser_page.find_page()
-    except browser_page.OutputError:
-        pytest.skip("needs the built page: make web")
     page.goto(f"http://127.0.0.1:{starter.port}/")
     page.wait_for_selector("body[data-ready]", timeout=60_000)
     assert page.locator("#model option").all_inner_texts() == ["voc"]

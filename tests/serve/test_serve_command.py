@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from serving import ROOT, serving
 
-from deeplab import LabelSet, Segmenter, browser_page, cli
+from deeplab import LabelSet, Segmenter, cli
 from deeplab.errors import InputError, ModelError
 from deeplab.serve.limits import Limits
 
@@ -161,13 +161,9 @@ def install_wheel(folder: Path) -> Path:
 
 @pytest.mark.integration
 def test_from_a_wheel_it_serves_the_page(
-    model: Path, labels: Path, photo: bytes, tmp_path: Path
+    model: Path, labels: Path, photo: bytes, tmp_path: Path, built_page: Path
 ) -> None:
     pytest.importorskip("hatchling")
-    try:
-        page = browser_page.find_page()
-    except browser_page.OutputError:
-        pytest.skip("needs the built page: make web")
     installed = install_wheel(tmp_path)
     environment = {"PYTHONPATH": str(installed)}
     command = [sys.executable, "-c", "import deeplab; print(deeplab.__file__)"]
@@ -178,7 +174,7 @@ def test_from_a_wheel_it_serves_the_page(
     options = ("-m", model, "--labels", labels)
     with serving(*options, environment=environment, cwd=tmp_path) as server:
         answer = server.get("/")
-        assert answer.body == (page / "index.html").read_bytes()
+        assert answer.body == (built_page / "index.html").read_bytes()
         for name in re.findall(rb'(?:src|href)="\./([^"]+)"', answer.body):
             assert server.get(f"/{name.decode()}").status == 200
         assert server.post("/v1/segment", photo).status == 200
@@ -187,9 +183,8 @@ def test_from_a_wheel_it_serves_the_page(
 @pytest.mark.network
 @pytest.mark.integration
 def test_from_a_wheel_in_an_empty_environment_it_serves_the_page(
-    model: Path, labels: Path, photo: bytes, tmp_path: Path
+    model: Path, labels: Path, photo: bytes, tmp_path: Path, built_page: Path
 ) -> None:
-    page = browser_page.find_page()
     pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", tmp_path, ROOT]
     subprocess.run(pip, check=True)
     (wheel,) = tmp_path.glob("deeplab-*.whl")
@@ -198,6 +193,6 @@ def test_from_a_wheel_in_an_empty_environment_it_serves_the_page(
     subprocess.run([python, "-m", "pip", "install", "--quiet", f"{wheel}[serve]"], check=True)
     options = ("-m", model, "--labels", labels)
     with serving(*options, python=python, cwd=tmp_path) as server:
-        assert server.get("/").body == (page / "index.html").read_bytes()
+        assert server.get("/").body == (built_page / "index.html").read_bytes()
         assert server.post("/v1/segment", photo).status == 200
         server.stop()

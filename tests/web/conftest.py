@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hosting import ROOT, STARTER, TITLE, Watch, serving, wait_until_ready
+from hosting import STARTER, TITLE, Watch, serving, wait_until_ready
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from deeplab import browser_page
 from deeplab.browser_page import PageModel, write_page
-
-
-@pytest.fixture(scope="session")
-def built_page() -> Path:
-    """Build the page where its sources are newer, and return its folder."""
-    if not shutil.which("make"):
-        pytest.skip("needs make, which builds the browser page")
-    subprocess.run(["make", "--silent", "web"], cwd=ROOT, check=True)
-    return browser_page.find_page()
 
 
 @pytest.fixture(scope="session")

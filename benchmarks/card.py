@@ -166,7 +166,7 @@ def write_tables(measured: dict[str, Any]) -> str:
     lines = [
         f"`{measured['file']}`: {measured['bytes']:,} bytes, sha256 `{measured['sha256']}`.",
         "",
-        f"Mean IoU of {count} classes, {measured['pictures']} photos of {measured['split']} at "
+        f"Mean IoU of {count} classes, {measured['pictures']} photos ({measured['split']}) at "
         "their own size, one look, exact masks, as `deeplab evaluate` counts them; with the 95 % "
         "bootstrap interval over photos:",
         "",
@@ -180,7 +180,7 @@ def write_tables(measured: dict[str, Any]) -> str:
         )
     lines += [
         "",
-        f"`{name}` minus `{peer}`, each under its better geometry: "
+        f"`{name}`, letterboxed, minus `{peer}` under its better geometry ({difference['fit']}): "
         f"{100 * difference['miou']:+.1f} points (95 %: {100 * low:+.1f} to {100 * high:+.1f}, "
         "the same photos drawn for both).",
         "",
@@ -195,8 +195,8 @@ def write_tables(measured: dict[str, Any]) -> str:
         )
     lines += [
         "",
-        f"The last {len(others)} classes hardly occur in this data: of some there is no score, and "
-        "the others rest on a few photos.",
+        f"The last {len(others)} classes hardly occur in these photos, so their scores say little: "
+        "n/a where a class is neither shown nor found, 0 where it is found and not shown.",
         "",
         f"Milliseconds of the network alone, {measured['engine']}, median of "
         f"{measured['rounds']} rounds in turn; {measured['machine']}:",

@@ -61,7 +61,7 @@ def test_the_tables_say_what_was_measured_and_hold_the_places_of_what_was_not(
 ) -> None:
     text = script.write_tables(made_up())
     for part in (
-        "2,345,678 bytes", "ab" * 32, "157 photos", "| 0.811 | 0.781 to 0.851 | 0.861 |",
+        "2,345,678 bytes", "ab" * 32, "157 photos (val)", "| 0.811 | 0.781 to 0.851 | 0.861 |",
         "| `public` | stretch to 641×641 | 0.644 |", "+16.7 points (95 %: +15.8 to +17.9",
         "| cat | 43 | 0.831 | 0.664 |", "| tv | 0 | n/a | n/a |",
         "| 1 | 20.1 | 40.3 | 2.00× | 60.5 | 3.01× |", "2007_000001 (0.017)",

@@ -25,9 +25,9 @@ def test_the_python_opens_every_file(
     photo = ROOT / "examples/photos/astronaut.jpg"
     (tmp_path / "photo.jpg").write_bytes(photo.read_bytes())
     monkeypatch.chdir(tmp_path)
-    import_file(reference / "models/deeplabv3_mnv2_pascal_quant.tflite", "voc")
+    import_file(reference / "models/deeplabv3_mnv2_pascal_quant.tflite", "mine")
     for to in ("onnx", "openvino", "executorch"):
-        export("voc", to, size=(257, 257), photos=[photo])
+        export("mine", to, size=(257, 257), photos=[photo])
     codes = [text for language, text in blocks(ROOT / "docs/runtimes.md") if language == "python"]
     assert len(codes) == 4
     answers = []

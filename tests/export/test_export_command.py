@@ -78,11 +78,11 @@ def test_the_python_in_the_document_runs(
 ) -> None:
     for part in (pair, pair.with_suffix(".safetensors")):
         shutil.copy(part, tmp_path)
-    (tmp_path / "tiny.json").rename(tmp_path / "voc.json")
-    (tmp_path / "tiny.safetensors").rename(tmp_path / "voc.safetensors")
+    (tmp_path / "tiny.json").rename(tmp_path / "mine.json")
+    (tmp_path / "tiny.safetensors").rename(tmp_path / "mine.safetensors")
     shutil.copy(PHOTOS[0], tmp_path / "photo.jpg")
     monkeypatch.chdir(tmp_path)
     found = blocks(ROOT / "docs/export.md")
     (code,) = [text for language, text in found if language == "python"]
     exec(compile(code, "docs/export.md", "exec"), {})
-    assert "voc.tflite 1.0" in capsys.readouterr().out
+    assert "mine.tflite 1.0" in capsys.readouterr().out

@@ -84,8 +84,22 @@ def test_a_folder_becomes_a_release_pair(shapes: Path, tmp_path: Path) -> None:
     assert "12 pictures to learn from ('train'), 5 to judge by" in talk
     assert "Class weights: background 0." in talk
     assert "trained although 4 pictures" in talk
+    assert "Crops over rare classes: none, no class is rare." in talk
     stamp = r"(?m)^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d "
     assert re.sub(stamp, "", (out / "log.txt").read_text("utf-8")) == f"{talk}\n"
+
+
+def test_crops_lie_over_the_classes_that_are_named(shapes: Path, tmp_path: Path) -> None:
+    told: list[str] = []
+    data = {"rare_class_crops": 1.0, "rare_classes": ["White"]}
+    run_experiment(_settings(shapes, data=data), tmp_path / "out", tell=told.append)
+    assert "Crops over rare classes: white." in told
+    with pytest.raises(InputError, match=r"no class 'whyte'\. Did you mean 'white'"):
+        run_experiment(
+            _settings(shapes, data=data | {"rare_classes": ["whyte"]}), tmp_path / "no", **QUIET
+        )
+    with pytest.raises(InputError, match=r"data\.rare_classes: got white, but no crops"):
+        _settings(shapes, data={"rare_classes": ["white"]})
 
 
 def test_a_release_pair_starts_the_next_training(shapes: Path, tmp_path: Path) -> None:

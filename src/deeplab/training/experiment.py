@@ -15,7 +15,6 @@ import torch
 from deeplab import weights
 from deeplab.data import open_dataset
 from deeplab.data.check import check
-from deeplab.data.counts import ClassCounts
 from deeplab.data.loader import Batch, train_loader
 from deeplab.data.memory import MemoryDataset
 from deeplab.data.sample import Dataset
@@ -96,9 +95,17 @@ def _run(
         f"Data: {len(dataset)} pictures to learn from ('{data.train}'), {len(validation)} to "
         f"judge by ('{data.val}'), {classes} classes."
     )
+    rare = tuple(dataset.labels.indices(data.rare_classes))
     counts = None
-    if "auto" in settings.loss.class_weights or data.rare_class_crops:
+    if "auto" in settings.loss.class_weights or (data.rare_class_crops and not rare):
         counts = count_classes(dataset)
+    if counts is not None and not rare:
+        rare = rare_classes(counts)
+    if data.rare_class_crops:
+        chosen = (
+            ", ".join(dataset.labels.names[index] for index in rare) or "none, no class is rare"
+        )
+        tell(f"Crops over rare classes: {chosen}.")
     class_weights = choose_class_weights(settings.loss.class_weights, counts, classes)
     if class_weights is not None:
         pairs = zip(dataset.labels.names, class_weights, strict=True)
@@ -110,12 +117,12 @@ def _run(
 
     torch.manual_seed(run.seed)
     network, fresh, started = _start(settings, dataset, tell)
-    batches = _batches(settings, dataset, network.config, counts, processes, share)
+    batches = _batches(settings, dataset, network.config, rare, processes, share)
     pictures: list[torch.Tensor] = []
     if settings.init.path:
         # Every process looks at the pictures of the first, so that all stay equal.
         first = dataclasses.replace(processes, rank=0)
-        stream = _batches(settings, dataset, network.config, counts, first, share)(0)
+        stream = _batches(settings, dataset, network.config, rare, first, share)(0)
         pictures = [batch.image for batch in itertools.islice(stream, _MEASURED)]
         norms = measure_statistics(network, fresh, pictures, processes.device)
         tell(f"Batch norm: {norms} new ones measured on {len(pictures) * share} pictures.")
@@ -194,7 +201,7 @@ def _batches(
     settings: Settings,
     dataset: Dataset,
     config: DeepLabConfig,
-    counts: ClassCounts | None,
+    rare: tuple[int, ...],
     processes: Processes,
     share: int,
 ) -> Callable[[int], Iterator[Batch]]:
@@ -205,15 +212,15 @@ def _batches(
         resize = ResizeToRange(
             min_size=shorter, max_size=longer, factor=factor[0] if factor else None
         )
-    jitter, rare = None, None
+    jitter, rare_class_crops = None, None
     if data.colour_jitter:
         jitter = ColourJitter(
             brightness=data.colour_jitter,
             contrast=data.colour_jitter,
             saturation=data.colour_jitter,
         )
-    if data.rare_class_crops and counts is not None and rare_classes(counts):
-        rare = RareClassCrops(classes=rare_classes(counts), probability=data.rare_class_crops)
+    if data.rare_class_crops and rare:
+        rare_class_crops = RareClassCrops(classes=rare, probability=data.rare_class_crops)
     assert config.pixel_mean is not None
     transform = TrainTransform(
         crop_size=data.crop_size,
@@ -224,7 +231,7 @@ def _batches(
         flip=data.flip,
         mean_pixel=config.pixel_mean,
         colour_jitter=jitter,
-        rare_class_crops=rare,
+        rare_class_crops=rare_class_crops,
     )
 
     def batches(first_step: int) -> Iterator[Batch]:

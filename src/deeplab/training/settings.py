@@ -39,8 +39,10 @@ class DataSettings:
         scale_step: step between scales; 0 draws from the whole range.
         flip: mirror half of the pictures.
         colour_jitter: largest relative change of brightness, contrast and saturation; 0 is off.
-        rare_class_crops: probability of laying the crop over a pixel of a class that is rarer
-            than ``RARE_SHARE``, in pictures that show one.
+        rare_class_crops: probability of laying the crop over a pixel of a rare class, in pictures
+            that show one.
+        rare_classes: the names of those classes; () takes every class of which less than
+            ``RARE_SHARE`` of the labelled pixels is.
         workers: processes that read pictures; 0 reads in the training process.
         memory_gb: memory in which decoded pictures may be kept, in gigabytes.
         frame: (height, width) of the frame that the released network asks for; () is crop_size.
@@ -59,6 +61,7 @@ class DataSettings:
     flip: bool = True
     colour_jitter: float = 0.0
     rare_class_crops: float = 0.0
+    rare_classes: tuple[str, ...] = ()
     workers: int = 2
     memory_gb: float = 0.0
     frame: tuple[int, ...] = ()
@@ -227,6 +230,11 @@ class Settings:
             value = getattr(self.run, name)
             if value < 1:
                 raise InputError(f"run.{name}: got {value}, expected 1 or more.")
+        if self.data.rare_classes and not self.data.rare_class_crops:
+            raise InputError(
+                f"data.rare_classes: got {', '.join(self.data.rare_classes)}, but no crops are "
+                "laid over them; set data.rare_class_crops to a probability such as 0.5."
+            )
         if not 0 <= self.optimiser.start_share < 1:
             raise InputError(
                 f"optimiser.start_share: got {self.optimiser.start_share}, expected a share from "

@@ -29,6 +29,7 @@ _OPTIONS = {
     "CONCATENATION": "ConcatenationOptions",
     "CONV_2D": "Conv2DOptions",
     "DEQUANTIZE": "DequantizeOptions",
+    "REVERSE_V2": "ReverseV2Options",
 }
 """The steps that can be added, and the table of their options."""
 

@@ -91,6 +91,7 @@ def test_files_have_one_size_one_stride_one_precision(
 
 def test_models_are_found_by_file_and_by_the_name_of_a_pair(tmp_path: Path, model: Path) -> None:
     (tmp_path / "mine.json").write_text("{}")
+    model.with_name(f"{model.name}.json").write_text("{}")  # a certificate, not a pair
     found = find_models([str(model), str(tmp_path / "mine")])
     assert found == [model, tmp_path / "mine.json"]
     with pytest.raises(ModelNotFoundError, match=r"Did you mean 'tiny\.tflite'"):

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
+from PIL import Image
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("ai_edge_quantizer")
 
 
-from pairs import PHOTOS  # noqa: E402
+from pairs import CONFIG, PHOTOS, write_pair  # noqa: E402
 
 from deeplab import Segmenter, tflite_file  # noqa: E402
 from deeplab.errors import InputError  # noqa: E402
@@ -87,6 +90,19 @@ def test_the_argmax_is_over_integers(pair, run):
     assert file.tensors[argmax.inputs[0]].type == "INT8"
     assert "DEQUANTIZE" not in {op.name for op in file.operators}
     assert file.tensors[file.outputs[0]].type == "UINT8"
+
+
+def test_of_a_mirrored_picture_the_integers_are_turned(tmp_path):
+    pair = write_pair(tmp_path, dataclasses.replace(CONFIG, mirror=True))
+    found = export(pair, precision="int8", calibrate=PHOTOS, allow=True)
+    file = tflite_file.read(found.file)
+    first = next(op for op in file.operators if op.name == "REVERSE_V2")
+    picture, turned = file.tensors[first.inputs[0]], file.tensors[first.outputs[0]]
+    assert (picture.type, turned.type) == ("INT8", "INT8")
+    assert file.producer(picture.index).name == "QUANTIZE"
+    photo = np.asarray(Image.open(PHOTOS[0]))[:, :400]
+    segment = Segmenter(found.file)
+    assert (segment(photo).mask == segment(photo[:, ::-1]).mask[:, ::-1]).mean() > 0.98
 
 
 def test_named_layers_stay_float(run):

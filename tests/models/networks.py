@@ -44,6 +44,9 @@ NETWORKS = {
     "v3+-two-strides": DeepLabConfig(
         version="v3+", backbone="mobilenet_v2", decoder_output_stride=(8, 4), decoder_channels=64
     ),
+    "v3+-mirror": DeepLabConfig(
+        version="v3+", backbone="mobilenet_v2", depth_multiplier=0.35, mirror=True, dropout=0.0
+    ),
     "v3+-mobilenet_v3": DeepLabConfig(
         version="v3+",
         backbone="mobilenet_v3_large_seg",

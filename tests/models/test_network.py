@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -53,6 +55,19 @@ def test_the_grid_of_the_logits_is_the_photo_divided_by_their_stride(name: str) 
 def test_bytes_and_floats_are_the_same_photo(name: str) -> None:
     model, image = make(name), photo(33, 49)
     torch.testing.assert_close(model(image), model(image.float()))
+
+
+@torch.inference_mode()
+def test_a_mirror_makes_the_answer_symmetric_outside_training() -> None:
+    model, image = make("v3+-mirror"), photo(49, 65)
+    plain = build(dataclasses.replace(model.config, mirror=False), model.state_dict()).eval()
+    expected = (plain(image) + plain(image.flip(3)).flip(3)) / 2
+    assert not torch.allclose(plain(image), expected, rtol=1e-2)
+    torch.testing.assert_close(model(image), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(model(image.flip(3)).flip(3), expected, rtol=1e-4, atol=1e-4)
+    model.train()
+    model.freeze_batch_norm()
+    torch.testing.assert_close(model(image), plain(image))
 
 
 CASCADE = DeepLabConfig(backbone="resnet_v1_18", cascade_blocks=3, multi_grid=(1, 2, 1))

@@ -196,8 +196,9 @@ def find_models(models: Sequence[str], *, progress: zoo.Progress | None = None) 
     """
     found = []
     for model in models:
-        pair = Path(f"{model}.json")
-        found.append(pair if pair.is_file() else zoo.locate(model, progress=progress))
+        pair = Path(f"{model}.json")  # beside an exported file, its certificate has such a name
+        is_pair = pair.is_file() and not Path(model).is_file()
+        found.append(pair if is_pair else zoo.locate(model, progress=progress))
     return found
 
 

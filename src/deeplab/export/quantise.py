@@ -80,7 +80,7 @@ def to_int8(content: bytes, plan: Plan) -> tuple[bytes, tuple[str, ...]]:
     if plan.integer_io:
         bare = quantise(content, ranges, keep_float=kept, integer_io=True)
         small = _copy_biases(parse(small), parse(bare))
-    return _spare_dequantize(parse(small)), kept
+    return _tidy(parse(small)), kept
 
 
 def spread(frames: Sequence[Float32], count: int = _FRAMES_FOR_BIASES) -> Sequence[Float32]:
@@ -229,14 +229,40 @@ def _copy_biases(source: TfliteFile, target: TfliteFile) -> bytes:
     return edit.finish(target.outputs[0])
 
 
-def _spare_dequantize(file: TfliteFile) -> bytes:
-    """Return the model with the argmax over integers: their order is that of the real numbers."""
+def _tidy(file: TfliteFile) -> bytes:
+    """Return the model with fewer steps between real numbers and integers, the results the same.
+
+    The argmax is over integers, as their order is that of the real numbers; and what is mirrored
+    is the integers of the picture, a quarter of the bytes.
+    """
     edit = GraphEdit(file)
     for step in file.operators:
         readers = file.consumers(step.outputs[0])
         if step.name == "DEQUANTIZE" and readers and {r.name for r in readers} == {"ARG_MAX"}:
             edit.drop(step.index)
+        if step.name == "REVERSE_V2" and [reader.name for reader in readers] == ["QUANTIZE"]:
+            (after,) = readers
+            picture, axis = step.inputs
+            for plain in file.consumers(picture):
+                if (
+                    plain.name == "QUANTIZE"
+                    and plain.index < after.index
+                    and _alike(plain, after, file)
+                ):
+                    mirrored = edit.make_step("REVERSE_V2", [plain.outputs[0], axis], after.outputs)
+                    edit.replace(after.index, [mirrored])
+                    edit.replace(step.index, [])
     return edit.finish(file.outputs[0])
+
+
+def _alike(one: Operator, other: Operator, file: TfliteFile) -> bool:
+    """Return whether two steps give integers that stand for the same real numbers."""
+    first, second = (file.tensors[step.outputs[0]].quantization for step in (one, other))
+    assert first is not None
+    assert second is not None
+    return bool(
+        (first.scale == second.scale).all() and (first.zero_point == second.zero_point).all()
+    )
 
 
 def _convolutions(file: TfliteFile) -> list[Operator]:

@@ -409,11 +409,17 @@ class DeepLab(nn.Module):
                 f"image: got shape {tuple(image.shape)}. Give (batch, 3, height, width), RGB in "
                 "0..255; one photo (height, width, 3) is image.permute(2, 0, 1)[None]."
             )
-        scales = self.config.image_pyramid
-        if not scales:
+        if not self.config.mirror or self.training:
+            return self._merge_scales(image, output_stride)
+        plain, mirrored = self._merge_scales(
+            torch.cat([image, image.flip(3)]), output_stride
+        ).chunk(2)
+        return (plain + mirrored.flip(3)) / 2
+
+    def _merge_scales(self, image: Tensor, output_stride: int | None) -> Tensor:
+        if not self.config.image_pyramid:
             return self.one_scale(image, output_stride)
-        logits = self.every_scale(image, output_stride)
-        stacked = torch.stack(logits)
+        stacked = torch.stack(self.every_scale(image, output_stride))
         return stacked.amax(0) if self.config.merge_method == "max" else stacked.mean(0)
 
     def every_scale(self, image: Tensor, output_stride: int | None = None) -> list[Tensor]:

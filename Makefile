@@ -11,11 +11,15 @@ PAGE := src/deeplab/web
 OWN_NPM := $(CURDIR)/build/node/bin/npm
 NPM := $(or $(shell command -v npm),$(OWN_NPM))
 
-.PHONY: demo test clients check format web wheel clean
+.PHONY: demo pictures test clients check format web wheel clean
 
 ## demo: segment the example photos with the core install alone; pictures in build/demo
 demo: $(DEMO_ENV)/.installed
 	$(DEMO_ENV)/bin/deeplab segment examples/photos -o build/demo --save overlay --overwrite
+
+## pictures: render what the README shows, with what is here
+pictures: $(ENV)/.installed
+	$(ENV)/bin/deeplab segment examples/photos/dog.jpg -o docs/images --save overlay --overwrite
 
 # The exporters bring many native libraries, so their tests have a process of their own.
 ## test: run the whole suite (set DEEPLAB_REFERENCE to the folder of reference files, if you have it)
@@ -48,7 +52,7 @@ clean:
 	rm -rf build dist $(ENV) $(PAGE) web/node_modules
 
 # Installed anew whenever the sources change, so that the demo shows what is here.
-$(DEMO_ENV)/.installed: pyproject.toml $(shell find src -name '*.py')
+$(DEMO_ENV)/.installed: pyproject.toml $(shell find src -name '*.py' -o -name '*.tflite')
 	$(PYTHON) -m venv $(DEMO_ENV)
 	$(DEMO_ENV)/bin/python -m pip install --quiet .
 	touch $@

@@ -63,6 +63,10 @@ _446 = (
     "446 VOC 2012 val photos, the 7 classes background, cat, cow, dog, horse, person, sheep; "
     "photo letterboxed, label map back to the photo's size by nearest neighbour"
 )
+_150 = (
+    "150 VOC 2012 val photos, the 7 classes background, cat, cow, dog, horse, person, sheep; "
+    "photo letterboxed, exact mask at the photo's own size"
+)
 _CORAL = "https://github.com/google-coral/test_data/raw/master/"
 _TENSORFLOW = "http://download.tensorflow.org/models/"
 _TORCHVISION = "https://download.pytorch.org/models/"
@@ -109,6 +113,26 @@ def _torchvision(name: str, file: str, miou: float) -> ZooModel:
 
 
 MODELS: tuple[ZooModel, ...] = (
+    ZooModel(
+        name="voc",
+        address="",
+        sha256="0179c14763ea37f4a4aaf26cbe4c7c18bf3a359aaeacbccbaf280828af53c4c8",
+        size=2431475,
+        licence="Apache-2.0",
+        miou=0.829,
+        protocol=_150,
+        input=InputSpec(height=529, width=529),
+    ),
+    ZooModel(
+        name="voc-fast",
+        address="",
+        sha256="b62ce203d81a6c113de2cfeb5b2b8b6eee6b416145d98359e84405a9d6806a37",
+        size=916995,
+        licence="Apache-2.0",
+        miou=0.802,
+        protocol=_150,
+        input=InputSpec(height=577, width=577),
+    ),
     ZooModel(
         name="deeplabv3-mobilenetv2-dm05-257",
         address="https://storage.googleapis.com/download.tensorflow.org/models/tflite/gpu/"
@@ -216,8 +240,7 @@ MODELS: tuple[ZooModel, ...] = (
 """Everything that has a name, the ready models first."""
 
 ALIASES: dict[str, str] = {
-    "voc": "deeplabv3-mobilenetv2-dm05-257",
     "starter": "deeplabv3-mobilenetv2-dm05-257",
     "cityscapes": "deeplab-edgetpu-slim-cityscapes-513-int8",
 }
-"""Short names: the default for a label set."""
+"""Short names."""

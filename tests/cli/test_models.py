@@ -31,7 +31,7 @@ def test_list_names_every_model_even_on_a_narrow_terminal(run: Run) -> None:
     assert code == 0
     for model in zoo.MODELS:
         assert model.name in out
-    assert "'voc' means" in out
+    assert "'starter' means" in out
 
 
 @pytest.mark.parametrize("model", zoo.MODELS, ids=lambda model: model.name)

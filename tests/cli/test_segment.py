@@ -37,6 +37,13 @@ def run(capfd: pytest.CaptureFixture[str]) -> Run:
     return run_one
 
 
+@pytest.fixture(autouse=True)
+def offline(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the commands with the package alone, as after the installation."""
+    monkeypatch.setenv("DEEPLAB_HOME", str(tmp_path_factory.mktemp("home")))
+    monkeypatch.delenv("DEEPLAB_MODEL_PATH", raising=False)
+
+
 @pytest.fixture
 def models(reference: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("DEEPLAB_MODEL_PATH", str(reference / "models"))
@@ -164,8 +171,7 @@ def test_two_photos_for_one_file_are_refused(run: Run, tmp_path: Path) -> None:
 needs_reference = pytest.mark.reference
 
 
-@needs_reference
-def test_everything_that_can_be_saved(run: Run, models: Path, tmp_path: Path) -> None:
+def test_everything_that_can_be_saved(run: Run, tmp_path: Path) -> None:
     kinds = "overlay,mask,contour,cutout,blur,json,probabilities"
     code, out, err = run("segment", CAT, "-o", tmp_path, "--save", kinds)
     assert (code, err) == (0, "")
@@ -196,9 +202,8 @@ def test_everything_that_can_be_saved(run: Run, models: Path, tmp_path: Path) ->
     assert content["classes"][0]["share"] == pytest.approx((mask == 8).mean())
 
 
-@needs_reference
 def test_json_is_all_that_stdout_gets(
-    run: Run, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     code, out, _ = run("segment", EXAMPLES, "--json")
@@ -208,15 +213,14 @@ def test_json_is_all_that_stdout_gets(
     main = {name: entry["classes"] for name, entry in found.items()}
     share = {name: {c["name"]: c["share"] for c in classes} for name, classes in main.items()}
     assert 0.4 < share["astronaut.jpg"]["person"] < 0.5
-    assert 0.7 < share["cat.jpg"]["cat"] < 0.85
-    assert share["coffee.jpg"]["dining table"] > 0.85
+    assert share["cat.jpg"]["cat"] > 0.7
+    assert 0.25 < share["dog.jpg"]["dog"] < 0.4
     assert 0.25 < share["photographer.jpg"]["person"] < 0.35
     assert {"decode", "network", "mask"} <= {*found["cat.jpg"]["timings_ms"]}
     assert list(tmp_path.iterdir()) == []  # nothing is written unless it is asked for
 
 
-@needs_reference
-def test_the_number_of_workers_changes_nothing(run: Run, models: Path, tmp_path: Path) -> None:
+def test_the_number_of_workers_changes_nothing(run: Run, tmp_path: Path) -> None:
     for workers in (1, 3):
         code, _, _ = run("segment", EXAMPLES, "-o", tmp_path / str(workers), "--workers", workers,
                          "--save", "mask,overlay,cutout,json,probabilities")  # fmt: skip
@@ -225,8 +229,7 @@ def test_the_number_of_workers_changes_nothing(run: Run, models: Path, tmp_path:
     assert len(contents(tmp_path / "1")) == len(list_example_photos()) * 5
 
 
-@needs_reference
-def test_bad_files_are_reported_and_the_rest_go_on(run: Run, models: Path, tmp_path: Path) -> None:
+def test_bad_files_are_reported_and_the_rest_go_on(run: Run, tmp_path: Path) -> None:
     photos = tmp_path / "Fotos für später"
     (photos / "unter ordner").mkdir(parents=True)
     shutil.copy(CAT, photos / "unter ordner" / "Кошка 猫.jpg")
@@ -245,8 +248,7 @@ def test_bad_files_are_reported_and_the_rest_go_on(run: Run, models: Path, tmp_p
     }  # fmt: skip
 
 
-@needs_reference
-def test_a_single_bad_photo(run: Run, models: Path, tmp_path: Path) -> None:
+def test_a_single_bad_photo(run: Run, tmp_path: Path) -> None:
     (tmp_path / "text.jpg").write_text("this is no picture")
     code, out, err = run("segment", tmp_path / "text.jpg", "-o", tmp_path / "out", "--json")
     assert code == 1
@@ -255,8 +257,7 @@ def test_a_single_bad_photo(run: Run, models: Path, tmp_path: Path) -> None:
     assert contents(tmp_path / "out") == {}
 
 
-@needs_reference
-def test_photos_of_the_same_stem_keep_their_suffix(run: Run, models: Path, tmp_path: Path) -> None:
+def test_photos_of_the_same_stem_keep_their_suffix(run: Run, tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     photos.mkdir()
     shutil.copy(CAT, photos / "cat.jpg")
@@ -267,8 +268,7 @@ def test_photos_of_the_same_stem_keep_their_suffix(run: Run, models: Path, tmp_p
     assert {*contents(tmp_path / "out")} == {"cat.jpg.mask.png", "cat.png.mask.png"}
 
 
-@needs_reference
-def test_only_keeps_the_classes_that_are_named(run: Run, models: Path, tmp_path: Path) -> None:
+def test_only_keeps_the_classes_that_are_named(run: Run, tmp_path: Path) -> None:
     photo = EXAMPLES / "photographer.jpg"
     code, out, _ = run("segment", photo, "-o", tmp_path, "--save", "mask", "--only", "person")
     assert code == 0
@@ -295,18 +295,14 @@ def test_streets_have_no_background_to_cut_away(run: Run, models: Path, tmp_path
     assert {*contents(tmp_path)} == {"cat.cutout.png", "cat.mask.png"}
 
 
-@needs_reference
-def test_overwrite_replaces(run: Run, models: Path, tmp_path: Path) -> None:
+def test_overwrite_replaces(run: Run, tmp_path: Path) -> None:
     (tmp_path / "cat.mask.png").write_text("old")
     code, _, _ = run("segment", CAT, "-o", tmp_path, "--save", "mask", "--overwrite")
     assert code == 0
     assert (tmp_path / "cat.mask.png").read_bytes().startswith(b"\x89PNG")
 
 
-@needs_reference
-def test_outputs_inside_the_input_folder_are_not_segmented_again(
-    run: Run, models: Path, tmp_path: Path
-) -> None:
+def test_outputs_inside_the_input_folder_are_not_segmented_again(run: Run, tmp_path: Path) -> None:
     shutil.copy(CAT, tmp_path)
     for _ in range(2):
         code, _, _ = run("segment", tmp_path, "-o", tmp_path / "out", "--overwrite")
@@ -314,10 +310,7 @@ def test_outputs_inside_the_input_folder_are_not_segmented_again(
     assert {*contents(tmp_path / "out")} == {"cat.mask.png", "cat.overlay.jpg"}
 
 
-@needs_reference
-def test_results_beside_their_photos_are_not_segmented_again(
-    run: Run, models: Path, tmp_path: Path
-) -> None:
+def test_results_beside_their_photos_are_not_segmented_again(run: Run, tmp_path: Path) -> None:
     shutil.copy(CAT, tmp_path / "cat.jpg")
     shutil.copy(CAT, tmp_path / "dog.mask.png")  # nobody's result: there is no photo "dog"
     for _ in range(2):
@@ -328,8 +321,7 @@ def test_results_beside_their_photos_are_not_segmented_again(
         }  # fmt: skip
 
 
-@needs_reference
-def test_names_that_are_no_text(run: Run, models: Path, tmp_path: Path) -> None:
+def test_names_that_are_no_text(run: Run, tmp_path: Path) -> None:
     photo = os.fsencode(tmp_path) + b"/caf\xe9.jpg"
     try:
         shutil.copy(CAT, photo)
@@ -341,8 +333,7 @@ def test_names_that_are_no_text(run: Run, models: Path, tmp_path: Path) -> None:
     assert json.loads(written.read_bytes())["photo"] == "caf?.jpg"
 
 
-@needs_reference
-def test_a_full_disk_leaves_no_half_of_a_picture(models: Path, tmp_path: Path) -> None:
+def test_a_full_disk_leaves_no_half_of_a_picture(tmp_path: Path) -> None:
     # A limit on the size of files does what a full disk does: the first part of a write goes
     # through, the rest does not.
     pytest.importorskip("resource")
@@ -374,8 +365,7 @@ def test_a_model_that_is_none(run: Run, models: Path, tmp_path: Path) -> None:
         assert contents(tmp_path / "out") == {}
 
 
-@needs_reference
-def test_labels_of_another_count_are_refused(run: Run, models: Path, tmp_path: Path) -> None:
+def test_labels_of_another_count_are_refused(run: Run, tmp_path: Path) -> None:
     (tmp_path / "labels.txt").write_text("background\ncat\n")
     code, _, err = run("segment", CAT, "--labels", tmp_path / "labels.txt", "--save", "none")
     assert code == 2
@@ -385,9 +375,8 @@ def test_labels_of_another_count_are_refused(run: Run, models: Path, tmp_path: P
     assert "Did you mean 'cityscapes'" in err
 
 
-@needs_reference
 @pytest.mark.integration
-def test_the_command_as_a_process(models: Path, tmp_path: Path) -> None:
+def test_the_command_as_a_process(tmp_path: Path) -> None:
     script = "from deeplab.cli import main; main()"
     command = [sys.executable, "-c", script, "segment", CAT, "--save", "overlay"]
     done = subprocess.run(
@@ -414,8 +403,7 @@ def test_a_standard_output_that_takes_nothing(ending: str, code: set[int]) -> No
     assert "Exception ignored" not in done.stderr
 
 
-@needs_reference
-def test_the_crf_sharpens_edges(run: Run, models: Path, tmp_path: Path) -> None:
+def test_the_crf_sharpens_edges(run: Run, tmp_path: Path) -> None:
     pytest.importorskip("numba")
     code, out, _ = run("segment", CAT, "-o", tmp_path, "--save", "mask", "--crf")
     assert code == 0

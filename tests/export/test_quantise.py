@@ -192,6 +192,39 @@ def test_correcting_biases_takes_shifts_out():
     assert tflite_file.parse(better).operators[-1].name == "DEQUANTIZE"
 
 
+def spread_of_channels(content: bytes, frames) -> float:
+    seen: list[np.ndarray] = []
+    quantise._run(content, frames, ["first"], lambda _, values: seen.append(values.max((0, 1, 2))))
+    peaks = np.max(seen, 0)[1:]  # the first channel is always 0
+    return peaks.max() / peaks.min()
+
+
+def test_channels_are_made_alike_and_the_answer_stays():
+    content, frames = make_graph(coarse=False), make_frames()
+    equal = quantise.equalise(content, frames)
+    expected = answers(content, frames)
+    np.testing.assert_allclose(answers(equal, frames), expected, rtol=1e-4, atol=1e-4)
+    assert spread_of_channels(equal, frames) < 0.8 * spread_of_channels(content, frames)
+    errors = []
+    for one in (content, equal):
+        ranges = quantise.measure_ranges(one, frames)
+        small = quantise.quantise(one, ranges, keep_float=(), integer_io=False)
+        errors.append(np.abs(answers(small, frames) - expected).mean())
+    assert errors[1] < errors[0]
+
+
+def test_a_filter_keeps_its_sum():
+    rng = np.random.default_rng(0)
+    wanted = rng.uniform(-127, 127, (1, 3, 3, 200))
+    wanted[..., 0] = 127
+    rounded = quantise._round_with_sum(wanted)
+    assert rounded.dtype == np.int8
+    assert np.abs(rounded - wanted).max() < 1
+    sums = [(one - wanted).sum((0, 1, 2)) for one in (np.round(wanted), rounded)]
+    assert np.abs(sums[0]).max() > 1.5
+    assert np.abs(sums[1]).max() <= 0.5
+
+
 def test_the_layer_that_loses_most_is_found():
     frames, labels = make_frames(), LabelSet(("a", "b", "c", "d"))
     content = make_graph(coarse=True)

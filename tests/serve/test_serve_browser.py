@@ -7,17 +7,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from serving import Server, serving
+from serving import ROOT, Server, serving
 
 pytest.importorskip("fastapi")
 playwright = pytest.importorskip("playwright.sync_api")
 
-pytestmark = [pytest.mark.reference, pytest.mark.integration]
+pytestmark = pytest.mark.integration
+
+DOG = ROOT / "examples/photos/dog.jpg"
 
 
 @pytest.fixture(scope="module")
-def starter(reference: Path, built_page: Path) -> Iterator[Server]:
-    with serving(environment={"DEEPLAB_MODEL_PATH": str(reference / "models")}) as running:
+def served(built_page: Path) -> Iterator[Server]:
+    """Serve what is served where nobody names a model."""
+    with serving() as running:
         yield running
 
 
@@ -54,28 +57,26 @@ def page(context: playwright.BrowserContext) -> Iterator[playwright.Page]:
     assert faults == []
 
 
-def test_the_page_segments_a_photo(page: playwright.Page, starter: Server, reference: Path) -> None:
-    page.goto(f"http://127.0.0.1:{starter.port}/")
+def test_the_page_segments_a_photo(page: playwright.Page, served: Server) -> None:
+    page.goto(f"http://127.0.0.1:{served.port}/")
     page.wait_for_selector("body[data-ready]", timeout=60_000)
     assert page.locator("#model option").all_inner_texts() == ["voc"]
     assert page.evaluate("crossOriginIsolated")
-    page.set_input_files("#file", reference / "photos" / "dog.jpg")
+    page.set_input_files("#file", DOG)
     page.wait_for_selector("#legend .name >> text=dog")
 
 
-def test_the_description_tries_the_api(
-    page: playwright.Page, starter: Server, reference: Path
-) -> None:
-    page.goto(f"http://127.0.0.1:{starter.port}/docs")
+def test_the_description_tries_the_api(page: playwright.Page, served: Server) -> None:
+    page.goto(f"http://127.0.0.1:{served.port}/docs")
     assert page.evaluate("getComputedStyle(document.querySelector('table')).borderCollapse") == (
         "collapse"  # the policy lets the page's own style through
     )
-    page.set_input_files("input[name=photo]", reference / "photos" / "dog.jpg")
+    page.set_input_files("input[name=photo]", DOG)
     with page.expect_navigation():
         page.click("button >> text=json")
     assert '"name":"dog"' in page.inner_text("body")
-    page.goto(f"http://127.0.0.1:{starter.port}/docs")
-    page.set_input_files("input[name=photo]", reference / "photos" / "dog.jpg")
+    page.goto(f"http://127.0.0.1:{served.port}/docs")
+    page.set_input_files("input[name=photo]", DOG)
     with page.expect_navigation():
         page.click("button >> text=overlay")
     page.wait_for_function("document.images[0].naturalWidth > 100")

@@ -1,8 +1,11 @@
 """Fewer bits: float16 weights, or int8 throughout, with ranges measured on photos.
 
-Rounding shifts every channel's mean a little, the same way on every photo, and such shifts add up
-from layer to layer. They are measured on photos and taken out of the biases, which keep all their
-bits. Source: 1906.04721 section 4.2 (there from the statistics of batch norms).
+What rounding does to the network is kept small in three ways. Channels that use a small part of
+their tensor's range are made larger, and the next layer's weights smaller (:func:`equalise`).
+Depthwise filters are rounded so that their sums stay (:func:`keep_sums`). And the means: rounding
+shifts every channel's mean a little, the same way on every photo, and such shifts add up from layer
+to layer. They are measured on photos and taken out of the biases, which keep all their bits
+(:func:`correct_biases`). Source: 1906.04721 section 4.2 (there from the statistics of batch norms).
 """
 
 from __future__ import annotations
@@ -29,8 +32,16 @@ Ranges = dict[str, Range]
 """The ranges of tensors by name."""
 
 _CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D")
+_RELUS = (1, 3)
+"""ReLU and ReLU6, by their numbers in the schema."""
 _SMALLEST_RANGE = 1e-6
 """Of a tensor that is the same everywhere; a range of nothing would be divided by."""
+
+_HEADROOM = 0.95
+"""Of a range is used by the largest value seen; an activation cuts off at 6."""
+
+_MOST = 16.0
+"""The largest factor for a channel; one that is nearly always zero must not blow up."""
 
 _FRAMES_FOR_BIASES = 10
 """Means over a whole photo hardly vary; more frames change nothing that can be measured."""
@@ -69,16 +80,17 @@ def to_int8(content: bytes, plan: Plan) -> tuple[bytes, tuple[str, ...]]:
     from deeplab.export.sensitivity import find_sensitive
 
     frames = list(calibration.frames(plan))
+    content = equalise(content, frames)
     ranges = measure_ranges(content, frames, spec=plan.card.spec)
     if plan.keep_float == "auto":
         kept = find_sensitive(content, ranges, spread(frames), labels=plan.card.labels)
     else:
         kept = tuple(plan.keep_float)
         check_layers(content, kept)
-    small = quantise(content, ranges, keep_float=kept, integer_io=False)
+    small = keep_sums(content, quantise(content, ranges, keep_float=kept, integer_io=False))
     small = correct_biases(content, small, spread(frames))
     if plan.integer_io:
-        bare = quantise(content, ranges, keep_float=kept, integer_io=True)
+        bare = keep_sums(content, quantise(content, ranges, keep_float=kept, integer_io=True))
         small = _copy_biases(parse(small), parse(bare))
     return _tidy(parse(small)), kept
 
@@ -177,6 +189,95 @@ def measure_ranges(
             "max": _number(((255 - mean) / std).max()),
         }
     return ranges
+
+
+def equalise(content: bytes, frames: Sequence[Float32]) -> bytes:
+    """Return the float model with channels that use their tensor's range alike.
+
+    All channels of a tensor share one scale in int8, so those with small values have few steps.
+    Behind ReLU and ReLU6 (below 6) a channel may be larger where the next convolution's weights
+    for it are smaller. A depthwise convolution has a scale for every channel and loses nothing by
+    that; an ordinary one shares its scale among them, so there half of the way is gone.
+
+    Args:
+        content: the float32 model.
+        frames: (1, H, W, 3) float32 each, normalised; they tell each channel's largest value.
+
+    Source: 1906.04721 section 4.1, there from the weights alone.
+    """
+    file = parse(content)
+    pairs = []
+    for layer in _convolutions(file):
+        readers = file.consumers(layer.outputs[0])
+        if (
+            layer.options["fused_activation_function"] in _RELUS
+            and len(readers) == 1
+            and readers[0].name in _CONVOLUTIONS
+        ):
+            pairs.append((layer, readers[0]))
+    names = [file.tensors[layer.outputs[0]].name for layer, _ in pairs]
+    peaks: dict[str, Float32] = {}
+
+    def look(name: str, values: Float32) -> None:
+        peaks[name] = np.maximum(peaks.get(name, 0), values.max((0, 1, 2)))
+
+    _run(content, frames, names, look)
+    edit = GraphEdit(file)
+    changed: dict[int, Float32] = {}
+    for (layer, reader), name in zip(pairs, names, strict=True):
+        peak = np.maximum(peaks[name], _SMALLEST_RANGE)
+        factor = np.clip(_HEADROOM * peak.max() / peak, 1, _MOST)
+        if reader.name == "CONV_2D":
+            factor = np.sqrt(factor)
+        # Channels are the last axis of depthwise weights and of what a convolution takes, but the
+        # first of what it gives.
+        along = (-1,) if layer.name == "DEPTHWISE_CONV_2D" else (-1, 1, 1, 1)
+        for index, by in (
+            (layer.inputs[1], factor.reshape(along)),
+            (layer.inputs[2], factor),
+            (reader.inputs[1], 1 / factor),
+        ):
+            values = changed.get(index, file.tensors[index].values)
+            changed[index] = (values * by).astype(np.float32)
+    for index, values in changed.items():
+        edit.set_constant(index, values)
+    return edit.finish(file.outputs[0])
+
+
+def keep_sums(content: bytes, small: bytes) -> bytes:
+    """Return ``small`` with depthwise weights rounded so that the sum of each filter stays.
+
+    Neighbours in a picture are nearly alike, so a filter answers mostly with its sum; of one that
+    looks for edges, large weights cancel, and nine roundings of their own would not. The weights
+    nearest to the other integer are rounded to that one.
+
+    Args:
+        content: the float32 model.
+        small: the same in int8; layers that stayed float are left alone.
+    """
+    source, target = parse(content), parse(small)
+    edit = GraphEdit(target)
+    for real, layer in zip(_convolutions(source), _convolutions(target), strict=True):
+        weight = target.tensors[layer.inputs[1]]
+        if layer.name == "DEPTHWISE_CONV_2D" and weight.type == "INT8":
+            assert weight.quantization is not None
+            wanted = source.tensors[real.inputs[1]].values / weight.quantization.scale
+            edit.set_constant(weight.index, _round_with_sum(wanted))
+    return edit.finish(target.outputs[0])
+
+
+def _round_with_sum(wanted: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.int8]:
+    """Round (1, height, width, channels) weights; each channel's sum by less than one half."""
+    exact = wanted.reshape(-1, wanted.shape[-1])
+    rounded = np.clip(np.round(exact), -127, 127)
+    missing = np.round((exact - rounded).sum(0))
+    for channel in np.flatnonzero(missing):
+        step = np.sign(missing[channel])
+        gain = (exact - rounded)[:, channel] * step
+        gain[np.abs(rounded[:, channel] + step) > 127] = -np.inf
+        chosen = np.argsort(-gain, kind="stable")[: int(abs(missing[channel]))]
+        rounded[chosen, channel] += step
+    return rounded.reshape(wanted.shape).astype(np.int8)
 
 
 def correct_biases(content: bytes, small: bytes, frames: Sequence[Float32]) -> bytes:

@@ -106,8 +106,8 @@ MODELS: dict[str, Any] = {
                         "models": [
                             {
                                 "name": "voc",
-                                "height": 257,
-                                "width": 257,
+                                "height": 529,
+                                "width": 529,
                                 "fit": "letterbox",
                                 "labels": {
                                     "names": ["background", "aeroplane"],

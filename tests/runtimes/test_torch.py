@@ -94,3 +94,14 @@ def test_operators_are_timed_in_their_order(pair: Path) -> None:
     convolutions = sum(isinstance(one, torch.nn.Conv2d) for one in network._model.modules())
     assert kinds.count("aten::conv2d") == convolutions
     assert all(ms >= 0 for _, _, ms in found)
+
+
+def test_every_network_keeps_its_own_number_of_threads(pair: Path) -> None:
+    before = torch.get_num_threads()
+    try:
+        segmenters = {count: Segmenter(pair, threads=count) for count in (2, 1)}
+        for count in (2, 1, 2):
+            segmenters[count](np.zeros((65, 65, 3), np.uint8))
+            assert torch.get_num_threads() == count
+    finally:
+        torch.set_num_threads(before)

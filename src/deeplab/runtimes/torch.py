@@ -25,8 +25,8 @@ def open(
 
     Args:
         path: ``NAME.safetensors`` or ``NAME.json``.
-        threads: how many threads one frame may use. PyTorch knows one number per process, so this
-            sets it for everything that runs in this one.
+        threads: how many threads one frame may use. PyTorch knows one number per process, so every
+            call sets it for everything that runs in this one.
         variant: another size, output stride or device than the pair's own and the CPU.
 
     Raises:
@@ -41,8 +41,7 @@ def open(
     variant = variant or Variant()
     if variant.device == "cuda" and not torch.cuda.is_available():
         raise InputError("device: got 'cuda', but PyTorch finds no GPU here; use 'cpu'.")
-    torch.set_num_threads(threads)
-    return TorchNetwork(open_release(Path(path)), variant)
+    return TorchNetwork(open_release(Path(path)), variant, threads=threads)
 
 
 def name_gpu() -> str | None:
@@ -60,7 +59,7 @@ class TorchNetwork:
 
     output: Output = "logits"
 
-    def __init__(self, release: Release, variant: Variant) -> None:
+    def __init__(self, release: Release, variant: Variant, *, threads: int) -> None:
         from deeplab.models import build
 
         config, spec = release.config, release.input_spec
@@ -73,12 +72,14 @@ class TorchNetwork:
         self.num_classes: int | None = config.num_classes
         self.align_corners = config.align_corners
         self._device = variant.device or "cpu"
+        self._threads = threads
         self._model = build(config, release.state_dict()).to(self._device).eval()
 
     def __call__(self, frame: UInt8) -> Float32:
         """Run one (height, width, 3) uint8 RGB frame."""
         import torch
 
+        torch.set_num_threads(self._threads)  # another network may have set it to its own
         image = torch.from_numpy(np.ascontiguousarray(frame.transpose(2, 0, 1)))[None]
         with torch.inference_mode():
             logits = self._model(image.to(self._device), self._output_stride)[0]

@@ -77,6 +77,20 @@ _ADE20K_VAL = "ADE20K val, published: 6 scales, flip, output stride 8"
 _COCO_VAL = "COCO val 2017 with the 21 VOC classes, published"
 
 
+def _bundled(name: str, sha256: str, *, size: int, miou: float, side: int) -> ZooModel:
+    """Return an entry for a model of our own, which comes inside the package: no address."""
+    return ZooModel(
+        name=name,
+        address="",
+        sha256=sha256,
+        size=size,
+        licence="Apache-2.0",
+        miou=miou,
+        protocol=_150,
+        input=InputSpec(height=side, width=side),
+    )
+
+
 def _checkpoint(
     name: str, file: str, miou: float, protocol: str, labels: LabelSet | None = VOC
 ) -> ZooModel:
@@ -113,25 +127,19 @@ def _torchvision(name: str, file: str, miou: float) -> ZooModel:
 
 
 MODELS: tuple[ZooModel, ...] = (
-    ZooModel(
-        name="voc",
-        address="",
-        sha256="0179c14763ea37f4a4aaf26cbe4c7c18bf3a359aaeacbccbaf280828af53c4c8",
+    _bundled(
+        "voc",
+        "0179c14763ea37f4a4aaf26cbe4c7c18bf3a359aaeacbccbaf280828af53c4c8",
         size=2431475,
-        licence="Apache-2.0",
         miou=0.829,
-        protocol=_150,
-        input=InputSpec(height=529, width=529),
+        side=529,
     ),
-    ZooModel(
-        name="voc-fast",
-        address="",
-        sha256="b62ce203d81a6c113de2cfeb5b2b8b6eee6b416145d98359e84405a9d6806a37",
+    _bundled(
+        "voc-fast",
+        "b62ce203d81a6c113de2cfeb5b2b8b6eee6b416145d98359e84405a9d6806a37",
         size=916995,
-        licence="Apache-2.0",
         miou=0.802,
-        protocol=_150,
-        input=InputSpec(height=577, width=577),
+        side=577,
     ),
     ZooModel(
         name="deeplabv3-mobilenetv2-dm05-257",

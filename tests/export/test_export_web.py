@@ -54,6 +54,7 @@ def contents(folder: Path) -> set[str]:
 def test_a_folder_has_page_runtime_and_model(
     run: Run, page: Path, model: Path, tmp_path: Path
 ) -> None:
+    model.with_name(f"{model.name}.json").write_text("{}")  # a certificate, not a pair
     site = tmp_path / "some" / "where" / "site"
     code, out, _ = run(model, "--to", "web", site)
     assert code == 0

@@ -16,6 +16,7 @@ from deeplab.errors import InputError
 from deeplab.info import ModelInfo, describe
 from deeplab.runtimes import Precision, find_engines
 from deeplab.segmenter import default_threads
+from deeplab.weights.release import find_pair
 
 Device = Literal["cpu", "cuda"]
 
@@ -194,12 +195,7 @@ def find_models(models: Sequence[str], *, progress: zoo.Progress | None = None) 
         ModelNotFoundError: there is no such model.
         DownloadError: a named model could not be downloaded.
     """
-    found = []
-    for model in models:
-        pair = Path(f"{model}.json")  # beside an exported file, its certificate has such a name
-        is_pair = pair.is_file() and not Path(model).is_file()
-        found.append(pair if is_pair else zoo.locate(model, progress=progress))
-    return found
+    return [find_pair(model) or zoo.locate(model, progress=progress) for model in models]
 
 
 def _describe(path: Path, size: tuple[int, int] | None, stride: int | None) -> ModelInfo | None:

@@ -15,6 +15,7 @@ from deeplab.browser_page import CATALOGUE, PageModel, find_page, write_page
 from deeplab.errors import InputError, ModelError, OutputError
 from deeplab.export import Exported, export
 from deeplab.files import replacing_all
+from deeplab.weights.release import find_pair
 
 _FOR_PAIRS = (
     "precision", "output", "size", "output_stride", "calibrate", "keep_float", "integer_io",
@@ -91,8 +92,7 @@ def export_page(
 
 def is_pair(model: str | PathLike[str]) -> bool:
     """Return whether this is a release pair, by either of its files or without suffix."""
-    path = Path(model)
-    return path.suffix in (".safetensors", ".json") or path.with_name(f"{path.name}.json").is_file()
+    return Path(model).suffix in (".safetensors", ".json") or find_pair(model) is not None
 
 
 def _check_file(file: Path, options: dict[str, Any]) -> None:

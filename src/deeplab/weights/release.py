@@ -8,8 +8,10 @@ measured scores, and the digest of the weights it belongs to.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -177,6 +179,15 @@ def open_release(name: str | Path) -> Release:
             "differs): it is cut off or replaced. Copy both files again."
         )
     return release
+
+
+def find_pair(model: str | PathLike[str]) -> Path | None:
+    """Return the JSON of a pair given without suffix; None where it names no pair.
+
+    A name that is a file is that file: beside an exported one lies its certificate, FILE.json.
+    """
+    path = Path(f"{os.fspath(model)}.json")
+    return path if path.is_file() and not Path(model).is_file() else None
 
 
 def is_release(path: Path) -> bool:

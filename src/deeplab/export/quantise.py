@@ -344,20 +344,18 @@ def _tidy(file: TfliteFile) -> bytes:
         if step.name == "REVERSE_V2" and [reader.name for reader in readers] == ["QUANTIZE"]:
             (after,) = readers
             picture, axis = step.inputs
-            for plain in file.consumers(picture):
-                if (
-                    plain.name == "QUANTIZE"
-                    and plain.index < after.index
-                    and _alike(plain, after, file)
-                ):
-                    mirrored = edit.make_step("REVERSE_V2", [plain.outputs[0], axis], after.outputs)
-                    edit.replace(after.index, [mirrored])
-                    edit.replace(step.index, [])
+            twins = [other for other in file.consumers(picture) if _alike(other, after, file)]
+            if twins:
+                inputs = [twins[0].outputs[0], axis]
+                edit.replace(after.index, [edit.make_step("REVERSE_V2", inputs, after.outputs)])
+                edit.replace(step.index, [])
     return edit.finish(file.outputs[0])
 
 
 def _alike(one: Operator, other: Operator, file: TfliteFile) -> bool:
-    """Return whether two steps give integers that stand for the same real numbers."""
+    """Return whether a step before another gives integers that stand for the same real numbers."""
+    if one.name != "QUANTIZE" or one.index > other.index:
+        return False
     first, second = (file.tensors[step.outputs[0]].quantization for step in (one, other))
     assert first is not None
     assert second is not None

@@ -18,6 +18,7 @@ import tempfile
 from pathlib import Path
 
 from deeplab import zoo
+from deeplab.data import open_dataset
 from deeplab.files import hash_file
 
 STARTS = {
@@ -58,9 +59,9 @@ def main() -> None:
 
 def choose_photos(data: Path) -> list[Path]:
     """Return photos of the training split, evenly spread, to find the ranges of numbers on."""
-    names = (data / "ImageSets/Segmentation/train.txt").read_text().split()
-    step = max(1, len(names) // CALIBRATION_PHOTOS)
-    return [data / "JPEGImages" / f"{name}.jpg" for name in names[::step]][:CALIBRATION_PHOTOS]
+    photos = list(open_dataset(data, split="train").images)
+    step = max(1, len(photos) // CALIBRATION_PHOTOS)
+    return photos[::step][:CALIBRATION_PHOTOS]
 
 
 def _deeplab(*arguments: object) -> None:

@@ -16,7 +16,7 @@ NETWORKS = {
     "v2-msc": DeepLabConfig(version="v2", backbone="resnet_v1_18", image_pyramid=(1.0, 0.5)),
     "v3-mobilenet": DeepLabConfig(depth_multiplier=0.5),
     "v3+-mirror": DeepLabConfig(
-        version="v3+", backbone="mobilenet_v2", depth_multiplier=0.35, mirror=True
+        version="v3+", backbone="mobilenet_v2", depth_multiplier=0.35, mirror_scale=0.6
     ),
     "v3-torchvision": DeepLabConfig(
         backbone="resnet_v1_18",

@@ -93,16 +93,32 @@ def test_the_argmax_is_over_integers(pair, run):
 
 
 def test_of_a_mirrored_picture_the_integers_are_turned(tmp_path):
-    pair = write_pair(tmp_path, dataclasses.replace(CONFIG, mirror=True))
+    file, photo, segment = export_mirrored(tmp_path, scale=1.0)
+    first = next(op for op in file.operators if op.name == "REVERSE_V2")
+    assert file.producer(first.inputs[0]).name == "QUANTIZE"
+    assert (segment(photo).mask == segment(photo[:, ::-1]).mask[:, ::-1]).mean() > 0.98
+
+
+def test_of_two_scales_the_weights_are_shared(tmp_path):
+    file, photo, segment = export_mirrored(tmp_path, scale=0.6)
+    layers = [op for op in file.operators if op.name in CONVOLUTIONS]
+    weights = {op.inputs[1] for op in layers}
+    assert 2 * len(weights) == len(layers)
+    assert {file.tensors[index].type for index in weights} == {"INT8"}
+    real = Segmenter(tmp_path / "tiny.safetensors")
+    assert (segment(photo).mask == real(photo).mask).mean() > 0.95
+
+
+def export_mirrored(folder, *, scale):
+    """Return an int8 file that looks at the mirrored photo too, a photo, and what runs it."""
+    pair = write_pair(folder, dataclasses.replace(CONFIG, mirror_scale=scale))
     found = export(pair, precision="int8", calibrate=PHOTOS, allow=True)
     file = tflite_file.read(found.file)
-    first = next(op for op in file.operators if op.name == "REVERSE_V2")
-    picture, turned = file.tensors[first.inputs[0]], file.tensors[first.outputs[0]]
-    assert (picture.type, turned.type) == ("INT8", "INT8")
-    assert file.producer(picture.index).name == "QUANTIZE"
-    photo = np.asarray(Image.open(PHOTOS[0]))[:, :400]
-    segment = Segmenter(found.file)
-    assert (segment(photo).mask == segment(photo[:, ::-1]).mask[:, ::-1]).mean() > 0.98
+    turns = [op for op in file.operators if op.name == "REVERSE_V2"]
+    assert len(turns) == 2
+    assert {file.tensors[i].type for op in turns for i in (op.inputs[0], op.outputs[0])} == {"INT8"}
+    assert [op.name for op in file.operators].count("DEQUANTIZE") == 1
+    return file, np.asarray(Image.open(PHOTOS[0]))[:, :400], Segmenter(found.file)
 
 
 def test_named_layers_stay_float(run):

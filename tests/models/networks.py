@@ -45,7 +45,7 @@ NETWORKS = {
         version="v3+", backbone="mobilenet_v2", decoder_output_stride=(8, 4), decoder_channels=64
     ),
     "v3+-mirror": DeepLabConfig(
-        version="v3+", backbone="mobilenet_v2", depth_multiplier=0.35, mirror=True, dropout=0.0
+        version="v3+", backbone="mobilenet_v2", depth_multiplier=0.35, mirror_scale=0.6, dropout=0.0
     ),
     "v3+-mobilenet_v3": DeepLabConfig(
         version="v3+",

@@ -28,6 +28,7 @@ from deeplab.models.config import CellBranch, DeepLabConfig
         ({"cascade_blocks": 3}, "v3 on a ResNet; set it to 0"),
         ({"squeeze_excitation": True, "image_pooling": False}, "Set image_pooling=True"),
         ({"num_classes": 1}, "at least 2; background is a class too"),
+        ({"mirror_scale": -1.0}, "0 leaves the mirrored photo out"),
         ({"dropout": 1.0}, "a keep probability of 0.9 is dropout 0.1"),
         ({"pixel_std": (0.0, 1.0, 1.0)}, "above 0, in 0..255"),
         ({"multi_grid": (1, 2)}, "Give three rates"),

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from networks import NETWORKS, make, photo
 
 from deeplab.errors import ConfigError, InputError, WeightsError
-from deeplab.models import DeepLabConfig, build, predict
+from deeplab.models import DeepLab, DeepLabConfig, build, predict
 from deeplab.models.backbones import BACKBONES
 from deeplab.models.inference import pad_to_stride
 from deeplab.models.layers import BatchNorm2d, plan_strides, same_padding
@@ -59,8 +59,8 @@ def test_bytes_and_floats_are_the_same_photo(name: str) -> None:
 
 @torch.inference_mode()
 def test_a_mirror_makes_the_answer_symmetric_outside_training() -> None:
-    model, image = make("v3+-mirror"), photo(49, 65)
-    plain = build(dataclasses.replace(model.config, mirror=False), model.state_dict()).eval()
+    image = photo(49, 65)
+    model, plain = (mirrored_at(scale) for scale in (1.0, 0.0))
     expected = (plain(image) + plain(image.flip(3)).flip(3)) / 2
     assert not torch.allclose(plain(image), expected, rtol=1e-2)
     torch.testing.assert_close(model(image), expected, rtol=1e-4, atol=1e-4)
@@ -68,6 +68,26 @@ def test_a_mirror_makes_the_answer_symmetric_outside_training() -> None:
     model.train()
     model.freeze_batch_norm()
     torch.testing.assert_close(model(image), plain(image))
+
+
+@torch.inference_mode()
+def test_the_mirror_image_may_be_smaller() -> None:
+    image = photo(49, 65)
+    model, plain = (mirrored_at(scale) for scale in (0.5, 0.0))
+    logits = plain(image)
+    small = F.interpolate(image.float(), (25, 33), mode="bilinear", align_corners=True)
+    mirrored = F.interpolate(
+        plain(small.flip(3)), logits.shape[2:], mode="bilinear", align_corners=True
+    )
+    expected = (logits + mirrored.flip(3)) / 2
+    torch.testing.assert_close(model(image), expected, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(mirrored_at(1.0)(image), expected, rtol=1e-2)
+
+
+def mirrored_at(scale: float) -> DeepLab:
+    model = make("v3+-mirror")
+    config = dataclasses.replace(model.config, mirror_scale=scale)
+    return build(config, model.state_dict()).eval()
 
 
 CASCADE = DeepLabConfig(backbone="resnet_v1_18", cascade_blocks=3, multi_grid=(1, 2, 1))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +18,7 @@ import torch
 from PIL import Image
 from tiny import tiny_network, tiny_settings
 
+from deeplab.cli import run as run_command
 from deeplab.data import open_dataset
 from deeplab.data.counts import ClassCounts
 from deeplab.errors import DataError, InputError
@@ -139,6 +142,24 @@ def test_a_batch_that_cannot_be_shared_is_refused(shapes: Path, tmp_path: Path) 
     settings = _settings(shapes, run={"batch_size": 5, "accumulate": 2})
     with pytest.raises(InputError, match="5 cannot be shared by 1 processes in 2 parts"):
         run_experiment(settings, tmp_path / "out", **QUIET)
+
+
+def test_the_command_says_that_it_was_interrupted(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["train", "--data", str(shapes), "--folder", str(tmp_path / "out"), "--steps", "2"]
+    for setting in (
+        "model.depth_multiplier=0.1", "run.device=cpu", "data.workers=0", "run.batch_norm=frozen",
+        "data.crop_size=[33, 49]", "run.batch_size=2", "run.validate_every=0",
+    ):  # fmt: skip
+        arguments += ["--set", setting]
+    signalled = contextlib.nullcontext([signal.SIGTERM])
+    with monkeypatch.context() as patched:
+        patched.setattr("deeplab.training.loop.catch_signals", lambda: signalled)
+        assert run_command(arguments) == 130
+    assert not [*(tmp_path / "out").glob("*.json")]
+    assert run_command(arguments) == 0
+    assert [*(tmp_path / "out").glob("*.json")]
 
 
 @pytest.mark.integration

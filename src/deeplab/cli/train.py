@@ -64,7 +64,9 @@ def train(
         assert data is not None
         chosen = Settings.from_dict(apply_overrides({"name": data.resolve().name}, overrides))
     console = stderr()
-    run_experiment(chosen, folder or Path("runs") / chosen.name, tell=console.print)
+    progress = run_experiment(chosen, folder or Path("runs") / chosen.name, tell=console.print)
+    if progress.interrupted:
+        raise typer.Exit(130)
 
 
 def _parse(text: str) -> Any:

@@ -332,8 +332,9 @@ def _make_plan(
     config = release.config
     if output_stride is not None:
         config = dataclasses.replace(config, output_stride=output_stride)
-    # A pooling window and the sizes of a pyramid are numbers in the graph.
-    any_size = form.any_size and not config.image_pooling_crop_size and not config.image_pyramid
+    # A pooling window and the sizes of other scales are numbers in the graph.
+    scaled = config.image_pyramid or config.mirror_scale not in (0, 1)
+    any_size = form.any_size and not config.image_pooling_crop_size and not scaled
     network = ExportNetwork(
         config,
         release.state_dict(),

@@ -113,7 +113,10 @@ def _pool_all(config: DeepLabConfig, size: tuple[int, int]) -> DeepLabConfig:
     if crop is None:
         return config
     stride = config.output_stride
-    for scale in config.image_pyramid or (1.0,):
+    scales = config.image_pyramid or (1.0,)
+    if config.mirror_scale:
+        scales = (*scales, config.mirror_scale)
+    for scale in scales:
         for window, side in zip(crop, size, strict=True):
             if reduced_size(scale_size(window, scale), stride) < reduced_size(
                 scale_size(side, scale), stride

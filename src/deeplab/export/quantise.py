@@ -11,6 +11,7 @@ to layer. They are measured on photos and taken out of the biases, which keep al
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
@@ -34,6 +35,9 @@ Ranges = dict[str, Range]
 _CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D")
 _RELUS = (1, 3)
 """ReLU and ReLU6, by their numbers in the schema."""
+_MOVERS = ("RESIZE_BILINEAR", "REVERSE_V2")
+"""Steps that give no value beyond those that they take; the integers mean the same behind them."""
+
 _SMALLEST_RANGE = 1e-6
 """Of a tensor that is the same everywhere; a range of nothing would be divided by."""
 
@@ -188,6 +192,10 @@ def measure_ranges(
             "min": _number(((0 - mean) / std).min()),
             "max": _number(((255 - mean) / std).max()),
         }
+    for step in file.operators:
+        if step.name in _MOVERS:
+            source, moved = (file.tensors[i].name for i in (step.inputs[0], step.outputs[0]))
+            ranges[moved] = ranges[source]
     return ranges
 
 
@@ -206,26 +214,17 @@ def equalise(content: bytes, frames: Sequence[Float32]) -> bytes:
     Source: 1906.04721 section 4.1, there from the weights alone.
     """
     file = parse(content)
-    pairs = []
-    for layer in _convolutions(file):
-        readers = file.consumers(layer.outputs[0])
-        if (
-            layer.options["fused_activation_function"] in _RELUS
-            and len(readers) == 1
-            and readers[0].name in _CONVOLUTIONS
-        ):
-            pairs.append((layer, readers[0]))
-    names = [file.tensors[layer.outputs[0]].name for layer, _ in pairs]
-    peaks: dict[str, Float32] = {}
+    pairs = _equalisable(file)
+    names = {file.tensors[layer.outputs[0]].name: n for n, p in enumerate(pairs) for layer, _ in p}
+    peaks: list[Float32] = [np.full(1, _SMALLEST_RANGE, np.float32)] * len(pairs)
 
     def look(name: str, values: Float32) -> None:
-        peaks[name] = np.maximum(peaks.get(name, 0), values.max((0, 1, 2)))
+        peaks[names[name]] = np.maximum(peaks[names[name]], values.max((0, 1, 2)))
 
     _run(content, frames, names, look)
     edit = GraphEdit(file)
     changed: dict[int, Float32] = {}
-    for (layer, reader), name in zip(pairs, names, strict=True):
-        peak = np.maximum(peaks[name], _SMALLEST_RANGE)
+    for ((layer, reader), *_), peak in zip(pairs, peaks, strict=True):
         factor = np.clip(_HEADROOM * peak.max() / peak, 1, _MOST)
         if reader.name == "CONV_2D":
             factor = np.sqrt(factor)
@@ -242,6 +241,25 @@ def equalise(content: bytes, frames: Sequence[Float32]) -> bytes:
     for index, values in changed.items():
         edit.set_constant(index, values)
     return edit.finish(file.outputs[0])
+
+
+def _equalisable(file: TfliteFile) -> list[list[tuple[Operator, Operator]]]:
+    """Return each convolution with its only reader, another one; together where weights are shared.
+
+    A network that looks at two scales runs every layer twice with the same weights.
+    """
+    uses = Counter(index for layer in _convolutions(file) for index in layer.inputs[1:])
+    found: dict[tuple[int, ...], list[tuple[Operator, Operator]]] = {}
+    for layer in _convolutions(file):
+        readers = file.consumers(layer.outputs[0])
+        if (
+            layer.options["fused_activation_function"] in _RELUS
+            and len(readers) == 1
+            and readers[0].name in _CONVOLUTIONS
+        ):
+            constants = (*layer.inputs[1:], readers[0].inputs[1])
+            found.setdefault(constants, []).append((layer, readers[0]))
+    return [p for constants, p in found.items() if all(uses[i] == len(p) for i in constants)]
 
 
 def keep_sums(content: bytes, small: bytes) -> bytes:
@@ -334,7 +352,7 @@ def _tidy(file: TfliteFile) -> bytes:
     """Return the model with fewer steps between real numbers and integers, the results the same.
 
     The argmax is over integers, as their order is that of the real numbers; and what is mirrored
-    is the integers of the picture, a quarter of the bytes.
+    is integers, a quarter of the bytes.
     """
     edit = GraphEdit(file)
     for step in file.operators:
@@ -343,20 +361,29 @@ def _tidy(file: TfliteFile) -> bytes:
             edit.drop(step.index)
         if step.name == "REVERSE_V2" and [reader.name for reader in readers] == ["QUANTIZE"]:
             (after,) = readers
-            picture, axis = step.inputs
-            twins = [other for other in file.consumers(picture) if _alike(other, after, file)]
+            values, axis = step.inputs
+            twins = [i for i in _integers(file, step) if _alike(file, i, after.outputs[0])]
             if twins:
-                inputs = [twins[0].outputs[0], axis]
-                edit.replace(after.index, [edit.make_step("REVERSE_V2", inputs, after.outputs)])
+                turned = edit.make_step("REVERSE_V2", [twins[0], axis], after.outputs)
+                edit.replace(after.index, [turned])
                 edit.replace(step.index, [])
+                before = file.producer(values)
+                if before is not None and file.consumers(values) == [step]:
+                    edit.replace(before.index, [])
     return edit.finish(file.outputs[0])
 
 
-def _alike(one: Operator, other: Operator, file: TfliteFile) -> bool:
-    """Return whether a step before another gives integers that stand for the same real numbers."""
-    if one.name != "QUANTIZE" or one.index > other.index:
-        return False
-    first, second = (file.tensors[step.outputs[0]].quantization for step in (one, other))
+def _integers(file: TfliteFile, step: Operator) -> list[int]:
+    """Return the integer tensors that what a step takes was made of, or made into before it."""
+    before = file.producer(step.inputs[0])
+    found = [before.inputs[0]] if before is not None and before.name == "DEQUANTIZE" else []
+    readers = file.consumers(step.inputs[0])
+    return found + [op.outputs[0] for op in readers[: readers.index(step)] if op.name == "QUANTIZE"]
+
+
+def _alike(file: TfliteFile, one: int, other: int) -> bool:
+    """Return whether the integers of two tensors stand for the same real numbers."""
+    first, second = file.tensors[one].quantization, file.tensors[other].quantization
     assert first is not None
     assert second is not None
     return bool(

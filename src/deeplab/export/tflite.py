@@ -115,6 +115,7 @@ def _name_tensors(content: bytes, network: ExportNetwork) -> bytes:
     model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
     graph = model.subgraphs[0]
     taken: dict[str, int] = {}
+    named: set[int] = set()
 
     def rename(tensor: Any, name: str) -> None:
         taken[name] = taken.get(name, 0) + 1
@@ -129,7 +130,10 @@ def _name_tensors(content: bytes, network: ExportNetwork) -> bytes:
         is_last = operator.outputs[0] == graph.outputs[0]
         rename(graph.tensors[operator.outputs[0]], network.output if is_last else name)
         for index, kind in zip(operator.inputs[1:], ("weight", "bias"), strict=False):
-            if index >= 0 and model.buffers[graph.tensors[index].buffer].data is not None:
+            if index in named or index < 0:  # two scales share their weights
+                continue
+            if model.buffers[graph.tensors[index].buffer].data is not None:
+                named.add(index)
                 rename(graph.tensors[index], f"{name}.{kind}")
     for signature in model.signatureDefs or []:
         signature.inputs[0].name, signature.outputs[0].name = b"image", network.output.encode()

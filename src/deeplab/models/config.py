@@ -151,9 +151,10 @@ class DeepLabConfig:
     image_pyramid: tuple[float, ...] = ()
     """Scales whose logits are merged inside ``forward``; empty means the photo as it is."""
     merge_method: Literal["max", "avg"] = "max"
-    mirror: bool = False
-    """Outside training, ``forward`` looks at the mirrored photo too and averages the logits: twice
-    the time for a steadier mask. Not in the original, whose evaluation did so from outside."""
+    mirror_scale: float = 0.0
+    """Outside training, ``forward`` looks at the mirrored photo too, at this scale, and averages
+    the logits: more time for a steadier mask; 0 never does. Not in the original, whose evaluation
+    did so from outside."""
 
     def __post_init__(self) -> None:
         for name, value in derive_config(self).items():

@@ -154,6 +154,11 @@ def _check_numbers(config: DeepLabConfig) -> None:
             )
     if any(scale <= 0 for scale in config.image_pyramid):
         raise ConfigError(f"image_pyramid: got {config.image_pyramid}. Give scales above 0.")
+    if config.mirror_scale < 0:
+        raise ConfigError(
+            f"mirror_scale: got {config.mirror_scale}. Give a scale above 0, such as 1.0; 0 leaves "
+            "the mirrored photo out."
+        )
     for name in ("pixel_mean", "pixel_std"):
         if len(getattr(config, name)) != 3:
             raise ConfigError(f"{name}: got {getattr(config, name)}. Give three values, for R G B.")

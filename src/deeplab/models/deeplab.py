@@ -409,12 +409,13 @@ class DeepLab(nn.Module):
                 f"image: got shape {tuple(image.shape)}. Give (batch, 3, height, width), RGB in "
                 "0..255; one photo (height, width, 3) is image.permute(2, 0, 1)[None]."
             )
-        if not self.config.mirror or self.training:
-            return self._merge_scales(image, output_stride)
-        plain, mirrored = self._merge_scales(
-            torch.cat([image, image.flip(3)]), output_stride
-        ).chunk(2)
-        return (plain + mirrored.flip(3)) / 2
+        plain = self._merge_scales(image, output_stride)
+        if not self.config.mirror_scale or self.training:
+            return plain
+        scale = self.config.mirror_scale
+        mirrored = self.one_scale(image, output_stride, scale=scale, mirror=True).flip(3)
+        mirrored = resize(mirrored, plain.shape[2:], align_corners=self.config.align_corners)
+        return (plain + mirrored) / 2
 
     def _merge_scales(self, image: Tensor, output_stride: int | None) -> Tensor:
         if not self.config.image_pyramid:
@@ -438,15 +439,21 @@ class DeepLab(nn.Module):
         return [resize(x, size, align_corners=self.config.align_corners) for x in logits]
 
     def one_scale(
-        self, image: Tensor, output_stride: int | None = None, *, scale: float = 1.0
+        self,
+        image: Tensor,
+        output_stride: int | None = None,
+        *,
+        scale: float = 1.0,
+        mirror: bool = False,
     ) -> Tensor:
-        """Return the logits of the photo at one scale, on that scale's own grid."""
+        """Return the logits of the photo, or its mirror image, at one scale, on its own grid."""
         stride = self.config.output_stride if output_stride is None else output_stride
         if stride not in OUTPUT_STRIDES:
             raise ConfigError(
                 f"output_stride: got {stride}. Choose one of {', '.join(map(str, OUTPUT_STRIDES))}."
             )
         x = rescale(self.normalise(image), scale, align_corners=self.config.align_corners)
+        x = x.flip(3) if mirror else x
         if isinstance(self.head, LargeFOV):  # v1
             x, side = self.backbone(x, stride, range(len(self.head.side)))
             assert self.classifier is not None

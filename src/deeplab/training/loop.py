@@ -44,6 +44,9 @@ class Score:
     accuracy: float
 
 
+_SIGNALLED = "a signal asked for it"
+
+
 @dataclass(kw_only=True)
 class Progress:
     """How far a training is; all of it is in the checkpoint.
@@ -61,6 +64,11 @@ class Progress:
     best_step: int = 0
     stale: int = 0
     stopped: str = field(default="")
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether somebody ended it, and its weights are half done."""
+        return self.stopped == _SIGNALLED
 
 
 class StepLoss(nn.Module):
@@ -245,7 +253,7 @@ def train(
             if (processes.count == 1 or last or progress.step % run.log_every == 0) and (
                 processes.any(bool(signals))
             ):
-                progress.stopped = "a signal asked for it"
+                progress.stopped = _SIGNALLED
             elif last or (run.validate_every and progress.step % run.validate_every == 0):
                 judge()
                 clock, images = time.perf_counter(), 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,16 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from pairs import write_pair
 
     return write_pair(tmp_path_factory.mktemp("pair"))
+
+
+@pytest.fixture(scope="session")
+def two_scales(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the JSON of a tiny pair that runs each of its layers twice."""
+    pytest.importorskip("torch")
+    from pairs import CONFIG, write_pair
+
+    config = dataclasses.replace(CONFIG, mirror_scale=0.6)
+    return write_pair(tmp_path_factory.mktemp("two_scales"), config)
 
 
 @pytest.fixture(scope="session")

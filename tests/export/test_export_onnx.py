@@ -170,6 +170,23 @@ def test_int8(pair: Path, tmp_path: Path) -> None:
     assert np.corrcoef(small.ravel(), logits.ravel())[0, 1] > 0.95
 
 
+def test_two_scales_share_names_and_weights(two_scales: Path, tmp_path: Path) -> None:
+    real = run(two_scales, tmp_path)
+    names = [node.name for node in onnx.load(real.file).graph.node if node.op_type == "Conv"]
+    once = names[: len(names) // 2]
+    assert names == [*once, *(f"{name}:2" for name in once)]
+    assert real.certificate.bytes < 1.2 * real.certificate.weights_bytes
+    small = run(
+        two_scales, tmp_path, precision="int8", calibrate=CALIBRATION, allow=True,
+        keep_float=["backbone.stem"], overwrite=True,
+    )  # fmt: skip
+    graph = onnx.load(small.file).graph
+    constants = {tensor.name for tensor in graph.initializer}
+    in_float = {n.name for n in graph.node if n.op_type == "Conv" and n.input[1] in constants}
+    assert in_float == {"backbone.stem", "classifier", "backbone.stem:2", "classifier:2"}
+    assert small.certificate.bytes < 0.5 * real.certificate.bytes
+
+
 def test_a_layer_that_is_not_there(pair: Path, tmp_path: Path) -> None:
     with pytest.raises(
         InputError, match=r"no layer 'backbone\.steam'\. Did you mean 'backbone\.ste"
@@ -244,6 +261,9 @@ FAMILIES = {
         aspp_separable=False, pooling_first=False, post_aspp="conv", head_channels=32,
     ),
     "v3+-xception": DeepLabConfig(version="v3+", backbone="xception_41", head_channels=32),
+    "v3+-mirror": DeepLabConfig(
+        version="v3+", backbone="mobilenet_v2", depth_multiplier=0.35, mirror_scale=1.0,
+    ),
     "v3+-mobilenet_v3": DeepLabConfig(
         version="v3+", backbone="mobilenet_v3_small_seg", head_channels=32,
         squeeze_excitation=True, hard_gate=True, concat_projection=False,

@@ -117,6 +117,20 @@ def test_int8(pair: Path, tmp_path: Path) -> None:
     assert np.corrcoef(small.ravel(), whole.ravel())[0, 1] > 0.95
 
 
+@pytest.mark.parametrize("precision", ["float16", "int8"])
+def test_two_scales_share_their_weights(two_scales: Path, tmp_path: Path, precision: str) -> None:
+    if precision == "int8":
+        pytest.importorskip("nncf")
+    calibrate = PHOTOS * 2 if precision == "int8" else ()
+    found = run(two_scales, tmp_path, precision=precision, calibrate=calibrate, allow=True)
+    share = 0.5 if precision == "int8" else 0.7
+    binary = found.file.with_suffix(".bin").stat().st_size
+    assert binary < share * found.certificate.weights_bytes
+    photo = np.random.default_rng(0).integers(0, 256, (129, 97, 3), dtype=np.uint8)
+    small, whole = Segmenter(found.file)(photo).logits, Segmenter(two_scales)(photo).logits
+    assert np.corrcoef(small.ravel(), whole.ravel())[0, 1] > 0.95
+
+
 def test_a_full_disk(pair: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(model: object, target: Path, **_: object) -> None:
         target.with_suffix(".bin").write_bytes(b"half")

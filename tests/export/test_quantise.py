@@ -109,15 +109,23 @@ def test_of_two_scales_the_weights_are_shared(tmp_path):
     assert (segment(photo).mask == real(photo).mask).mean() > 0.95
 
 
-def export_mirrored(folder, *, scale):
+def test_a_layer_stays_float_at_both_scales(tmp_path):
+    kept = "backbone.blocks.0.depthwise"
+    file, *_ = export_mirrored(tmp_path, scale=0.6, keep_float=[kept])
+    layers = [op for op in file.operators if op.name in CONVOLUTIONS]
+    float_layers = [op for op in layers if file.tensors[op.inputs[1]].type == "FLOAT32"]
+    assert [file.tensors[op.outputs[0]].name for op in float_layers] == [kept, f"{kept}:2"]
+
+
+def export_mirrored(folder, *, scale, **given):
     """Return an int8 file that looks at the mirrored photo too, a photo, and what runs it."""
     pair = write_pair(folder, dataclasses.replace(CONFIG, mirror_scale=scale))
-    found = export(pair, precision="int8", calibrate=PHOTOS, allow=True)
+    found = export(pair, precision="int8", calibrate=PHOTOS, allow=True, **given)
     file = tflite_file.read(found.file)
     turns = [op for op in file.operators if op.name == "REVERSE_V2"]
     assert len(turns) == 2
     assert {file.tensors[i].type for op in turns for i in (op.inputs[0], op.outputs[0])} == {"INT8"}
-    assert [op.name for op in file.operators].count("DEQUANTIZE") == 1
+    assert [op.name for op in file.operators].count("DEQUANTIZE") == (3 if given else 1)
     return file, np.asarray(Image.open(PHOTOS[0]))[:, :400], Segmenter(found.file)
 
 

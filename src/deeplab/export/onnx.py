@@ -8,6 +8,7 @@ The card lies in ``metadata_props`` under ``deeplab``.
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -137,6 +138,8 @@ def _quantise(model: ModelProto, plan: Plan, kept: Sequence[str]) -> ModelProto:
     # The logits stay float: in 256 steps, ties would decide the borders of the mask.
     nodes = list(model.graph.node)
     last = max(index for index, node in enumerate(nodes) if node.op_type == "Conv")
+    layers = {*kept, _layer(nodes[last].name)}
+    real = [node.name for node in nodes[:last] if _layer(node.name) in layers]
     with tempfile.TemporaryDirectory() as folder, quiet():
         file = Path(folder, "int8.onnx")
         quantization.quantize_static(
@@ -147,15 +150,23 @@ def _quantise(model: ModelProto, plan: Plan, kept: Sequence[str]) -> ModelProto:
             per_channel=True,
             activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
-            nodes_to_exclude=[*kept, *(node.name for node in nodes[last:])],
+            nodes_to_exclude=[*real, *(node.name for node in nodes[last:])],
             extra_options={"CalibMovingAverage": True},
         )
         return onnx.load(file)  # type: ignore[no-any-return, unused-ignore]
 
 
+def _layer(node: str) -> str:
+    return node.partition(":")[0]
+
+
 def _tidy(model: ModelProto, plan: Plan) -> None:
-    """Take out what the tracer knew of this machine; name layers, sides and the maker."""
+    """Take out what the tracer knew of this machine; name layers, sides and the maker.
+
+    Where several scales share a layer, its second node is NAME:2, as in TFLite files.
+    """
     graph = model.graph
+    uses: Counter[str] = Counter()
     layers: dict[str, str] = {}
     for tensor in graph.initializer:
         layers[tensor.name] = layer_name(tensor.name)
@@ -163,7 +174,9 @@ def _tidy(model: ModelProto, plan: Plan) -> None:
         del node.metadata_props[:]
         node.doc_string = ""
         weight = layers.get(node.input[1], "") if node.op_type == "Conv" else ""
-        node.name = weight or f"{node.op_type.lower()}_{index}"
+        uses[weight] += 1
+        repeated = f"{weight}:{uses[weight]}" if uses[weight] > 1 else weight
+        node.name = repeated if weight else f"{node.op_type.lower()}_{index}"
     del graph.value_info[:]
     for values in (graph.input, graph.output, graph.initializer):
         for value in values:

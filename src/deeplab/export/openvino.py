@@ -7,6 +7,7 @@ output are as there (:mod:`deeplab.export.onnx`). The card lies in ``rt_info`` u
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -77,12 +78,16 @@ def _halve_weights(model: Any) -> None:
     """Store the weights that are rounded already in float16, each with a conversion behind it."""
     from openvino import opset13
 
+    halves: dict[str, Any] = {}
     for operator in model.get_ordered_ops():
         if operator.get_type_name() != "Convolution":  # depthwise ones are GroupConvolution
             continue
-        weights = operator.input_value(1)
-        stored = opset13.constant(weights.get_node().data.astype(np.float16))
-        operator.input(1).replace_source_output(opset13.convert(stored, "f32").output(0))
+        weights = operator.input_value(1).get_node()
+        name = weights.get_friendly_name()
+        if name not in halves:  # several scales share their weights
+            stored = opset13.constant(weights.data.astype(np.float16))
+            halves[name] = opset13.convert(stored, "f32").output(0)
+        operator.input(1).replace_source_output(halves[name])
 
 
 def _quantise(model: Any, plan: Plan, kept: Sequence[str]) -> Any:
@@ -98,10 +103,12 @@ def _quantise(model: Any, plan: Plan, kept: Sequence[str]) -> Any:
         for operator in model.get_ordered_ops()
         if operator.get_type_name() in ("Convolution", "GroupConvolution")
     ]
-    # An addition of the bias behind a convolution makes OpenVINO call it NAME/WithoutBiases.
-    ignored = [name for name in convolutions if name.split("/")[0] in kept]
+    # An addition of the bias behind a convolution makes OpenVINO call it NAME/WithoutBiases, and
+    # NAME:2 is the same layer at another scale.
+    layers = [re.split("[:/]", name)[0] for name in convolutions]
     # The logits stay float: in 256 steps, ties would decide the borders of the mask.
-    ignored.append(convolutions[-1])
+    real = {*kept, layers[-1]}
+    ignored = [name for name, layer in zip(convolutions, layers, strict=True) if layer in real]
     photos = list(pictures(plan))
     with quiet():
         return nncf.quantize(

@@ -105,9 +105,10 @@ def spread(frames: Sequence[Float32], count: int = _FRAMES_FOR_BIASES) -> Sequen
 
 
 def list_layers(content: bytes) -> list[str]:
-    """Return the names of the convolutions of a model, in their order."""
+    """Return the names of the convolutions of a model, in their order, NAME:2 being NAME again."""
     file = parse(content)
-    return [file.tensors[op.outputs[0]].name for op in _convolutions(file)]
+    names = (file.tensors[op.outputs[0]].name.partition(":")[0] for op in _convolutions(file))
+    return [*dict.fromkeys(names)]
 
 
 def check_layers(content: bytes, names: Collection[str]) -> None:
@@ -145,7 +146,7 @@ def quantise(
     )
     for name in keep_float:
         work.update_quantization_recipe(
-            regex=f"^{re.escape(name)};?$",
+            regex=f"^{re.escape(name)}(:[0-9]+)?;?$",
             operation_name=everything,
             algorithm_key=quantizer.AlgorithmName.NO_QUANTIZE,
         )

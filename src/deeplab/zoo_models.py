@@ -129,10 +129,10 @@ def _torchvision(name: str, file: str, miou: float) -> ZooModel:
 MODELS: tuple[ZooModel, ...] = (
     _bundled(
         "voc",
-        "0179c14763ea37f4a4aaf26cbe4c7c18bf3a359aaeacbccbaf280828af53c4c8",
-        size=2431475,
-        miou=0.829,
-        side=529,
+        "0fbcacbb946bf317af89dc9966938326c161723bedc76ad5ff6371e2540814e2",
+        size=2515363,
+        miou=0.840,
+        side=609,
     ),
     _bundled(
         "voc-fast",

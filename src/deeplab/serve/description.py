@@ -106,8 +106,8 @@ MODELS: dict[str, Any] = {
                         "models": [
                             {
                                 "name": "voc",
-                                "height": 529,
-                                "width": 529,
+                                "height": 609,
+                                "width": 609,
                                 "fit": "letterbox",
                                 "labels": {
                                     "names": ["background", "aeroplane"],

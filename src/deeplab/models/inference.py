@@ -25,7 +25,8 @@ def predict(
     """Return probabilities (B, num_classes, H, W) at the photo's size, float32.
 
     The softmax of each scale, and of its mirror image, is averaged. A network with an
-    ``image_pyramid`` merges the logits of its own scales; other ``scales`` take their place.
+    ``image_pyramid`` or a ``mirror_scale`` merges the logits of its own looks; other ``scales``
+    take their place.
 
     Args:
         model: in evaluation mode, or dropout and batch statistics act.

@@ -17,8 +17,9 @@ from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
 
 from deeplab.errors import DeepLabError, ExportError, MissingExtraError
+from deeplab.export.layer_names import layer_name
 from deeplab.export.plan import Plan
-from deeplab.export.program import find_layers, layer_name, pictures, trace
+from deeplab.export.program import find_layers, pictures, trace
 from deeplab.export.quiet import quiet, reason
 from deeplab.network_card import KEY
 

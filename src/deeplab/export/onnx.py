@@ -18,8 +18,9 @@ import torch
 
 from deeplab.errors import ExportError, MissingExtraError
 from deeplab.export.half import is_depthwise
+from deeplab.export.layer_names import layer_name, layer_of, number
 from deeplab.export.plan import Plan
-from deeplab.export.program import find_layers, layer_name, pictures, trace
+from deeplab.export.program import find_layers, pictures, trace
 from deeplab.export.quiet import quiet, reason
 from deeplab.export.same_padding import translations
 from deeplab.network_card import KEY
@@ -138,8 +139,8 @@ def _quantise(model: ModelProto, plan: Plan, kept: Sequence[str]) -> ModelProto:
     # The logits stay float: in 256 steps, ties would decide the borders of the mask.
     nodes = list(model.graph.node)
     last = max(index for index, node in enumerate(nodes) if node.op_type == "Conv")
-    layers = {*kept, _layer(nodes[last].name)}
-    real = [node.name for node in nodes[:last] if _layer(node.name) in layers]
+    layers = {*kept, layer_of(nodes[last].name)}
+    real = [node.name for node in nodes[:last] if layer_of(node.name) in layers]
     with tempfile.TemporaryDirectory() as folder, quiet():
         file = Path(folder, "int8.onnx")
         quantization.quantize_static(
@@ -156,17 +157,10 @@ def _quantise(model: ModelProto, plan: Plan, kept: Sequence[str]) -> ModelProto:
         return onnx.load(file)  # type: ignore[no-any-return, unused-ignore]
 
 
-def _layer(node: str) -> str:
-    return node.partition(":")[0]
-
-
 def _tidy(model: ModelProto, plan: Plan) -> None:
-    """Take out what the tracer knew of this machine; name layers, sides and the maker.
-
-    Where several scales share a layer, its second node is NAME:2, as in TFLite files.
-    """
+    """Take out what the tracer knew of this machine; name layers, sides and the maker."""
     graph = model.graph
-    uses: Counter[str] = Counter()
+    taken: Counter[str] = Counter()
     layers: dict[str, str] = {}
     for tensor in graph.initializer:
         layers[tensor.name] = layer_name(tensor.name)
@@ -174,9 +168,7 @@ def _tidy(model: ModelProto, plan: Plan) -> None:
         del node.metadata_props[:]
         node.doc_string = ""
         weight = layers.get(node.input[1], "") if node.op_type == "Conv" else ""
-        uses[weight] += 1
-        repeated = f"{weight}:{uses[weight]}" if uses[weight] > 1 else weight
-        node.name = repeated if weight else f"{node.op_type.lower()}_{index}"
+        node.name = number(weight, taken) if weight else f"{node.op_type.lower()}_{index}"
     del graph.value_info[:]
     for values in (graph.input, graph.output, graph.initializer):
         for value in values:

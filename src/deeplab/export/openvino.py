@@ -7,7 +7,6 @@ output are as there (:mod:`deeplab.export.onnx`). The card lies in ``rt_info`` u
 from __future__ import annotations
 
 import io
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import numpy as np
 
 from deeplab.errors import ExportError, MissingExtraError, OutputError
 from deeplab.export import onnx
+from deeplab.export.layer_names import layer_of
 from deeplab.export.plan import Plan
 from deeplab.export.program import find_layers, pictures
 from deeplab.export.quiet import quiet, reason
@@ -103,9 +103,8 @@ def _quantise(model: Any, plan: Plan, kept: Sequence[str]) -> Any:
         for operator in model.get_ordered_ops()
         if operator.get_type_name() in ("Convolution", "GroupConvolution")
     ]
-    # An addition of the bias behind a convolution makes OpenVINO call it NAME/WithoutBiases, and
-    # NAME:2 is the same layer at another scale.
-    layers = [re.split("[:/]", name)[0] for name in convolutions]
+    # An addition of the bias behind a convolution makes OpenVINO call it NAME/WithoutBiases.
+    layers = [layer_of(name.split("/")[0]) for name in convolutions]
     # The logits stay float: in 256 steps, ties would decide the borders of the mask.
     real = {*kept, layers[-1]}
     ignored = [name for name, layer in zip(convolutions, layers, strict=True) if layer in real]

@@ -8,7 +8,6 @@ Channels are last on both sides: :mod:`deeplab.upsample` and drawing want them t
 from __future__ import annotations
 
 import copy
-import re
 from collections.abc import Iterator
 
 import numpy as np
@@ -20,6 +19,7 @@ from torch.export import Dim, ExportedProgram
 from deeplab.errors import ExportError, InputError, near_matches
 from deeplab.export import calibration
 from deeplab.export.half import round_weights
+from deeplab.export.layer_names import layer_name
 from deeplab.export.network import ExportNetwork
 from deeplab.export.plan import Plan
 from deeplab.export.quiet import quiet, reason
@@ -125,9 +125,3 @@ def pictures(plan: Plan) -> Iterator[npt.NDArray[np.uint8]]:
     spec = plan.card.spec
     for frame in calibration.frames(plan):
         yield np.rint(frame * np.asarray(spec.std) + np.asarray(spec.mean)).astype(np.uint8)
-
-
-def layer_name(parameter: str) -> str:
-    """Return the layer of a weight: backbone.stem.conv.weight is backbone.stem's."""
-    name = re.sub(r"^network\.", "", parameter)
-    return re.sub(r"(\.conv)?\.weight$", "", name).replace("_weight", "")

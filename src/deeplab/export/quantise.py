@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from deeplab.errors import InputError, near_matches
 from deeplab.export import calibration
+from deeplab.export.layer_names import layer_of
 from deeplab.export.plan import Plan
 from deeplab.export.quiet import quiet
 from deeplab.images import InputSpec
@@ -105,9 +106,9 @@ def spread(frames: Sequence[Float32], count: int = _FRAMES_FOR_BIASES) -> Sequen
 
 
 def list_layers(content: bytes) -> list[str]:
-    """Return the names of the convolutions of a model, in their order, NAME:2 being NAME again."""
+    """Return the names of the convolutions of a model, in their order, each once."""
     file = parse(content)
-    names = (file.tensors[op.outputs[0]].name.partition(":")[0] for op in _convolutions(file))
+    names = (layer_of(file.tensors[op.outputs[0]].name) for op in _convolutions(file))
     return [*dict.fromkeys(names)]
 
 
@@ -362,15 +363,10 @@ def _tidy(file: TfliteFile) -> bytes:
             edit.drop(step.index)
         if step.name == "REVERSE_V2" and [reader.name for reader in readers] == ["QUANTIZE"]:
             (after,) = readers
-            values, axis = step.inputs
             twins = [i for i in _integers(file, step) if _alike(file, i, after.outputs[0])]
             if twins:
-                turned = edit.make_step("REVERSE_V2", [twins[0], axis], after.outputs)
+                turned = edit.make_step("REVERSE_V2", [twins[0], step.inputs[1]], after.outputs)
                 edit.replace(after.index, [turned])
-                edit.replace(step.index, [])
-                before = file.producer(values)
-                if before is not None and file.consumers(values) == [step]:
-                    edit.replace(before.index, [])
     return edit.finish(file.outputs[0])
 
 

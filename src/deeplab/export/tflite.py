@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from deeplab import tflite_file
 from deeplab.errors import ExportError
 from deeplab.export import metadata, quantise
+from deeplab.export.layer_names import layer_name, number
 from deeplab.export.network import ExportNetwork
 from deeplab.export.plan import Plan
 from deeplab.export.quiet import quiet, reason
@@ -108,18 +109,17 @@ def _name_tensors(content: bytes, network: ExportNetwork) -> bytes:
     A layer is recognised by its weights; the converter's own names are long and not unique.
     """
     layers = {
-        _as_stored(weight): re.sub(r"(\.conv)?\.weight$", "", name).replace("_weight", "")
+        _as_stored(weight): layer_name(name)
         for name, weight in network.named_parameters()
         if weight.ndim == 4
     }
     model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
     graph = model.subgraphs[0]
-    taken: dict[str, int] = {}
+    taken: Counter[str] = Counter()
     named: set[int] = set()
 
     def rename(tensor: Any, name: str) -> None:
-        taken[name] = taken.get(name, 0) + 1
-        tensor.name = (name if taken[name] == 1 else f"{name}:{taken[name]}").encode()
+        tensor.name = number(name, taken).encode()
 
     codes = [flatbuffer_utils.opcode_to_name(model, i) for i in range(len(model.operatorCodes))]
     rename(graph.tensors[graph.inputs[0]], "image")

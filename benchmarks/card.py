@@ -31,9 +31,9 @@ from deeplab.data import Dataset, open_dataset
 from deeplab.evaluation.metrics import ClassTotals, stack
 from deeplab.evaluation.protocol import Evaluation, FilePredictor, evaluate
 from deeplab.evaluation.report import to_dict
-from deeplab.example_photos import list_example_photos
 from deeplab.files import hash_file, replacing
 from deeplab.runtimes import open_network
+from deeplab.zoo.example_photos import list_example_photos
 
 ROOT = Path(__file__).parents[1]
 BEGIN, END = "<!-- measured: benchmarks/card.py -->", "<!-- end of what was measured -->"

@@ -34,8 +34,8 @@ from PIL import Image
 
 import deeplab
 from deeplab.benchmark.machine import machine
-from deeplab.example_photos import list_example_photos
 from deeplab.zoo import locate
+from deeplab.zoo.example_photos import list_example_photos
 
 MAX_MEGABYTES, MAX_MEGAPIXELS, TRANSFER_SECONDS = 4, 13, 2
 LIMITS = [

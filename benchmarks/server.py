@@ -25,9 +25,9 @@ from PIL import Image
 from deeplab.benchmark.interleave import interleave
 from deeplab.benchmark.machine import machine
 from deeplab.export import export
-from deeplab.images import InputSpec
 from deeplab.labels import VOC
 from deeplab.models import DeepLab, DeepLabConfig, build
+from deeplab.photo.images import InputSpec
 from deeplab.runtimes import open_network
 from deeplab.weights.release import save
 

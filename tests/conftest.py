@@ -42,7 +42,7 @@ def clients() -> Path:
 @pytest.fixture(scope="session")
 def built_page() -> Path:
     """Build the browser page where its sources are newer, and return its folder."""
-    from deeplab import browser_page
+    from deeplab.serve import browser_page
 
     if not shutil.which("make"):
         pytest.skip("needs make, which builds the browser page")

@@ -13,10 +13,10 @@ import pytest
 
 from deeplab import crf
 from deeplab.errors import InputError, MissingExtraError
-from deeplab.images import Geometry, Photo
 from deeplab.labels import LabelSet
-from deeplab.results import Segmentation
-from deeplab.upsample import argmax_bilinear
+from deeplab.photo.images import Geometry, Photo
+from deeplab.photo.results import Segmentation
+from deeplab.photo.upsample import argmax_bilinear
 
 needs_numba = pytest.mark.skipif(
     importlib.util.find_spec("numba") is None, reason="needs the extra 'crf' (numba)"

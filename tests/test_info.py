@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from deeplab.errors import InputError, MissingExtraError, ModelError, ModelNotFoundError
-from deeplab.images import InputSpec
 from deeplab.info import describe
 from deeplab.labels import CITYSCAPES, VOC
 from deeplab.models.config import DeepLabConfig
+from deeplab.photo.images import InputSpec
 
 needs_torch = pytest.mark.skipif(
     importlib.util.find_spec("torch") is None, reason="needs the extra 'train' (torch)"

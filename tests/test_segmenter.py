@@ -24,9 +24,9 @@ from deeplab.errors import (
     ModelNotFoundError,
     OutputError,
 )
-from deeplab.images import read
 from deeplab.labels import CITYSCAPES, VOC, LabelSet
-from deeplab.results import Segmentation
+from deeplab.photo.images import read
+from deeplab.photo.results import Segmentation
 from tiny_tflite import tiny_network, with_files
 
 LABELS = LabelSet(("ground", "cat", "dog", "tree"))

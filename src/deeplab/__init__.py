@@ -17,18 +17,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from deeplab.errors import DeepLabError as DeepLabError
     from deeplab.labels import LabelSet as LabelSet
-    from deeplab.results import Segmentation as Segmentation
+    from deeplab.photo.results import Segmentation as Segmentation
+    from deeplab.photo.upsample import argmax_bilinear as argmax_bilinear
     from deeplab.segmenter import Segmenter as Segmenter
-    from deeplab.upsample import argmax_bilinear as argmax_bilinear
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "DeepLabError": "deeplab.errors",
     "LabelSet": "deeplab.labels",
-    "Segmentation": "deeplab.results",
+    "Segmentation": "deeplab.photo.results",
     "Segmenter": "deeplab.segmenter",
-    "argmax_bilinear": "deeplab.upsample",
+    "argmax_bilinear": "deeplab.photo.upsample",
 }
 __all__ = ["__version__", *sorted(_HOMES)]
 

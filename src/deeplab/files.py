@@ -1,19 +1,31 @@
-"""Files are written whole or not at all, under a temporary name first; and told apart by hash."""
+"""Files are written whole or not at all, and told apart by hash; TOML in and out."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import secrets
 import shutil
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 from deeplab.errors import OutputError
+
+if sys.version_info >= (3, 11):
+    from tomllib import TOMLDecodeError as TOMLDecodeError
+    from tomllib import loads as parse_toml
+else:
+    from tomli import TOMLDecodeError as TOMLDecodeError
+    from tomli import loads as parse_toml
+
+__all__ = ["TOMLDecodeError", "hash_file", "parse_toml", "replacing", "replacing_all", "to_toml"]
 
 
 @contextmanager
@@ -77,6 +89,20 @@ def hash_file(path: str | PathLike[str]) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def to_toml(value: Any) -> str:
+    """Return a string, number, boolean, list, tuple or mapping as a TOML value on one line."""
+    if isinstance(value, str):
+        # A JSON string is a TOML basic string, but for the one control character they differ in.
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(to_toml(item) for item in value) + "]"
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{key} = {to_toml(item)}" for key, item in value.items()) + " }"
+    return repr(value)
 
 
 def _reason(path: Path, error: OSError) -> str:

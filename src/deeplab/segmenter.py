@@ -1,4 +1,4 @@
-"""Photo in, :class:`~deeplab.results.Segmentation` out, whatever runs the network."""
+"""Photo in, :class:`~deeplab.photo.results.Segmentation` out, whatever runs the network."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ import numpy.typing as npt
 
 from deeplab import zoo
 from deeplab.errors import DeepLabError, InputError, ModelError
-from deeplab.images import Fit, Geometry, InputSpec, Photo, Source
 from deeplab.labels import LABEL_SETS, LabelSet, open_labels
-from deeplab.results import Segmentation
+from deeplab.photo.images import Fit, Geometry, InputSpec, Photo, Source
+from deeplab.photo.results import Segmentation
+from deeplab.photo.upsample import argmax_bilinear
 from deeplab.runtimes import Network, Normalisation, Precision, Variant, open_network
-from deeplab.upsample import argmax_bilinear
 
 Runtime = Literal["litert", "onnx", "openvino", "executorch", "torch"]
 Labels = LabelSet | str | PathLike[str]

@@ -34,7 +34,7 @@ from deeplab.errors import (
     ModelError,
     OutputError,
 )
-from deeplab.example_photos import list_example_photos
+from deeplab.zoo.example_photos import list_example_photos
 from tiny_folder import NAMES, make_folder
 from tiny_tflite import tiny_network
 

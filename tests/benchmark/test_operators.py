@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 
-from deeplab import tflite_file
 from deeplab.benchmark import operators
 from deeplab.benchmark.operators import OperatorTime, Profile, profile
 from deeplab.benchmark.tool_lines import operator_lines
 from deeplab.errors import ModelError
 from deeplab.runtimes import litert
+from deeplab.tflite import file as tflite_file
 from tiny_tflite import Builder, tiny_network
 
 

@@ -41,9 +41,9 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def pair(tmp_path: Path) -> Path:
     torch = pytest.importorskip("torch")
-    from deeplab.images import InputSpec
     from deeplab.labels import LabelSet
     from deeplab.models import DeepLabConfig, build
+    from deeplab.photo.images import InputSpec
     from deeplab.weights import release
 
     torch.manual_seed(0)

@@ -15,8 +15,8 @@ import pytest
 from PIL import Image
 
 from deeplab import cli
-from deeplab.example_photos import list_example_photos
 from deeplab.labels import VOC
+from deeplab.zoo.example_photos import list_example_photos
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "photos"
 CAT = str(EXAMPLES / "cat.jpg")

@@ -27,10 +27,10 @@ from deeplab.evaluation.protocol import (
 )
 from deeplab.evaluation.report import to_dict, write_report
 from deeplab.evaluation.server import ServerWriter
-from deeplab.images import InputSpec
 from deeplab.labels import CITYSCAPES, VOC, LabelSet
 from deeplab.models import DeepLabConfig, build
 from deeplab.models.inference import predict
+from deeplab.photo.images import InputSpec
 from deeplab.segmenter import Segmenter
 from deeplab.weights.release import save
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from deeplab.example_photos import list_example_photos
-from deeplab.images import InputSpec
 from deeplab.models import DeepLabConfig, build
+from deeplab.photo.images import InputSpec
 from deeplab.weights import release
+from deeplab.zoo.example_photos import list_example_photos
 
 PHOTOS = list_example_photos()
 CONFIG = DeepLabConfig(

@@ -16,13 +16,13 @@ pytest.importorskip("litert_torch")
 from pairs import PHOTOS  # noqa: E402
 
 from deeplab import export as room  # noqa: E402
-from deeplab import tflite_file  # noqa: E402
 from deeplab.data import open_dataset  # noqa: E402
 from deeplab.errors import ExportError, InputError, MissingExtraError, OutputError  # noqa: E402
 from deeplab.export import compare, export, tflite  # noqa: E402
 from deeplab.export.certificate import Certificate, Round, Scores, find_faults  # noqa: E402
 from deeplab.labels import LabelSet  # noqa: E402
-from deeplab.tflite_edit import GraphEdit  # noqa: E402
+from deeplab.tflite import file as tflite_file  # noqa: E402
+from deeplab.tflite.edit import GraphEdit  # noqa: E402
 from tiny_folder import make_folder  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("convert_once")

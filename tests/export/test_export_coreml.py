@@ -26,9 +26,9 @@ from deeplab.errors import (  # noqa: E402
 from deeplab.export import Exported, export  # noqa: E402
 from deeplab.export import coreml as module  # noqa: E402
 from deeplab.export.quiet import quiet  # noqa: E402
-from deeplab.images import read  # noqa: E402
-from deeplab.network_card import KEY, NetworkCard  # noqa: E402
-from deeplab.upsample import argmax_bilinear  # noqa: E402
+from deeplab.photo.images import read  # noqa: E402
+from deeplab.photo.upsample import argmax_bilinear  # noqa: E402
+from deeplab.runtimes.network_card import KEY, NetworkCard  # noqa: E402
 
 COMPUTES = {"conv", "clip", "relu", "add", "reduce_mean", "upsample_bilinear", "concat"}
 PREPARES = {"const", "sub", "mul", "transpose"}

@@ -12,12 +12,13 @@ pytest.importorskip("torch")
 
 from pairs import PHOTOS
 
-from deeplab import Segmenter, tflite_file
+from deeplab import Segmenter
 from deeplab.errors import ModelError
-from deeplab.images import InputSpec
 from deeplab.labels import CAMVID, VOC, LabelSet
-from deeplab.network_card import KEY, NetworkCard
-from deeplab.tflite_metadata import ENTRY, read_metadata
+from deeplab.photo.images import InputSpec
+from deeplab.runtimes.network_card import KEY, NetworkCard
+from deeplab.tflite import file as tflite_file
+from deeplab.tflite.metadata import ENTRY, read_metadata
 from tiny_tflite import tiny_network
 
 metadata = pytest.importorskip("deeplab.export.metadata")

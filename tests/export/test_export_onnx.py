@@ -29,10 +29,10 @@ from deeplab.export import Exported, export  # noqa: E402
 from deeplab.export import onnx as module  # noqa: E402
 from deeplab.export.network import ExportNetwork  # noqa: E402
 from deeplab.export.plan import Plan  # noqa: E402
-from deeplab.images import InputSpec  # noqa: E402
 from deeplab.labels import LabelSet  # noqa: E402
 from deeplab.models import DeepLabConfig, build  # noqa: E402
-from deeplab.network_card import NetworkCard  # noqa: E402
+from deeplab.photo.images import InputSpec  # noqa: E402
+from deeplab.runtimes.network_card import NetworkCard  # noqa: E402
 from deeplab.weights import open_release  # noqa: E402
 
 CALIBRATION = PHOTOS * 2

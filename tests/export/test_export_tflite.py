@@ -11,13 +11,14 @@ pytest.importorskip("litert_torch")
 
 from pairs import PHOTOS, SIZE  # noqa: E402
 
-from deeplab import Segmenter, tflite_file  # noqa: E402
+from deeplab import Segmenter  # noqa: E402
 from deeplab.errors import ExportError  # noqa: E402
 from deeplab.export import export, tflite  # noqa: E402
 from deeplab.export.network import ExportNetwork  # noqa: E402
 from deeplab.models import DeepLabConfig, build  # noqa: E402
 from deeplab.runtimes import litert  # noqa: E402
-from deeplab.tflite_metadata import read_metadata  # noqa: E402
+from deeplab.tflite import file as tflite_file  # noqa: E402
+from deeplab.tflite.metadata import read_metadata  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("convert_once")
 

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from deeplab import Segmenter, browser_page, cli
+from deeplab import Segmenter, cli
 from deeplab.errors import InputError, ModelError, OutputError
 from deeplab.export.web import export_page
 from deeplab.files import hash_file
+from deeplab.serve import browser_page
 from tiny_tflite import tiny_network
 
 Run = Callable[..., tuple[int, str, str]]

@@ -11,19 +11,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deeplab import Segmenter, cli, tflite_file, zoo
+from deeplab import Segmenter, cli, zoo
 from deeplab.errors import ExportError, InputError, ModelError, ModelNotFoundError, OutputError
-from deeplab.example_photos import list_example_photos
 from deeplab.export import optimize as module
 from deeplab.export.optimize import optimize
-from deeplab.images import InputSpec
 from deeplab.info import describe
 from deeplab.labels import VOC, LabelSet
+from deeplab.photo.images import InputSpec
 from deeplab.runtimes import litert
 from deeplab.runtimes.tflite_network import understand
-from deeplab.tflite_edit import cut
-from deeplab.tflite_metadata import read_metadata
-from deeplab.tflite_optimise import read_record
+from deeplab.tflite import file as tflite_file
+from deeplab.tflite.edit import cut
+from deeplab.tflite.metadata import read_metadata
+from deeplab.tflite.optimise import read_record
+from deeplab.zoo.example_photos import list_example_photos
 from tiny_tflite import pooled_network, tiny_network, with_files
 
 Run = Callable[..., tuple[int, str, str]]

@@ -12,10 +12,11 @@ pytest.importorskip("ai_edge_quantizer")
 
 from pairs import CONFIG, PHOTOS, write_pair  # noqa: E402
 
-from deeplab import Segmenter, tflite_file  # noqa: E402
+from deeplab import Segmenter  # noqa: E402
 from deeplab.errors import InputError  # noqa: E402
 from deeplab.export import export, quantise, sensitivity  # noqa: E402
 from deeplab.labels import LabelSet  # noqa: E402
+from deeplab.tflite import file as tflite_file  # noqa: E402
 from tiny_tflite import Builder, schema  # noqa: E402
 
 CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D")

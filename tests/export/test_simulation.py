@@ -12,9 +12,9 @@ from deeplab.export.network import ExportNetwork  # noqa: E402
 from deeplab.export.plan import Plan  # noqa: E402
 from deeplab.export.program import find_layers, layer_names  # noqa: E402
 from deeplab.export.simulation import SimulatedNetwork  # noqa: E402
-from deeplab.images import InputSpec  # noqa: E402
 from deeplab.labels import LabelSet  # noqa: E402
-from deeplab.network_card import NetworkCard  # noqa: E402
+from deeplab.photo.images import InputSpec  # noqa: E402
+from deeplab.runtimes.network_card import NetworkCard  # noqa: E402
 
 LABELS = LabelSet(("ground", "water", "wood", "road", "roof"))
 

@@ -12,13 +12,13 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 
-from deeplab import tflite_file
 from deeplab.errors import InputError, MissingExtraError, ModelError
-from deeplab.images import InputSpec, read
 from deeplab.labels import VOC
+from deeplab.photo.images import InputSpec, read
+from deeplab.photo.upsample import argmax_bilinear, interpolate
 from deeplab.runtimes import Network, litert, open_network, openvino
 from deeplab.runtimes.tflite_network import understand
-from deeplab.upsample import argmax_bilinear, interpolate
+from deeplab.tflite import file as tflite_file
 from tiny_tflite import Builder, tiny_network
 
 ENGINES = ["litert", "openvino"] if importlib.util.find_spec("openvino") else ["litert"]

@@ -18,10 +18,10 @@ from deeplab.errors import (  # noqa: E402
     ModelError,
     ModelNotFoundError,
 )
-from deeplab.images import InputSpec  # noqa: E402
 from deeplab.labels import LabelSet  # noqa: E402
-from deeplab.network_card import KEY, NetworkCard  # noqa: E402
+from deeplab.photo.images import InputSpec  # noqa: E402
 from deeplab.runtimes import open_network  # noqa: E402
+from deeplab.runtimes.network_card import KEY, NetworkCard  # noqa: E402
 
 LABELS = LabelSet(("ground", "cat"))
 SPEC = InputSpec(height=9, width=13, fit="stretch")

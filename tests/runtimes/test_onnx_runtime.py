@@ -28,8 +28,8 @@ from deeplab.errors import (
     ModelError,
     ModelNotFoundError,
 )
-from deeplab.images import InputSpec
 from deeplab.labels import LabelSet
+from deeplab.photo.images import InputSpec
 from deeplab.runtimes import Variant, onnx, open_network
 
 try:

@@ -20,8 +20,8 @@ from deeplab.errors import (  # noqa: E402
     ModelError,
     ModelNotFoundError,
 )
-from deeplab.network_card import KEY, NetworkCard  # noqa: E402
 from deeplab.runtimes import open_network  # noqa: E402
+from deeplab.runtimes.network_card import KEY, NetworkCard  # noqa: E402
 
 
 def write(folder: Path, card: NetworkCard | None) -> Path:

@@ -11,10 +11,10 @@ torch = pytest.importorskip("torch")
 
 from deeplab import Segmenter  # noqa: E402
 from deeplab.errors import InputError, ModelNotFoundError  # noqa: E402
-from deeplab.images import InputSpec  # noqa: E402
 from deeplab.labels import LabelSet  # noqa: E402
 from deeplab.models import DeepLabConfig, build  # noqa: E402
-from deeplab.upsample import argmax_bilinear  # noqa: E402
+from deeplab.photo.images import InputSpec  # noqa: E402
+from deeplab.photo.upsample import argmax_bilinear  # noqa: E402
 from deeplab.weights import release  # noqa: E402
 
 LABELS = LabelSet(("ground", "cat", "dog"))

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from onnx import ModelProto, TensorProto, checker, helper, numpy_helper, save
 
-from deeplab.images import InputSpec
 from deeplab.labels import LabelSet
-from deeplab.network_card import KEY, NetworkCard
+from deeplab.photo.images import InputSpec
+from deeplab.runtimes.network_card import KEY, NetworkCard
 
 STRIDE, CLASSES = 4, 3
 LABELS = LabelSet(("ground", "cat", "dog"))

@@ -15,8 +15,9 @@ import pytest
 from PIL import Image
 from serving import NAMES, Answer, Server
 
-from deeplab import Segmenter, browser_page
-from deeplab.draw import keep_only
+from deeplab import Segmenter
+from deeplab.photo.draw import keep_only
+from deeplab.serve import browser_page
 
 pytest.importorskip("fastapi")
 

@@ -10,9 +10,9 @@ import torch
 from tiny import ALONE, run_tiny, tiny_network, tiny_settings
 
 from deeplab.errors import InputError
-from deeplab.images import InputSpec
 from deeplab.labels import LabelSet
 from deeplab.models import DeepLab
+from deeplab.photo.images import InputSpec
 from deeplab.training.losses import resize_label
 from deeplab.training.settings import TeacherSettings
 from deeplab.training.teacher import Teacher, open_teacher

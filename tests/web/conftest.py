@@ -11,8 +11,8 @@ import pytest
 from hosting import STARTER, TITLE, Watch, serving, wait_until_ready
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
-from deeplab import browser_page
-from deeplab.browser_page import PageModel, write_page
+from deeplab.serve import browser_page
+from deeplab.serve.browser_page import PageModel, write_page
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from typing import Any
 
 from playwright.sync_api import BrowserContext, Page
 
-from deeplab.browser_page import MEDIA_TYPES
+from deeplab.serve.browser_page import MEDIA_TYPES
 
 ROOT = Path(__file__).parents[2]
 STARTER = "deeplabv3_257_mv_gpu.tflite"

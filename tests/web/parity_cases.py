@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from deeplab import Segmenter, tflite_file
+from deeplab import Segmenter
 from deeplab.errors import ModelError
-from deeplab.images import Geometry
 from deeplab.labels import LABEL_SETS, LabelSet
+from deeplab.photo.images import Geometry
+from deeplab.photo.upsample import argmax_bilinear
 from deeplab.runtimes import open_network
 from deeplab.runtimes.tflite_network import understand
-from deeplab.upsample import argmax_bilinear
+from deeplab.tflite import file as tflite_file
 from tiny_tflite import tiny_network
 
 

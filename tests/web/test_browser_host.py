@@ -11,10 +11,10 @@ from urllib.request import urlopen
 import pytest
 from hosting import STARTER, serving, wait_until_ready
 
-from deeplab import browser_page
-from deeplab.browser_page import PageModel, describe_models, write_page
 from deeplab.errors import InputError, ModelError, OutputError
 from deeplab.labels import LabelSet
+from deeplab.serve import browser_page
+from deeplab.serve.browser_page import PageModel, describe_models, write_page
 
 pytestmark = [pytest.mark.reference, pytest.mark.integration]
 

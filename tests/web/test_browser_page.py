@@ -13,8 +13,8 @@ from hosting import STARTER, TITLE
 from PIL import Image
 
 from deeplab import Segmenter
-from deeplab.draw import cutout
 from deeplab.labels import CITYSCAPES
+from deeplab.photo.draw import cutout
 
 pytestmark = [pytest.mark.reference, pytest.mark.integration]
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from deeplab.errors import InputError, ModelNotFoundError, OutputError, WeightsError
-from deeplab.images import InputSpec
 from deeplab.labels import CITYSCAPES, VOC, LabelSet
 from deeplab.models import DeepLabConfig, build
+from deeplab.photo.images import InputSpec
 from deeplab.weights import load, open_release, release
 
 CONFIG = DeepLabConfig(

@@ -8,11 +8,11 @@ import pytest
 import torch
 from PIL import Image
 
-from deeplab import tflite_file
 from deeplab.errors import ModelError, WeightsError
 from deeplab.models import DeepLab, build
 from deeplab.models.count import count_network
-from deeplab.tflite_file import Operator, Quantization, Tensor, TfliteFile
+from deeplab.tflite import file as tflite_file
+from deeplab.tflite.file import Operator, Quantization, Tensor, TfliteFile
 from deeplab.weights import load, load_with_report
 from deeplab.weights.tflite import _walk_head, from_tflite, read_tflite
 from deeplab.weights.tflite_backbones import walk_backbone

@@ -21,7 +21,7 @@ from deeplab.labels import LabelSet
 from deeplab.segmenter import count_cores
 
 STAGES = ("decode", "network", "mask")
-"""The way from a photo's file to its mask; see :attr:`deeplab.results.Segmentation.timings`."""
+"""The way from a photo's file to its mask; see ``Segmentation.timings``."""
 
 Progress: TypeAlias = Callable[[str, int, int], None]
 

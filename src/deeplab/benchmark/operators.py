@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from deeplab import tflite_file
 from deeplab.errors import ModelError
 from deeplab.runtimes import Network, Precision, UInt8
-from deeplab.tflite_file import Operator, TfliteFile
+from deeplab.tflite import file as tflite_file
+from deeplab.tflite.file import Operator, TfliteFile
 
 if TYPE_CHECKING:
     from deeplab.runtimes.tflite_network import TfliteNetwork

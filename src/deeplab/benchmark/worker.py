@@ -101,7 +101,7 @@ class Worker:
     def profile(self, photo: str, runs: int) -> Answer:
         """Time every operator of the network on a photo."""
         from deeplab.benchmark.operators import profile
-        from deeplab.images import Geometry, Photo
+        from deeplab.photo.images import Geometry, Photo
 
         spec = self._segmenter.spec
         opened = Photo(photo)

@@ -199,7 +199,7 @@ def _devices(device: str, paths: Sequence[Path]) -> list[Device]:
 
 def _find_photos(sources: Sequence[str] | None) -> list[Path]:
     from deeplab.cli.outputs import find_photos
-    from deeplab.example_photos import list_example_photos
+    from deeplab.zoo.example_photos import list_example_photos
 
     if not sources:
         return list_example_photos()

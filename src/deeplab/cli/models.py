@@ -40,7 +40,7 @@ def list_models() -> None:
 def show(name: _Name) -> None:
     """Print everything that is known of a model."""
     from deeplab import zoo
-    from deeplab.model_cards import read_card
+    from deeplab.zoo.cards import read_card
 
     model = zoo.get(name)
     lines = {

@@ -20,7 +20,7 @@ from deeplab.files import replacing
 if TYPE_CHECKING:
     from PIL import Image
 
-    from deeplab.results import Segmentation
+    from deeplab.photo.results import Segmentation
 
 SUFFIXES = {
     "overlay": ".overlay.jpg",
@@ -156,25 +156,25 @@ class Writer:
         return self._result.photo.decode()
 
     def _write_overlay(self, path: Path) -> None:
-        from deeplab.draw import overlay
+        from deeplab.photo.draw import overlay
 
         picture = overlay(self._photo, self._result.mask, labels=self._result.labels)
         _save(picture, path, "JPEG", quality=92)
 
     def _write_contour(self, path: Path) -> None:
-        from deeplab.draw import contour
+        from deeplab.photo.draw import contour
 
         picture = contour(self._photo, self._result.mask, labels=self._result.labels)
         _save(picture, path, "JPEG", quality=92)
 
     def _write_blur(self, path: Path) -> None:
-        from deeplab.draw import blur_background
+        from deeplab.photo.draw import blur_background
 
         picture = blur_background(self._photo, self._result.mask, labels=self._result.labels)
         _save(picture, path, "JPEG", quality=92)
 
     def _write_cutout(self, path: Path) -> None:
-        from deeplab.draw import cutout
+        from deeplab.photo.draw import cutout
 
         picture = cutout(self._photo, self._result.mask, labels=self._result.labels)
         _save(picture, path, "PNG", compress_level=3)

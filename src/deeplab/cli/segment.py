@@ -19,7 +19,7 @@ from deeplab.cli.outputs import SUFFIXES, Job, Writer, find_photos, plan_jobs, s
 from deeplab.errors import DeepLabError, InputError
 
 if TYPE_CHECKING:
-    from deeplab.results import Segmentation
+    from deeplab.photo.results import Segmentation
     from deeplab.segmenter import Segmenter
 
 _STAGES = ("decode", "network", "mask", "crf", "draw")
@@ -131,7 +131,7 @@ def _kinds(save: str | None, *, writing: bool) -> list[str]:
 
 
 def _check_settings(runtime: str | None, precision: str, fit: str | None) -> None:
-    from deeplab.images import Fit
+    from deeplab.photo.images import Fit
     from deeplab.runtimes import Precision
     from deeplab.segmenter import Runtime
 
@@ -201,8 +201,8 @@ def _refine(result: Segmentation) -> Outcome:
 
 def _finish(job: Job, result: Outcome, only: list[str] | None) -> Outcome:
     """Write the files of one photo. A full disk ends the run; a bad photo does not."""
-    from deeplab.draw import keep_only
     from deeplab.errors import ImageError
+    from deeplab.photo.draw import keep_only
 
     if isinstance(result, DeepLabError):
         return result
@@ -279,7 +279,7 @@ def _names(jobs: list[Job]) -> str:
 def _table(result: Segmentation) -> Any:
     from rich.table import Table
 
-    from deeplab.draw import legend_entries
+    from deeplab.photo.draw import legend_entries
 
     table = Table("", "class", title=_title(result), title_justify="left")
     table.add_column("share", justify="right")
@@ -300,7 +300,7 @@ def _title(result: Segmentation) -> str:
 def _line(job: Job, result: Segmentation) -> Any:
     from rich.text import Text
 
-    from deeplab.draw import legend_entries
+    from deeplab.photo.draw import legend_entries
 
     line = Text(f"{job.photo.name}: ")
     entries = legend_entries(result.mask, result.labels)

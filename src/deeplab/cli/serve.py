@@ -97,8 +97,8 @@ def _start_log(access_log: bool) -> None:
 
 
 def _greet(listening: socket.socket, names: list[str]) -> None:
-    from deeplab.browser_page import find_page
     from deeplab.errors import OutputError
+    from deeplab.serve.browser_page import find_page
     from deeplab.serve.run import address_of, is_local
 
     address = address_of(listening)

@@ -44,8 +44,8 @@ def import_weights(
     if there and not overwrite:
         raise OutputError(f"output: {there[0]} exists already. Add --overwrite to replace it.")
     path = _locate(source)
-    from deeplab.images import InputSpec
     from deeplab.labels import open_labels
+    from deeplab.photo.images import InputSpec
     from deeplab.weights import import_file
 
     entry = zoo.find_by_file(path)

@@ -23,9 +23,9 @@ import numpy as np
 import numpy.typing as npt
 
 from deeplab.errors import InputError, MissingExtraError, near_matches
-from deeplab.images import RESIZE_FILTER, Geometry
-from deeplab.results import Segmentation
-from deeplab.upsample import argmax_bilinear, softmax_rows
+from deeplab.photo.images import RESIZE_FILTER, Geometry
+from deeplab.photo.results import Segmentation
+from deeplab.photo.upsample import argmax_bilinear, softmax_rows
 
 Progress = Callable[[int, int], None]
 """Called as ``progress(done, iterations)``: once when the lattices stand (done = 0), then after

@@ -30,9 +30,8 @@ from typing import Any, Literal, TypeAlias
 
 from deeplab.data.masks import IGNORE, MaskEncoding
 from deeplab.errors import DataError, InputError, near_matches
-from deeplab.files import replacing
+from deeplab.files import TOMLDecodeError, parse_toml, replacing, to_toml
 from deeplab.labels import Colour, LabelSet
-from deeplab.toml import TOMLDecodeError, loads, to_toml
 
 FILE_NAME = "dataset.toml"
 Split: TypeAlias = "str | float | tuple[str, ...]"
@@ -95,7 +94,7 @@ def read_description(path: Path) -> Description:
         DataError: it is no TOML, has an unknown key, or contradicts itself.
     """
     try:
-        table = loads(path.read_text(encoding="utf-8"))
+        table = parse_toml(path.read_text(encoding="utf-8"))
     except (TOMLDecodeError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: is not TOML ({error}).") from None
     known = [item.name for item in fields(Description)]

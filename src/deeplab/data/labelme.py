@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from deeplab import images
 from deeplab.data.export import Drawing, Export, Region, find_photo, plain_name
 from deeplab.data.shapes import Bools, Point, box_points, ellipse_points, fill_polygon
 from deeplab.errors import DataError, DeepLabError
+from deeplab.photo import images
 
 _DRAWN = ("polygon", "rectangle", "circle", "mask")
 

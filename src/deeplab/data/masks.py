@@ -21,7 +21,7 @@ from PIL import Image, ImageOps
 from deeplab.errors import DataError, InputError
 from deeplab.files import replacing
 from deeplab.labels import Colour
-from deeplab.palette_png import encode_palette_png
+from deeplab.photo.palette_png import encode_palette_png
 
 UInt8 = npt.NDArray[np.uint8]
 Integers = npt.NDArray[np.integer[Any]]

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from deeplab import images
 from deeplab.data.masks import IGNORE, MaskEncoding, UInt8, read_mask
 from deeplab.errors import DataError, near_matches
 from deeplab.labels import LabelSet
+from deeplab.photo import images
 
 PHOTO_SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".png", ".webp", ".avif", ".bmp", ".tif", ".tiff", ".gif", ".ppm")

@@ -26,10 +26,10 @@ from deeplab.evaluation.metrics import (
     boundary_band,
     stack,
 )
-from deeplab.images import Geometry, InputSpec
 from deeplab.labels import LabelSet
+from deeplab.photo.images import Geometry, InputSpec
+from deeplab.photo.upsample import argmax_bilinear
 from deeplab.runtimes import FILE_SUFFIXES, find_engines
-from deeplab.upsample import argmax_bilinear
 
 if TYPE_CHECKING:
     import torch

@@ -13,7 +13,7 @@ from deeplab.data.cityscapes import LABEL_IDS
 from deeplab.errors import InputError, near_matches
 from deeplab.files import replacing
 from deeplab.labels import LabelSet
-from deeplab.palette_png import encode_palette_png
+from deeplab.photo.palette_png import encode_palette_png
 
 ServerFormat = Literal["voc", "cityscapes"]
 

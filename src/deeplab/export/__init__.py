@@ -30,11 +30,11 @@ from deeplab.errors import (
     OutputError,
     near_matches,
 )
-from deeplab.example_photos import list_example_photos
 from deeplab.export.plan import KeepFloat, Output, Plan, Precision
 from deeplab.files import replacing_all
-from deeplab.images import InputSpec
-from deeplab.network_card import NetworkCard
+from deeplab.photo.images import InputSpec
+from deeplab.runtimes.network_card import NetworkCard
+from deeplab.zoo.example_photos import list_example_photos
 
 if TYPE_CHECKING:
     from deeplab.data import Dataset

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from deeplab.export.plan import Plan
-from deeplab.images import Geometry, Photo
+from deeplab.photo.images import Geometry, Photo
 
 Float32 = npt.NDArray[np.float32]
 

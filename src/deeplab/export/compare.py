@@ -20,15 +20,15 @@ import numpy.typing as npt
 from deeplab.evaluation.metrics import ConfusionMatrix
 from deeplab.export.certificate import Certificate, Round, Scores, find_faults
 from deeplab.export.plan import Plan
-from deeplab.images import RESIZE_FILTER, Photo
+from deeplab.photo.images import RESIZE_FILTER, Photo
+from deeplab.photo.upsample import argmax_bilinear
 from deeplab.runtimes import Network, litert
 from deeplab.segmenter import Segmenter
-from deeplab.upsample import argmax_bilinear
 
 if TYPE_CHECKING:
     from deeplab.data import Dataset
     from deeplab.labels import LabelSet
-    from deeplab.results import Segmentation
+    from deeplab.photo.results import Segmentation
     from deeplab.segmenter import Runtime
     from deeplab.weights import Release
 

@@ -23,11 +23,11 @@ from deeplab.errors import ExportError, MissingExtraError, OutputError
 from deeplab.export.half import round_weights
 from deeplab.export.plan import Plan
 from deeplab.export.quiet import quiet, reason
-from deeplab.network_card import KEY
+from deeplab.runtimes.network_card import KEY
 
 if TYPE_CHECKING:
     from deeplab.export.network import ExportNetwork
-    from deeplab.images import InputSpec
+    from deeplab.photo.images import InputSpec
 
 _PREVIEW = "com.apple.coreml.model.preview."
 _INT8_WEIGHTS = "constexpr_affine_dequantize"

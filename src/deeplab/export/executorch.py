@@ -21,7 +21,7 @@ from deeplab.export.layer_names import layer_name
 from deeplab.export.plan import Plan
 from deeplab.export.program import find_layers, pictures, trace
 from deeplab.export.quiet import quiet, reason
-from deeplab.network_card import KEY
+from deeplab.runtimes.network_card import KEY
 
 _CONVOLUTION = torch.ops.aten.conv2d.default
 _ACTIVATIONS = (torch.ops.aten.relu.default, torch.ops.aten.hardtanh.default)

@@ -2,7 +2,7 @@
 
 The standard metadata is a flatbuffer inside the model, with the label file packed behind it as an
 uncompressed zip. Names are those of the Task Library's writer, because its clients look for them.
-:mod:`deeplab.tflite_metadata` reads it.
+:mod:`deeplab.tflite.metadata` reads it.
 Source: tensorflow_lite_support/metadata/metadata_schema.fbs (positions of fields below);
 metadata/python/metadata_writers/image_segmenter.py (names, descriptions, ranges).
 """
@@ -15,10 +15,11 @@ from typing import Any, NamedTuple
 import flatbuffers
 import numpy as np
 
-from deeplab import network_card, tflite_file
-from deeplab.network_card import NetworkCard
-from deeplab.tflite_edit import GraphEdit
-from deeplab.tflite_metadata import ENTRY, IDENTIFIER
+from deeplab.runtimes import network_card
+from deeplab.runtimes.network_card import NetworkCard
+from deeplab.tflite import file as tflite_file
+from deeplab.tflite.edit import GraphEdit
+from deeplab.tflite.metadata import ENTRY, IDENTIFIER
 
 MODEL_NAME = "ImageSegmenter"
 MODEL_DESCRIPTION = (

@@ -23,7 +23,7 @@ from deeplab.export.plan import Plan
 from deeplab.export.program import find_layers, pictures, trace
 from deeplab.export.quiet import quiet, reason
 from deeplab.export.same_padding import translations
-from deeplab.network_card import KEY
+from deeplab.runtimes.network_card import KEY
 
 if TYPE_CHECKING:
     from onnx import ModelProto

@@ -19,7 +19,7 @@ from deeplab.export.layer_names import layer_of
 from deeplab.export.plan import Plan
 from deeplab.export.program import find_layers, pictures
 from deeplab.export.quiet import quiet, reason
-from deeplab.network_card import KEY
+from deeplab.runtimes.network_card import KEY
 
 
 def convert(plan: Plan, target: Path) -> tuple[str, ...]:

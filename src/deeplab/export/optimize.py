@@ -10,20 +10,21 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from deeplab import network_card, tflite_file, zoo
+from deeplab import zoo
 from deeplab.errors import ExportError, InputError, ModelError, OutputError
-from deeplab.example_photos import list_example_photos
 from deeplab.files import replacing
-from deeplab.images import Geometry, Photo
-from deeplab.network_card import NetworkCard
-from deeplab.runtimes import Float32, UInt8
+from deeplab.photo.images import Geometry, Photo
+from deeplab.photo.upsample import argmax_bilinear
+from deeplab.runtimes import Float32, UInt8, network_card
 from deeplab.runtimes.litert import LiteRTNetwork
+from deeplab.runtimes.network_card import NetworkCard
 from deeplab.runtimes.tflite_network import TfliteNetwork, understand
-from deeplab.tflite_edit import cut
-from deeplab.tflite_file import TfliteFile
-from deeplab.tflite_metadata import ENTRY
-from deeplab.tflite_optimise import RECORD, Optimisation, Record, read_record
-from deeplab.upsample import argmax_bilinear
+from deeplab.tflite import file as tflite_file
+from deeplab.tflite.edit import cut
+from deeplab.tflite.file import TfliteFile
+from deeplab.tflite.metadata import ENTRY
+from deeplab.tflite.optimise import RECORD, Optimisation, Record, read_record
+from deeplab.zoo.example_photos import list_example_photos
 
 if TYPE_CHECKING:
     from deeplab.zoo import ZooModel
@@ -88,7 +89,7 @@ def optimize(
     photos: Sequence[str | PathLike[str]] = (),
     overwrite: bool = False,
 ) -> OptimizeReport:
-    """Write a faster file that computes the same, see :mod:`deeplab.tflite_optimise`.
+    """Write a faster file that computes the same, see :mod:`deeplab.tflite.optimise`.
 
     The new file gives logits at the network's low resolution. It says how they lie on the frame,
     and carries the labels and the normalisation of a file that is known. It is run against the old

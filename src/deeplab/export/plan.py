@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from deeplab.network_card import NetworkCard
+from deeplab.runtimes.network_card import NetworkCard
 
 if TYPE_CHECKING:
     from deeplab.export.network import ExportNetwork

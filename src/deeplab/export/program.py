@@ -2,7 +2,7 @@
 
 ``image`` (N, H, W, 3) uint8 RGB, as every picture library gives it; the normalisation is inside, so
 nobody can get it wrong. Out come ``logits`` (N, h, w, K) float32 or ``mask`` (N, H, W) uint8.
-Channels are last on both sides: :mod:`deeplab.upsample` and drawing want them there.
+Channels are last on both sides: :mod:`deeplab.photo.upsample` and drawing want them there.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from deeplab.export.plan import Plan
 from deeplab.export.quiet import quiet, reason
 from deeplab.export.same_padding import leave_padding_open
 from deeplab.export.simulation import find_sensitive
-from deeplab.images import InputSpec
+from deeplab.photo.images import InputSpec
 
 _SIDES = (33, 16384)
 """Fewest and most pixels per side: smaller frames have features of one pixel at stride 32."""

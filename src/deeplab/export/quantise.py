@@ -23,9 +23,9 @@ from deeplab.export import calibration
 from deeplab.export.layer_names import layer_of
 from deeplab.export.plan import Plan
 from deeplab.export.quiet import quiet
-from deeplab.images import InputSpec
-from deeplab.tflite_edit import GraphEdit, cut
-from deeplab.tflite_file import Operator, TfliteFile, parse
+from deeplab.photo.images import InputSpec
+from deeplab.tflite.edit import GraphEdit, cut
+from deeplab.tflite.file import Operator, TfliteFile, parse
 
 Float32 = npt.NDArray[np.float32]
 Range = dict[str, Float32]

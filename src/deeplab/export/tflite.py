@@ -11,13 +11,13 @@ import torch
 from ai_edge_litert.tools import flatbuffer_utils
 from torch import Tensor, nn
 
-from deeplab import tflite_file
 from deeplab.errors import ExportError
 from deeplab.export import metadata, quantise
 from deeplab.export.layer_names import layer_name, number
 from deeplab.export.network import ExportNetwork
 from deeplab.export.plan import Plan
 from deeplab.export.quiet import quiet, reason
+from deeplab.tflite import file as tflite_file
 
 
 def convert(plan: Plan, target: Path) -> tuple[str, ...]:

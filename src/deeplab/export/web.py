@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from deeplab import zoo
-from deeplab.browser_page import CATALOGUE, PageModel, find_page, write_page
 from deeplab.errors import InputError, ModelError, OutputError
 from deeplab.export import Exported, export
 from deeplab.files import replacing_all
+from deeplab.serve.browser_page import CATALOGUE, PageModel, find_page, write_page
 from deeplab.weights.release import find_pair
 
 _FOR_PAIRS = (

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from deeplab.errors import InputError, ModelError
-from deeplab.images import InputSpec
 from deeplab.labels import LabelSet
+from deeplab.photo.images import InputSpec
 
 UInt8 = npt.NDArray[np.uint8]
 Float32 = npt.NDArray[np.float32]

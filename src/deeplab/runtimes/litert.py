@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from os import PathLike
 
-from deeplab import tflite_file
 from deeplab.errors import MissingExtraError, ModelError
-from deeplab.images import InputSpec
+from deeplab.photo.images import InputSpec
 from deeplab.runtimes import Float32, Normalisation, UInt8
 from deeplab.runtimes.tflite_network import TfliteEngine, TfliteNetwork, understand
+from deeplab.tflite import file as tflite_file
 
 
 def open(

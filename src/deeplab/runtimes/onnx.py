@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from deeplab.errors import MissingExtraError, ModelError
-from deeplab.images import InputSpec
-from deeplab.network_card import KEY, NetworkCard
+from deeplab.photo.images import InputSpec
 from deeplab.runtimes import Float32, Normalisation, UInt8
+from deeplab.runtimes.network_card import KEY, NetworkCard
 from deeplab.runtimes.photo_network import (
     PhotoEngine,
     PhotoNetwork,

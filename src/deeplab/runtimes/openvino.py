@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from deeplab import tflite_file
 from deeplab.errors import InputError, MissingExtraError, ModelError, ModelNotFoundError
-from deeplab.images import InputSpec
-from deeplab.network_card import KEY, NetworkCard
+from deeplab.photo.images import InputSpec
 from deeplab.runtimes import Float32, Normalisation, Precision, UInt8, photo_network
+from deeplab.runtimes.network_card import KEY, NetworkCard
 from deeplab.runtimes.photo_network import PhotoEngine, PhotoNetwork, TensorInfo
 from deeplab.runtimes.tflite_network import TfliteEngine, TfliteNetwork, understand
+from deeplab.tflite import file as tflite_file
 
 _Compile = Callable[[Any, Any], Any]
 """From OpenVINO's core and a model to a request."""

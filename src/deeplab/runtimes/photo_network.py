@@ -1,9 +1,9 @@
 """Understand what a network file outside TFLite takes and gives: ONNX, OpenVINO, ExecuTorch.
 
 The files that ``deeplab export`` writes take a photo's bytes, channels last, with the
-normalisation inside, and carry a :class:`~deeplab.network_card.NetworkCard`. Files of other origin
-are run too, as far as their shapes tell how: channels first or last, bytes or floating point, one
-size or any.
+normalisation inside, and carry a :class:`~deeplab.runtimes.network_card.NetworkCard`. Files of
+other origin are run too, as far as their shapes tell how: channels first or last, bytes or floating
+point, one size or any.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from deeplab.errors import InputError, ModelError, ModelNotFoundError
-from deeplab.images import InputSpec
 from deeplab.labels import LabelSet
-from deeplab.network_card import NetworkCard
+from deeplab.photo.images import InputSpec
 from deeplab.runtimes import Float32, Normalisation, Output, UInt8
+from deeplab.runtimes.network_card import NetworkCard
 
 Shape = Sequence[int | None]
 """Of a tensor; None where the file leaves a side open."""

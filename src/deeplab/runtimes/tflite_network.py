@@ -1,9 +1,9 @@
 """Understand the graph of a DeepLab ``.tflite``: what goes in, what comes out, where to stop.
 
 Published files end in a bilinear resize to the frame, often followed by an argmax. Both decide
-nothing: :mod:`deeplab.upsample` goes from the small grid of logits straight to the photo's size. So
-the graph is cut in front of them, which gives the finer mask, the probabilities, and most of the
-time that those two steps take.
+nothing: :mod:`deeplab.photo.upsample` goes from the small grid of logits straight to the photo's
+size. So the graph is cut in front of them, which gives the finer mask, the probabilities, and most
+of the time that those two steps take.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 from deeplab.errors import ModelError
-from deeplab.images import InputSpec
 from deeplab.labels import LabelSet
-from deeplab.network_card import KEY, NetworkCard
+from deeplab.photo.images import InputSpec
 from deeplab.runtimes import Float32, Normalisation, Output, UInt8
-from deeplab.tflite_file import Operator, Tensor, TfliteFile
-from deeplab.tflite_metadata import Metadata, read_metadata
-from deeplab.tflite_optimise import Optimisation, read_record
+from deeplab.runtimes.network_card import KEY, NetworkCard
+from deeplab.tflite.file import Operator, Tensor, TfliteFile
+from deeplab.tflite.metadata import Metadata, read_metadata
+from deeplab.tflite.optimise import Optimisation, read_record
 
 _LABEL_MAP_TYPES = ("INT64", "INT32", "UINT8", "INT8")
 _LOGIT_TYPES = ("FLOAT32", "UINT8", "INT8")

@@ -10,11 +10,11 @@ from typing import Any, Literal
 
 from PIL import Image
 
-from deeplab.draw import keep_only
 from deeplab.errors import ImageError, ImageFormatError, ImageSizeError, InputError
-from deeplab.images import Photo
-from deeplab.palette_png import encode_palette_png
-from deeplab.results import Segmentation
+from deeplab.photo.draw import keep_only
+from deeplab.photo.images import Photo
+from deeplab.photo.palette_png import encode_palette_png
+from deeplab.photo.results import Segmentation
 from deeplab.segmenter import Segmenter
 from deeplab.serve.limits import Limits
 from deeplab.serve.refusal import Refusal

@@ -16,11 +16,11 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 import deeplab
-from deeplab.browser_page import HEADERS
 from deeplab.errors import InputError, near_matches
 from deeplab.segmenter import Segmenter
 from deeplab.serve.answers import Answer, Output, choose_output, make_answer
 from deeplab.serve.body import Uploads
+from deeplab.serve.browser_page import HEADERS
 from deeplab.serve.description import ABOUT, HEALTH, METRICS, MODELS, SEGMENT
 from deeplab.serve.docs_page import POLICY, write_docs_page
 from deeplab.serve.edge import Edge

@@ -13,15 +13,15 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from deeplab.browser_page import (
+from deeplab.errors import OutputError
+from deeplab.labels import LabelSet
+from deeplab.serve.browser_page import (
     CATALOGUE,
     MEDIA_TYPES,
     PageModel,
     describe_models,
     find_page,
 )
-from deeplab.errors import OutputError
-from deeplab.labels import LabelSet
 from deeplab.serve.docs_page import POLICY
 
 _PACKED = (".html", ".js", ".css", ".svg", ".wasm")

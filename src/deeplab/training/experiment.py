@@ -23,8 +23,8 @@ from deeplab.errors import InputError
 from deeplab.evaluation.pictures import draw_comparison
 from deeplab.evaluation.protocol import Evaluation, TorchPredictor, evaluate
 from deeplab.files import replacing
-from deeplab.images import InputSpec
 from deeplab.models import DeepLab, DeepLabConfig, build
+from deeplab.photo.images import InputSpec
 from deeplab.training.balance import choose_class_weights, count_classes, rare_classes
 from deeplab.training.guard import collapse_warning
 from deeplab.training.initialise import take_over

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from deeplab.errors import InputError, near_matches
+from deeplab.files import TOMLDecodeError, parse_toml, to_toml
 from deeplab.models.config import DeepLabConfig
-from deeplab.toml import TOMLDecodeError, loads, to_toml
 from deeplab.training.schedule import Schedule
 
 Record = TypeVar("Record")
@@ -268,7 +268,7 @@ def read_recipe(path: str | Path, overrides: Mapping[str, Any] | None = None) ->
     """
     path = Path(path)
     try:
-        values = loads(path.read_text(encoding="utf-8"))
+        values = parse_toml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"recipe: there is no file {path}.") from None
     except (TOMLDecodeError, UnicodeDecodeError) as error:

@@ -6,9 +6,9 @@ import dataclasses
 from pathlib import Path
 
 from deeplab.files import hash_file
-from deeplab.images import InputSpec
 from deeplab.labels import LabelSet
 from deeplab.models.config import DeepLabConfig
+from deeplab.photo.images import InputSpec
 from deeplab.weights.dispatch import load_with_report
 from deeplab.weights.release import default_labels, save
 from deeplab.weights.report import ImportReport

@@ -24,9 +24,9 @@ from deeplab.errors import (
     WeightsError,
 )
 from deeplab.files import hash_file, replacing
-from deeplab.images import InputSpec
 from deeplab.labels import LABEL_SETS, LabelSet
 from deeplab.models.config import DeepLabConfig
+from deeplab.photo.images import InputSpec
 
 if TYPE_CHECKING:
     import torch

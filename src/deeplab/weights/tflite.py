@@ -11,13 +11,13 @@ from pathlib import Path
 
 import torch
 
-from deeplab import tflite_file
 from deeplab.errors import ConfigError, ModelError, ModelNotFoundError, WeightsError
 from deeplab.models.config import DeepLabConfig
 from deeplab.models.deeplab import build
-from deeplab.tflite_file import Operator, TfliteFile
-from deeplab.tflite_metadata import Metadata, read_metadata
-from deeplab.tflite_optimise import read_record
+from deeplab.tflite import file as tflite_file
+from deeplab.tflite.file import Operator, TfliteFile
+from deeplab.tflite.metadata import Metadata, read_metadata
+from deeplab.tflite.optimise import read_record
 from deeplab.weights.report import ImportReport
 from deeplab.weights.tflite_backbones import Backbone, walk_backbone
 from deeplab.weights.tflite_walk import CONVOLUTIONS, KNOWN, Walk, rate_of

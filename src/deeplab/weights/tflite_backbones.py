@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from deeplab.errors import WeightsError
 from deeplab.models import mobilenet_edgetpu, mobilenet_v2
 from deeplab.models.layers import plan_strides
-from deeplab.tflite_file import Operator
+from deeplab.tflite.file import Operator
 from deeplab.weights.naming import mobilenet_width
 from deeplab.weights.tflite_walk import KNOWN, Walk, rate_of, stride_of
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from deeplab.errors import WeightsError
-from deeplab.tflite_file import Operator, TfliteFile
+from deeplab.tflite.file import Operator, TfliteFile
 
 CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D")
 _PRECISIONS = ("QUANTIZE", "DEQUANTIZE")

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from deeplab.errors import ModelError
-from deeplab.tflite_file import DTYPES, IDENTIFIER, TfliteFile, import_schema
+from deeplab.tflite.file import DTYPES, IDENTIFIER, TfliteFile, import_schema
 
 # Positions of fields in the SubGraph table.
 # Source: tensorflow/compiler/mlir/lite/schema/schema.fbs.

@@ -13,13 +13,13 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from deeplab import draw
 from deeplab.errors import InputError
 from deeplab.files import replacing
-from deeplab.images import Geometry, Photo
 from deeplab.labels import Colour, LabelSet
-from deeplab.palette_png import encode_palette_png
-from deeplab.upsample import softmax_rows
+from deeplab.photo import draw
+from deeplab.photo.images import Geometry, Photo
+from deeplab.photo.palette_png import encode_palette_png
+from deeplab.photo.upsample import softmax_rows
 
 UInt8 = npt.NDArray[np.uint8]
 Float32 = npt.NDArray[np.float32]
@@ -102,17 +102,17 @@ class Segmentation:
     # --- pictures -----------------------------------------------------------------------------
 
     def overlay(self, *, alpha: float = 0.5, legend: bool = True) -> Image.Image:
-        """Return the photo under its mask, see :func:`deeplab.draw.overlay`."""
+        """Return the photo under its mask, see :func:`deeplab.photo.draw.overlay`."""
         return draw.overlay(
             self.photo.decode(), self.mask, labels=self.labels, alpha=alpha, legend=legend
         )
 
     def contour(self, *, width: int | None = None) -> Image.Image:
-        """Return the photo with outlines, see :func:`deeplab.draw.contour`."""
+        """Return the photo with outlines, see :func:`deeplab.photo.draw.contour`."""
         return draw.contour(self.photo.decode(), self.mask, labels=self.labels, width=width)
 
     def cutout(self, only: Iterable[str] | None = None, *, soft_edge: float = 0.0) -> Image.Image:
-        """Return the objects on a transparent ground, see :func:`deeplab.draw.cutout`."""
+        """Return the objects on a transparent ground, see :func:`deeplab.photo.draw.cutout`."""
         return draw.cutout(
             self.photo.decode(), self.mask, labels=self.labels, only=only, soft_edge=soft_edge
         )
@@ -120,7 +120,7 @@ class Segmentation:
     def blur_background(
         self, only: Iterable[str] | None = None, *, radius: float | None = None
     ) -> Image.Image:
-        """Return the objects before a blurred ground, see :func:`deeplab.draw.blur_background`."""
+        """Return the objects before a blurred ground, see ``draw.blur_background``."""
         return draw.blur_background(
             self.photo.decode(), self.mask, labels=self.labels, only=only, radius=radius
         )
@@ -130,7 +130,7 @@ class Segmentation:
         background: Image.Image | UInt8 | Colour,
         only: Iterable[str] | None = None,
     ) -> Image.Image:
-        """Return the objects before another ground, see :func:`deeplab.draw.replace_background`."""
+        """Return the objects before another ground, see ``draw.replace_background``."""
         return draw.replace_background(
             self.photo.decode(), self.mask, background=background, labels=self.labels, only=only
         )

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deeplab import tflite_edit, tflite_file
 from deeplab.errors import ModelError, ModelNotFoundError
 from deeplab.labels import VOC
-from deeplab.tflite_metadata import read_metadata
+from deeplab.tflite import edit as tflite_edit
+from deeplab.tflite import file as tflite_file
+from deeplab.tflite.metadata import read_metadata
 from tiny_tflite import tiny_network, with_files
 
 

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from deeplab.errors import ImageError, ImageFormatError, ImageSizeError, InputError
-from deeplab.upsample import Region
+from deeplab.photo.upsample import Region
 
 UInt8 = npt.NDArray[np.uint8]
 Source: TypeAlias = "str | PathLike[str] | bytes | bytearray | memoryview | Image.Image | UInt8"
@@ -129,7 +129,7 @@ class Geometry:
 
     @property
     def region(self) -> Region:
-        """The photo's place inside the frame, as :mod:`deeplab.upsample` wants it."""
+        """The photo's place inside the frame, as :mod:`deeplab.photo.upsample` wants it."""
         height, width = self.content
         return Region(*self.frame, top=0, left=0, bottom=height, right=width)
 
@@ -238,7 +238,7 @@ class Photo:
                 f"{self.name}: the photo has {width * height / 1e6:,.0f} megapixels "
                 f"({width}×{height}), the limit is {self._max_pixels / 1e6:,.0f}. "
                 "Make it smaller first, or, if you trust the file, read it yourself with "
-                "deeplab.images.read(photo, max_pixels=...) and pass the array."
+                "deeplab.photo.images.read(photo, max_pixels=...) and pass the array."
             )
         return image
 

@@ -14,15 +14,16 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from deeplab import tflite_file, zoo
+from deeplab import zoo
 from deeplab.errors import InputError, MissingExtraError
-from deeplab.images import InputSpec
 from deeplab.labels import LabelSet
+from deeplab.photo.images import InputSpec
+from deeplab.tflite import file as tflite_file
 from deeplab.weights.release import is_release
 
 if TYPE_CHECKING:
     from deeplab.models.config import DeepLabConfig
-    from deeplab.tflite_metadata import Metadata
+    from deeplab.tflite.metadata import Metadata
     from deeplab.weights.report import ImportReport
 
 Kind = Literal["configuration", "weights", "release pair", "tflite"]
@@ -198,9 +199,9 @@ def _describe_weights(
 def _describe_tflite(
     path: Path, size: Sequence[int] | None, output_stride: int | None
 ) -> ModelInfo:
-    from deeplab.info.tflite_count import count_graph
-    from deeplab.tflite_metadata import read_metadata
-    from deeplab.tflite_optimise import read_record
+    from deeplab.tflite.count import count_graph
+    from deeplab.tflite.metadata import read_metadata
+    from deeplab.tflite.optimise import read_record
 
     file = tflite_file.read(path)
     count = count_graph(file)

@@ -16,10 +16,11 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from deeplab import tflite_file, zoo
+from deeplab import zoo
 from deeplab.errors import InputError, ModelError, OutputError
 from deeplab.files import hash_file
 from deeplab.labels import LABEL_SETS, LabelSet
+from deeplab.tflite import file as tflite_file
 
 BUILT = Path(__file__).parent / "web"
 

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from deeplab.errors import ModelError
-from deeplab.tflite_file import TfliteFile
+from deeplab.tflite.file import TfliteFile
 
 # A fully connected layer is what some writers make of a 1×1 convolution.
 _CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")

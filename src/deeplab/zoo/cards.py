@@ -31,7 +31,7 @@ def find_card(name: str) -> Path | None:
     """Return the page of a model, or None where there is none."""
     here = Path(__file__).resolve()
     # In an installed package they lie inside it, in a checkout among the documents.
-    for folder in (here.parent / "cards", here.parents[2] / "docs" / "models"):
+    for folder in (here.parent / "cards", here.parents[3] / "docs" / "models"):
         path = folder / f"{name}.md"
         if path.is_file():
             return path

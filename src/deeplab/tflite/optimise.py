@@ -21,8 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 from deeplab.errors import ModelError
-from deeplab.tflite_edit import GraphEdit, cut
-from deeplab.tflite_file import Operator, Tensor, TfliteFile
+from deeplab.tflite.edit import GraphEdit, cut
+from deeplab.tflite.file import Operator, Tensor, TfliteFile
 
 _RESIZES = ("RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR")
 _SPREADS = (*_RESIZES, "TILE", "BROADCAST_TO")

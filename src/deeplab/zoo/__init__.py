@@ -28,9 +28,9 @@ from deeplab.errors import (
     near_matches,
 )
 from deeplab.files import hash_file
-from deeplab.zoo_models import ALIASES as ALIASES
-from deeplab.zoo_models import MODELS as MODELS
-from deeplab.zoo_models import ZooModel as ZooModel
+from deeplab.zoo.entries import ALIASES as ALIASES
+from deeplab.zoo.entries import MODELS as MODELS
+from deeplab.zoo.entries import ZooModel as ZooModel
 
 _BUNDLED = Path(__file__).parent / "bundled"
 """Models that come inside the package."""

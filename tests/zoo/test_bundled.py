@@ -17,12 +17,12 @@ from PIL import Image
 
 from deeplab import Segmenter, cli, zoo
 from deeplab.errors import ModelError
-from deeplab.example_photos import list_example_photos
 from deeplab.files import hash_file
 from deeplab.labels import VOC
 from deeplab.runtimes import open_network
+from deeplab.zoo.example_photos import list_example_photos
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 MOST_BYTES = {"voc": 2_800_000, "voc-fast": 1_000_000}
 PHOTOS = {path.stem: path for path in list_example_photos()}
 
@@ -46,7 +46,7 @@ def segmenter(name: str) -> Segmenter:
 
 
 def bundled(name: str) -> Path:
-    return ROOT / "src/deeplab/bundled" / f"{name}.tflite"
+    return ROOT / "src/deeplab/zoo/bundled" / f"{name}.tflite"
 
 
 def test_these_and_no_others_come_inside() -> None:
@@ -173,14 +173,14 @@ def test_wheel_and_source_bring_models_and_cards(tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as packed:
         inside = set(packed.namelist())
         for name in MOST_BYTES:
-            assert packed.read(f"deeplab/bundled/{name}.tflite") == bundled(name).read_bytes()
+            assert packed.read(f"deeplab/zoo/bundled/{name}.tflite") == bundled(name).read_bytes()
             card = (ROOT / "docs/models" / f"{name}.md").read_bytes()
-            assert packed.read(f"deeplab/cards/{name}.md") == card
-    assert "deeplab/photos/dog.jpg" in inside
+            assert packed.read(f"deeplab/zoo/cards/{name}.md") == card
+    assert "deeplab/zoo/photos/dog.jpg" in inside
     with tarfile.open(source) as packed_source:
         names = {name.split("/", 1)[1] for name in packed_source.getnames()}
     for name in MOST_BYTES:
-        assert {f"src/deeplab/bundled/{name}.tflite", f"docs/models/{name}.md"} <= names
+        assert {f"src/deeplab/zoo/bundled/{name}.tflite", f"docs/models/{name}.md"} <= names
 
 
 @pytest.mark.integration

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deeplab.errors import InputError
-from deeplab.upsample import Region, argmax_bilinear, interpolate, softmax_rows
+from deeplab.photo.upsample import Region, argmax_bilinear, interpolate, softmax_rows
 
 Float64 = npt.NDArray[np.float64]
 

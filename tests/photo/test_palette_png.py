@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from deeplab.labels import VOC
-from deeplab.palette_png import encode_palette_png
+from deeplab.photo.palette_png import encode_palette_png
 
 
 def decoded(data: bytes) -> np.ndarray:

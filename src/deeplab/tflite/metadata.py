@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from deeplab.errors import InputError, ModelError
 from deeplab.labels import LabelSet, read_label_file
-from deeplab.tflite_file import TfliteFile
+from deeplab.tflite.file import TfliteFile
 
 ENTRY = "TFLITE_METADATA"
 IDENTIFIER = b"M001"

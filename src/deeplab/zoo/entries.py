@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from deeplab.images import InputSpec
 from deeplab.labels import CITYSCAPES, VOC, LabelSet
+from deeplab.photo.images import InputSpec
 
 
 @dataclass(frozen=True, kw_only=True)

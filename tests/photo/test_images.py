@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from deeplab import images
 from deeplab.errors import ImageError, ImageFormatError, InputError
-from deeplab.images import Geometry, InputSpec, Photo, read
+from deeplab.photo import images
+from deeplab.photo.images import Geometry, InputSpec, Photo, read
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from deeplab.errors import ModelError
-from deeplab.images import InputSpec
 from deeplab.labels import LabelSet
+from deeplab.photo.images import InputSpec
 
 KEY = "deeplab"
 """The name of the card where a format names its metadata."""

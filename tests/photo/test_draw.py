@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from deeplab import draw
 from deeplab.errors import InputError
 from deeplab.labels import CITYSCAPES, VOC, LabelSet
+from deeplab.photo import draw
 
 UInt8 = npt.NDArray[np.uint8]
 

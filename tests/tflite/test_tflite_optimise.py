@@ -13,14 +13,14 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 
-from deeplab import tflite_file
 from deeplab.errors import ModelError
 from deeplab.runtimes import litert, open_network
 from deeplab.runtimes.tflite_network import understand
-from deeplab.tflite_edit import GraphEdit, cut
-from deeplab.tflite_file import TfliteFile
-from deeplab.tflite_metadata import read_metadata
-from deeplab.tflite_optimise import RECORD, Optimisation, Record, read_record
+from deeplab.tflite import file as tflite_file
+from deeplab.tflite.edit import GraphEdit, cut
+from deeplab.tflite.file import TfliteFile
+from deeplab.tflite.metadata import read_metadata
+from deeplab.tflite.optimise import RECORD, Optimisation, Record, read_record
 from tiny_tflite import pooled_network, tiny_network, with_files
 
 

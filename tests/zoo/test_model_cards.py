@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from deeplab import cli, model_cards, zoo
-from deeplab.model_cards import find_card, read_card
+from deeplab import cli, zoo
+from deeplab.zoo import cards as model_cards
+from deeplab.zoo.cards import find_card, read_card
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CARDS = sorted((ROOT / "docs/models").glob("*.md"))
 MEASURED = [card for card in CARDS if card.with_suffix(".json").exists()]
 
@@ -103,10 +104,11 @@ def test_show_prints_the_essentials_of_a_card(
 ) -> None:
     name = zoo.MODELS[0].name
     assert read_card("no-such-model") is None
-    page = tmp_path / "deeplab" / "cards" / f"{name}.md"  # as it lies in an installed package
+    # as it lies in an installed package
+    page = tmp_path / "deeplab" / "zoo" / "cards" / f"{name}.md"
     page.parent.mkdir(parents=True)
     page.write_text("# A model\n\nIt is for\nthis.\n\nAnd more.\n")
-    monkeypatch.setattr(model_cards, "__file__", str(tmp_path / "deeplab" / "model_cards.py"))
+    monkeypatch.setattr(model_cards, "__file__", str(tmp_path / "deeplab" / "zoo" / "cards.py"))
     for numbers, words in ((None, "It is for this."), (made_up(), "background 0.821, cat 0.831")):
         if numbers is not None:
             page.with_suffix(".json").write_text(json.dumps(numbers))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import hashlib
 import json
@@ -16,7 +17,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from deeplab.errors import OutputError
+from deeplab.errors import InputError, OutputError
 
 if sys.version_info >= (3, 11):
     from tomllib import TOMLDecodeError as TOMLDecodeError
@@ -25,7 +26,19 @@ else:
     from tomli import TOMLDecodeError as TOMLDecodeError
     from tomli import loads as parse_toml
 
-__all__ = ["TOMLDecodeError", "hash_file", "parse_toml", "replacing", "replacing_all", "to_toml"]
+__all__ = [
+    "TOMLDecodeError", "hash_file", "parse_toml", "read_text", "replacing", "replacing_all",
+    "to_toml",
+]  # fmt: skip
+
+# The longer marks first: UTF-32's begins with UTF-16's.
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
 
 
 @contextmanager
@@ -89,6 +102,45 @@ def hash_file(path: str | PathLike[str]) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def read_text(path: str | PathLike[str], *, encoding: str | None = None) -> str:
+    """Return a text file, whatever program saved it: UTF-8, UTF-16 or UTF-32, with a mark or not.
+
+    Args:
+        path: the file.
+        encoding: its encoding where it is another one ("gbk", "latin-1"); a mark goes before it.
+
+    Raises:
+        InputError: it is in another encoding, is not there or cannot be read, or there is no
+            encoding of that name.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}.") from None
+    marked = next((name for mark, name in _MARKS if data.startswith(mark)), None)
+    chosen = marked or encoding or _unmarked(data)
+    try:
+        return data.decode(chosen)
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path}: is not text in {chosen.upper()} (byte {error.start} is "
+            f"0x{data[error.start]:02x}). It may be in GBK or Latin-1; save it as UTF-8."
+        ) from None
+    except (LookupError, ValueError):
+        raise InputError(f"encoding: there is none called '{chosen}'; 'gbk' is one.") from None
+
+
+def _unmarked(data: bytes) -> str:
+    """Return "utf-8", or the UTF-16 that every second byte of zero gives away."""
+    start = data[:64]
+    if len(start) >= 2 and 0 in start:
+        if not any(start[1::2]):
+            return "utf-16-le"
+        if not any(start[0::2]):
+            return "utf-16-be"
+    return "utf-8"
 
 
 def to_toml(value: Any) -> str:

@@ -32,10 +32,10 @@ from deeplab.data.memory import MemoryDataset
 from deeplab.data.transforms import TrainTransform
 from deeplab.models import DeepLabConfig, build
 from deeplab.training.guard import LossGuard, check_labels
-from deeplab.training.loop import backward, make_step
 from deeplab.training.optimiser import build_optimiser, set_learning_rate
 from deeplab.training.processes import Processes
 from deeplab.training.settings import Settings
+from deeplab.training.step import backward, make_step
 from loader import Tutorial
 
 CLASSES = 6

@@ -12,10 +12,11 @@ import torch
 
 from deeplab.data.loader import Batch
 from deeplab.models import DeepLab, DeepLabConfig, build
-from deeplab.training.loop import Progress, Score, train
+from deeplab.training.loop import Score, train
 from deeplab.training.normalisation import choose_batch_norm
 from deeplab.training.processes import Processes, join_processes
 from deeplab.training.settings import Settings
+from deeplab.training.state import Progress
 
 ALONE = Processes(0, 1, torch.device("cpu"))
 

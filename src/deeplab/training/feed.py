@@ -1,0 +1,159 @@
+"""What a training is fed: the pictures, how their classes count, and the batches of every step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+
+from deeplab.data import open_dataset
+from deeplab.data.check import check
+from deeplab.data.loader import Batch, train_loader
+from deeplab.data.memory import MemoryDataset
+from deeplab.data.sample import Dataset
+from deeplab.data.transforms import ColourJitter, RareClassCrops, ResizeToRange, TrainTransform
+from deeplab.errors import InputError
+from deeplab.labels import LabelSet
+from deeplab.models import DeepLabConfig
+from deeplab.training.balance import choose_class_weights, count_classes, rare_classes
+from deeplab.training.processes import Processes
+from deeplab.training.settings import DataSettings, Settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Feed:
+    """The data of a training, opened and looked at.
+
+    Attributes:
+        training: the pictures to learn from.
+        validation: the pictures that decide which weights are best.
+        class_weights: (K,) float32 of the loss, or None.
+        rare: the ids of the classes over which crops are laid.
+        share: pictures per step of one process.
+    """
+
+    training: Dataset
+    validation: Dataset
+    class_weights: torch.Tensor | None
+    rare: tuple[int, ...]
+    share: int
+
+    @property
+    def labels(self) -> LabelSet:
+        """The classes."""
+        return self.training.labels
+
+    def batches(
+        self, settings: Settings, config: DeepLabConfig, processes: Processes
+    ) -> Callable[[int], Iterator[Batch]]:
+        """Return what yields, from a given step on, the batches of one process."""
+        transform = _transform(settings.data, config, self.rare)
+
+        def batches(first_step: int) -> Iterator[Batch]:
+            return iter(
+                train_loader(
+                    self.training,
+                    transform,
+                    batch_size=self.share,
+                    steps=settings.run.steps,
+                    seed=settings.run.seed,
+                    first_step=first_step,
+                    workers=settings.data.workers,
+                    rank=processes.rank,
+                    world_size=processes.count,
+                    pin_memory=processes.device.type == "cuda",
+                )
+            )
+
+        return batches
+
+
+def open_feed(settings: Settings, processes: Processes, tell: Callable[[str], None]) -> Feed:
+    """Open the data set, let the doctor look at it, and count what the settings ask to be counted.
+
+    Raises:
+        InputError, DataError: the settings do not fit the data, or the data is broken.
+    """
+    data, share = settings.data, _share(settings, processes)
+    files = [open_dataset(data.path, split=split) for split in (data.train, data.val)]
+    if data.check and processes.first:
+        report = check(files)
+        for fault in report.faults:
+            tell(f"Data: {fault}")
+        report.raise_if_broken()
+    training: Dataset
+    validation: Dataset
+    training, validation = files
+    labels = training.labels
+    tell(
+        f"Data: {len(training)} pictures to learn from ('{data.train}'), {len(validation)} to "
+        f"judge by ('{data.val}'), {len(labels)} classes."
+    )
+    rare = tuple(labels.indices(data.rare_classes))
+    counts = None
+    if "auto" in settings.loss.class_weights or (data.rare_class_crops and not rare):
+        counts = count_classes(training)
+    if counts is not None and not rare:
+        rare = rare_classes(counts)
+    if data.rare_class_crops:
+        chosen = ", ".join(labels.names[index] for index in rare) or "none, no class is rare"
+        tell(f"Crops over rare classes: {chosen}.")
+    class_weights = choose_class_weights(settings.loss.class_weights, counts, len(labels))
+    if class_weights is not None:
+        pairs = zip(labels.names, class_weights, strict=True)
+        tell("Class weights: " + ", ".join(f"{name} {weight:.2f}" for name, weight in pairs) + ".")
+    if data.memory_gb:
+        budget = int(data.memory_gb * 2**30)
+        training = MemoryDataset(training, max_bytes=budget)
+        validation = MemoryDataset(validation, max_bytes=max(budget - training.bytes, 0))
+    return Feed(
+        training=training,
+        validation=validation,
+        class_weights=None if class_weights is None else torch.from_numpy(class_weights),
+        rare=rare,
+        share=share,
+    )
+
+
+def _share(settings: Settings, processes: Processes) -> int:
+    """Return the pictures per step of one process."""
+    run = settings.run
+    parts = processes.count * run.accumulate
+    if run.batch_size % parts:
+        raise InputError(
+            f"run.batch_size: {run.batch_size} cannot be shared by {processes.count} processes in "
+            f"{run.accumulate} parts each; make it a multiple of {parts}."
+        )
+    return run.batch_size // processes.count
+
+
+def _transform(data: DataSettings, config: DeepLabConfig, rare: tuple[int, ...]) -> TrainTransform:
+    """Return what happens to each pair on its way into a batch."""
+    resize = None
+    if data.resize_range:
+        shorter, longer, *factor = data.resize_range
+        resize = ResizeToRange(
+            min_size=shorter, max_size=longer, factor=factor[0] if factor else None
+        )
+    jitter, rare_class_crops = None, None
+    if data.colour_jitter:
+        jitter = ColourJitter(
+            brightness=data.colour_jitter,
+            contrast=data.colour_jitter,
+            saturation=data.colour_jitter,
+        )
+    if data.rare_class_crops and rare:
+        rare_class_crops = RareClassCrops(classes=rare, probability=data.rare_class_crops)
+    assert config.pixel_mean is not None
+    return TrainTransform(
+        crop_size=data.crop_size,
+        resize=resize,
+        min_scale=data.scale_range[0],
+        max_scale=data.scale_range[1],
+        scale_step=data.scale_step,
+        flip=data.flip,
+        mean_pixel=config.pixel_mean,
+        colour_jitter=jitter,
+        rare_class_crops=rare_class_crops,
+    )

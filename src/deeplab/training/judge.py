@@ -1,0 +1,115 @@
+"""Validation: scores, pictures, the warning of collapse, and the release pair of the best."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from deeplab.data.sample import Dataset
+from deeplab.evaluation.pictures import draw_comparison
+from deeplab.evaluation.protocol import Evaluation, TorchPredictor, evaluate
+from deeplab.files import replacing
+from deeplab.models import DeepLab, DeepLabConfig
+from deeplab.photo.images import InputSpec
+from deeplab.training.guard import collapse_warning
+from deeplab.training.loop import Score
+from deeplab.training.processes import Processes
+from deeplab.training.settings import Settings
+from deeplab.training.state import Progress
+from deeplab.weights.release import save
+
+_SHOWN = 4  # pictures of the validation split that are drawn each time
+
+
+class Judge:
+    """Validates: counts, draws some predictions, warns of collapse, writes the release pair."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        dataset: Dataset,
+        processes: Processes,
+        folder: Path,
+        started: str,
+        tell: Callable[[str], None],
+    ) -> None:
+        self.settings, self.dataset, self.processes = settings, dataset, processes
+        self.folder, self.started, self.tell = folder, started, tell
+        self.scores: dict[str, object] = {}
+        names = settings.run.validate_classes
+        self.classes = dataset.labels.indices(names) if names else None
+
+    def validate(self, network: DeepLab, step: int) -> Score:
+        """Score the network on the validation split, over all processes."""
+        run, processes = self.settings.run, self.processes
+        predictor = TorchPredictor(
+            network=network,
+            labels=self.dataset.labels,
+            name=self.settings.name,
+            scales=run.validate_scales,
+            flip=run.validate_flip,
+            output_stride=run.validate_output_stride or None,
+            bfloat16=run.precision == "bfloat16",
+            frame=self._input_spec(network.config) if run.validate_frame else None,
+        )
+        part = evaluate(predictor, self.dataset, rank=processes.rank, count=processes.count)
+        found = functools.reduce(Evaluation.merge, processes.gather(part))
+        if processes.first:
+            self._draw(predictor, step)
+        totals = found.confusion.totals
+        self.scores = {
+            "miou": found.miou,
+            "pixel_accuracy": found.accuracy,
+            "frequency_weighted_iou": float(totals.frequency_weighted_iou),
+            "iou": {
+                name: None if np.isnan(iou) else float(iou)
+                for name, iou in zip(found.labels.names, totals.iou, strict=True)
+            },
+            "protocol": found.protocol,
+        }
+        miou = float(totals.mean_iou(self.classes))
+        over = f" over {len(self.classes)} classes" if self.classes else ""
+        self.tell(f"step {step}: mIoU {miou:.4f}{over}, pixel accuracy {found.accuracy:.4f}")
+        warning = collapse_warning(totals, found.labels)
+        if warning:
+            self.tell(warning)
+        return Score(miou=miou, accuracy=found.accuracy)
+
+    def _input_spec(self, config: DeepLabConfig) -> InputSpec:
+        assert config.pixel_mean is not None
+        assert config.pixel_std is not None
+        height, width = self.settings.data.frame or self.settings.data.crop_size
+        return InputSpec(height=height, width=width, mean=config.pixel_mean, std=config.pixel_std)
+
+    def _draw(self, predictor: TorchPredictor, step: int) -> None:
+        rows = []
+        for index in np.linspace(0, len(self.dataset) - 1, _SHOWN).astype(int):
+            sample = self.dataset[int(index)]
+            rows.append((sample.image, sample.label, predictor(sample.image)))
+        picture = draw_comparison(rows, self.dataset.labels)
+        with replacing(self.folder / "predictions" / f"step_{step:06d}.png") as partial:
+            picture.save(partial)
+
+    def release(self, network: DeepLab, progress: Progress) -> None:
+        """Write the pair of the weights that were just judged the best."""
+        settings, config = self.settings, network.config
+        if settings.run.validate_output_stride:
+            config = dataclasses.replace(config, output_stride=settings.run.validate_output_stride)
+        save(
+            self.folder / settings.name,
+            config,
+            network.state_dict(),
+            labels=self.dataset.labels,
+            input_spec=self._input_spec(config),
+            provenance={
+                "recipe": settings.to_dict(),
+                "step": progress.step,
+                "started_from": self.started,
+            },
+            licence=settings.licence or None,
+            scores={self.settings.data.val: self.scores},
+        )

@@ -265,7 +265,7 @@ def main() -> None:
     elif options.data is None:
         parser.error("--data: name the folder of the data set")
     else:
-        file = ROOT / "src" / "deeplab" / "bundled" / f"{name}.tflite"
+        file = ROOT / "src" / "deeplab" / "zoo" / "bundled" / f"{name}.tflite"
         measured = measure(
             name,
             file,

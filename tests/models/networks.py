@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from deeplab.models import DeepLab, DeepLabConfig, build
-from deeplab.models.config import DPC_TOP1
+from deeplab.models.config_fields import DPC_TOP1
 
 NETWORKS = {
     "v1": DeepLabConfig(version="v1", backbone="vgg16", large_fov_channels=32),

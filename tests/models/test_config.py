@@ -11,7 +11,8 @@ import pytest
 from networks import NETWORKS
 
 from deeplab.errors import ConfigError
-from deeplab.models.config import CellBranch, DeepLabConfig
+from deeplab.models.config import DeepLabConfig
+from deeplab.models.config_fields import CellBranch
 
 
 @pytest.mark.parametrize(

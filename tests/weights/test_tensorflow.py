@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 import parity
 from deeplab.errors import ConfigError, WeightsError
 from deeplab.models import DeepLabConfig, build
-from deeplab.models.config import DPC_TOP1
+from deeplab.models.config_fields import DPC_TOP1
 from deeplab.weights.tensorflow import expected_variables, from_tensorflow, read_tensorflow
 from deeplab.weights.tensorflow_config import config_from_flags, guess_config
 

@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from deeplab.errors import (
     ExportError,
@@ -30,7 +30,7 @@ from deeplab.errors import (
     OutputError,
     near_matches,
 )
-from deeplab.export.plan import KeepFloat, Output, Plan, Precision
+from deeplab.export.plan import KeepFloat, Plan, Precision
 from deeplab.files import replacing_all
 from deeplab.photo.images import InputSpec
 from deeplab.runtimes.network_card import NetworkCard
@@ -39,7 +39,8 @@ from deeplab.zoo.example_photos import list_example_photos
 if TYPE_CHECKING:
     from deeplab.data import Dataset
     from deeplab.export.certificate import Certificate
-    from deeplab.segmenter import Runtime
+    from deeplab.export.network import ExportNetwork, Output
+    from deeplab.segmenter import Runtime, Segmenter
     from deeplab.weights import Release
 
 
@@ -182,34 +183,59 @@ def export(
         ImageError: a photo cannot be read.
     """
     form = find_format(to)
-    _check_choice("precision", precision, form.precisions, to)
-    _check_choice("output", output, form.outputs, to)
-    _check_quantisation(to, form, precision, calibrate, keep_float, integer_io)
-    _check_installed(to, form)
-    from deeplab.export.compare import certify
+    _check_choices(to, form, precision, output, calibrate, keep_float, integer_io)
     from deeplab.segmenter import Segmenter
     from deeplab.weights import open_release
 
     release = open_release(_pair(Path(model)))
     target = Path(file) if file else _default_file(release.path, form, precision)
-    certificate_file = target.with_name(target.name + ".json")
-    _check_target(target, certificate_file, form, overwrite=overwrite)
+    _check_target(target, form, overwrite=overwrite)
     # Torch's answer is the standard; opening it first also refuses sizes that do not fit.
     reference = Segmenter(release.path, threads=threads, size=size, output_stride=output_stride)
-    calibration = calibrate
-    if precision == "float16":
-        calibration = photos or list_example_photos()
-    plan = _make_plan(
-        release,
-        form,
-        reference.spec,
-        output_stride=output_stride,
+    shown = photos or calibrate or list_example_photos()
+    network, card = _make_network(release, form, reference.spec, output, output_stride)
+    plan = Plan(
+        network=network,
+        card=card,
+        licence=release.licence,
         precision=precision,
         output=output,
-        calibration=tuple(calibration),
+        calibration=tuple(shown if precision == "float16" else calibrate),
         keep_float=keep_float,
         integer_io=integer_io,
     )
+    return _write(
+        plan,
+        target,
+        form,
+        release=release,
+        reference=reference,
+        photos=shown,
+        dataset=dataset,
+        threads=threads,
+        allow=allow,
+        on_step=on_step,
+        on_certificate=on_certificate,
+    )
+
+
+def _write(
+    plan: Plan,
+    target: Path,
+    form: Format,
+    *,
+    release: Release,
+    reference: Segmenter,
+    photos: Sequence[Path],
+    dataset: Dataset | None,
+    threads: int,
+    allow: bool,
+    on_step: Callable[[str], None],
+    on_certificate: Callable[[Certificate], None],
+) -> Exported:
+    """Write the file, prove that it computes the same, and only then let it have its name."""
+    from deeplab.export.compare import certify
+
     module = importlib.import_module(form.module)
     with replacing_all(target) as partial:
         on_step(f"writing {target.name}")
@@ -223,22 +249,28 @@ def export(
             runtime=form.runtime,
             int8_tensors=module.count_int8(partial),
             kept_float=kept_float,
-            photos=photos or calibrate or list_example_photos(),
+            photos=photos,
             dataset=dataset,
             threads=threads,
             allowed=allow,
         )
         on_certificate(found)
-        if found.faults and not allow:
-            hint = ""
-            if precision == "int8" and keep_float != "auto":
-                hint = " --keep-float auto looks for the layers that lose the most."
-            raise ExportError(
-                f"certificate: {target.name} is not equal enough to the network: "
-                f"{'; '.join(found.faults)}. Nothing was written; --allow keeps it, marked.{hint}"
-            )
-        partial.with_name(certificate_file.name).write_text(found.to_json(), "utf-8")
-    return Exported(file=target, certificate=found, certificate_file=certificate_file)
+        if not allow:
+            _refuse_unequal(found, target, plan.keep_float)
+        partial.with_name(_certificate_file(target).name).write_text(found.to_json(), "utf-8")
+    return Exported(file=target, certificate=found, certificate_file=_certificate_file(target))
+
+
+def _refuse_unequal(found: Certificate, target: Path, keep_float: KeepFloat) -> None:
+    if not found.faults:
+        return
+    hint = ""
+    if found.precision == "int8" and keep_float != "auto":
+        hint = " --keep-float auto looks for the layers that lose the most."
+    raise ExportError(
+        f"certificate: {target.name} is not equal enough to the network: "
+        f"{'; '.join(found.faults)}. Nothing was written; --allow keeps it, marked.{hint}"
+    )
 
 
 def find_format(name: str) -> Format:
@@ -264,14 +296,17 @@ def _check_choice(field: str, chosen: str, known: Sequence[str], format_name: st
         )
 
 
-def _check_quantisation(
+def _check_choices(
     name: str,
     form: Format,
     precision: Precision,
+    output: Output,
     calibrate: Sequence[Path],
     keep_float: KeepFloat,
     integer_io: bool,
 ) -> None:
+    _check_choice("precision", precision, form.precisions, name)
+    _check_choice("output", output, form.outputs, name)
     if precision == "int8" and form.calibrates and not calibrate:
         raise InputError(
             "calibrate: int8 needs photos like those that the network will see, to find the range "
@@ -288,9 +323,6 @@ def _check_quantisation(
             )
     if integer_io and not form.integer_io:
         raise InputError(f"integer_io: {name} files take and give real numbers; leave it out.")
-
-
-def _check_installed(name: str, form: Format) -> None:
     for package in form.needs:
         if importlib.util.find_spec(package.replace("-", "_")) is None:
             raise MissingExtraError(f"Writing {name} files", package=package, extra=form.extra)
@@ -310,23 +342,26 @@ def _default_file(pair: Path, form: Format, precision: Precision) -> Path:
     return pair.with_name(pair.stem + middle + form.suffix)
 
 
-def _check_target(target: Path, certificate_file: Path, form: Format, *, overwrite: bool) -> None:
+def _certificate_file(target: Path) -> Path:
+    return target.with_name(target.name + ".json")
+
+
+def _check_target(target: Path, form: Format, *, overwrite: bool) -> None:
     if target.suffix != form.suffix:
         raise InputError(f"output: got {target}, expected a name that ends in {form.suffix}.")
-    there = [path for path in (target, certificate_file) if path.exists()]
+    there = [path for path in (target, _certificate_file(target)) if path.exists()]
     if there and not overwrite:
         raise OutputError(f"output: {there[0]} exists already. Add --overwrite to replace it.")
 
 
-def _make_plan(
+def _make_network(
     release: Release,
     form: Format,
     spec: InputSpec,
-    *,
-    output_stride: int | None,
     output: Output,
-    **choices: Any,
-) -> Plan:
+    output_stride: int | None,
+) -> tuple[ExportNetwork, NetworkCard]:
+    """Return the network to write, and what its file must say of itself."""
     from deeplab.export.network import ExportNetwork
 
     config = release.config
@@ -348,4 +383,4 @@ def _make_plan(
         align_corners=config.align_corners,
         any_size=any_size,
     )
-    return Plan(network=network, card=card, licence=release.licence, output=output, **choices)
+    return network, card

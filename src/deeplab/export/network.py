@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from deeplab.export.plan import Output
 from deeplab.models import DeepLab, DeepLabConfig
 from deeplab.models.deeplab import ASPP, ImagePooling
 from deeplab.models.layers import ConvNorm, reduced_size, scale_size
+
+Output = Literal["logits", "mask"]
 
 
 class ExportNetwork(DeepLab):

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Literal
 from deeplab.runtimes.network_card import NetworkCard
 
 if TYPE_CHECKING:
-    from deeplab.export.network import ExportNetwork
+    from deeplab.export.network import ExportNetwork, Output
 
 Precision = Literal["float32", "float16", "int8"]
-Output = Literal["logits", "mask"]
 KeepFloat = Literal["auto"] | Sequence[str]
 
 

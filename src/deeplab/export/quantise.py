@@ -18,10 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from deeplab.errors import InputError, near_matches
-from deeplab.export import calibration
 from deeplab.export.layer_names import layer_of
-from deeplab.export.plan import Plan
 from deeplab.export.quiet import quiet
 from deeplab.photo.images import InputSpec
 from deeplab.tflite.edit import GraphEdit, cut
@@ -48,11 +45,8 @@ _HEADROOM = 0.95
 _MOST = 16.0
 """The largest factor for a channel; one that is nearly always zero must not blow up."""
 
-_FRAMES_FOR_BIASES = 10
-"""Means over a whole photo hardly vary; more frames change nothing that can be measured."""
 
-
-def to_float16(content: bytes, plan: Plan) -> bytes:
+def halve_weights(content: bytes) -> bytes:
     """Return a float32 TFLite model with its weights in float16: half the size.
 
     Depthwise weights stay as they are: they are a thirtieth of all, but each of them alone
@@ -72,37 +66,7 @@ def to_float16(content: bytes, plan: Plan) -> bytes:
         ),
         algorithm_key=quantizer.AlgorithmName.FLOAT_CASTING,
     )
-    small = _finish(work)
-    return correct_biases(content, small, spread(list(calibration.frames(plan))))
-
-
-def to_int8(content: bytes, plan: Plan) -> tuple[bytes, tuple[str, ...]]:
-    """Return a float32 TFLite model in int8, and the names of the layers that stayed float.
-
-    Raises:
-        InputError: ``keep_float`` names a layer that is not there.
-    """
-    from deeplab.export.sensitivity import find_sensitive
-
-    frames = list(calibration.frames(plan))
-    content = equalise(content, frames)
-    ranges = measure_ranges(content, frames, spec=plan.card.spec)
-    if plan.keep_float == "auto":
-        kept = find_sensitive(content, ranges, spread(frames), labels=plan.card.labels)
-    else:
-        kept = tuple(plan.keep_float)
-        check_layers(content, kept)
-    small = keep_sums(content, quantise(content, ranges, keep_float=kept, integer_io=False))
-    small = correct_biases(content, small, spread(frames))
-    if plan.integer_io:
-        bare = keep_sums(content, quantise(content, ranges, keep_float=kept, integer_io=True))
-        small = _copy_biases(parse(small), parse(bare))
-    return _tidy(parse(small)), kept
-
-
-def spread(frames: Sequence[Float32], count: int = _FRAMES_FOR_BIASES) -> Sequence[Float32]:
-    """Return some of the frames, evenly spread."""
-    return frames[:: -(-len(frames) // count)]
+    return _finish(work)
 
 
 def list_layers(content: bytes) -> list[str]:
@@ -110,21 +74,6 @@ def list_layers(content: bytes) -> list[str]:
     file = parse(content)
     names = (layer_of(file.tensors[op.outputs[0]].name) for op in _convolutions(file))
     return [*dict.fromkeys(names)]
-
-
-def check_layers(content: bytes, names: Collection[str]) -> None:
-    """Refuse names that no layer has.
-
-    Raises:
-        InputError: with near matches.
-    """
-    known = list_layers(content)
-    for name in names:
-        if name not in known:
-            raise InputError(
-                f"keep_float: there is no layer '{name}'.{near_matches(name, known)} "
-                f"The layers are {known[0]} to {known[-1]}."
-            )
 
 
 def quantise(
@@ -341,51 +290,14 @@ def _correct_bias(
     return edit.finish(file.outputs[0])
 
 
-def _copy_biases(source: TfliteFile, target: TfliteFile) -> bytes:
+def copy_biases(source: bytes, target: bytes) -> bytes:
     """Return ``target`` with the biases of ``source``, which has the same convolutions."""
-    edit = GraphEdit(target)
-    pairs = zip(_convolutions(source), _convolutions(target), strict=True)
+    given, taker = parse(source), parse(target)
+    edit = GraphEdit(taker)
+    pairs = zip(_convolutions(given), _convolutions(taker), strict=True)
     for theirs, ours in pairs:
-        edit.set_constant(ours.inputs[2], source.tensors[theirs.inputs[2]].values)
-    return edit.finish(target.outputs[0])
-
-
-def _tidy(file: TfliteFile) -> bytes:
-    """Return the model with fewer steps between real numbers and integers, the results the same.
-
-    The argmax is over integers, as their order is that of the real numbers; and what is mirrored
-    is integers, a quarter of the bytes.
-    """
-    edit = GraphEdit(file)
-    for step in file.operators:
-        readers = file.consumers(step.outputs[0])
-        if step.name == "DEQUANTIZE" and readers and {r.name for r in readers} == {"ARG_MAX"}:
-            edit.drop(step.index)
-        if step.name == "REVERSE_V2" and [reader.name for reader in readers] == ["QUANTIZE"]:
-            (after,) = readers
-            twins = [i for i in _integers(file, step) if _alike(file, i, after.outputs[0])]
-            if twins:
-                turned = edit.make_step("REVERSE_V2", [twins[0], step.inputs[1]], after.outputs)
-                edit.replace(after.index, [turned])
-    return edit.finish(file.outputs[0])
-
-
-def _integers(file: TfliteFile, step: Operator) -> list[int]:
-    """Return the integer tensors that what a step takes was made of, or made into before it."""
-    before = file.producer(step.inputs[0])
-    found = [before.inputs[0]] if before is not None and before.name == "DEQUANTIZE" else []
-    readers = file.consumers(step.inputs[0])
-    return found + [op.outputs[0] for op in readers[: readers.index(step)] if op.name == "QUANTIZE"]
-
-
-def _alike(file: TfliteFile, one: int, other: int) -> bool:
-    """Return whether the integers of two tensors stand for the same real numbers."""
-    first, second = file.tensors[one].quantization, file.tensors[other].quantization
-    assert first is not None
-    assert second is not None
-    return bool(
-        (first.scale == second.scale).all() and (first.zero_point == second.zero_point).all()
-    )
+        edit.set_constant(ours.inputs[2], given.tensors[theirs.inputs[2]].values)
+    return edit.finish(taker.outputs[0])
 
 
 def _convolutions(file: TfliteFile) -> list[Operator]:

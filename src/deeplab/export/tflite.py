@@ -12,7 +12,7 @@ from ai_edge_litert.tools import flatbuffer_utils
 from torch import Tensor, nn
 
 from deeplab.errors import ExportError
-from deeplab.export import metadata, quantise
+from deeplab.export import metadata, precision
 from deeplab.export.layer_names import layer_name, number
 from deeplab.export.network import ExportNetwork
 from deeplab.export.plan import Plan
@@ -33,9 +33,9 @@ def convert(plan: Plan, target: Path) -> tuple[str, ...]:
     content = lower(plan.network, plan.size)
     kept: tuple[str, ...] = ()
     if plan.precision == "float16":
-        content = quantise.to_float16(content, plan)
+        content = precision.to_float16(content, plan)
     elif plan.precision == "int8":
-        content, kept = quantise.to_int8(content, plan)
+        content, kept = precision.to_int8(content, plan)
     target.write_bytes(metadata.write(content, plan.card, licence=plan.licence))
     return kept
 

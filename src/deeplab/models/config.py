@@ -1,10 +1,8 @@
 """``DeepLabConfig``: everything that decides what a network computes, in one frozen record.
 
-The defaults are the conventions of the original TensorFlow release. What other releases do
-differently (corner alignment, padding, epsilon, order of a concatenation, ...) is a field of its
-own, so that weights trained there run here exactly. A ``DERIVED`` field that is not given follows
-from the version and the backbone when the configuration is made; afterwards every field has its
-value, and ``to_dict`` writes all of them.
+The fields are in :mod:`deeplab.models.config_fields`. Those that are not given are derived when the
+configuration is made, and what cannot work is refused (:mod:`deeplab.models.config_check`);
+afterwards every field has its value, and ``to_dict`` writes all of them.
 """
 
 from __future__ import annotations
@@ -12,41 +10,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from deeplab.errors import ConfigError, near_matches
-from deeplab.models.backbones import BACKBONES, DERIVED
 from deeplab.models.config_check import check_config, derive_config
-
-Version = Literal["v1", "v2", "v3", "v3+"]
-Padding = Literal["same", "symmetric", "block_input"]
+from deeplab.models.config_fields import CellBranch, ConfigFields
 
 
 @dataclass(frozen=True, kw_only=True)
-class CellBranch:
-    """One branch of a Dense Prediction Cell: a separable convolution and where it reads from.
-
-    ``rate`` is (vertical, horizontal) at output stride 16. ``input`` is −1 for the backbone's
-    features or the index of an earlier branch.
-    """
-
-    rate: tuple[int, int]
-    input: int
-    kernel: int = 3
-
-
-# Source: deeplab/core/dense_prediction_cell_branch5_top1_cityscapes.json.
-DPC_TOP1 = (
-    CellBranch(rate=(1, 6), input=-1),
-    CellBranch(rate=(18, 15), input=0),
-    CellBranch(rate=(6, 3), input=1),
-    CellBranch(rate=(1, 1), input=0),
-    CellBranch(rate=(6, 21), input=0),
-)
-
-
-@dataclass(frozen=True, kw_only=True)
-class DeepLabConfig:
+class DeepLabConfig(ConfigFields):
     """A DeepLab network, complete.
 
     >>> DeepLabConfig(version="v3+", backbone="xception_65").rates(8)
@@ -57,127 +29,10 @@ class DeepLabConfig:
             what to change.
     """
 
-    # -- what it is ------------------------------------------------------------------------------
-    version: Version = "v3"
-    backbone: str = "mobilenet_v2"
-    num_classes: int = 21
-    output_stride: int = DERIVED
-    """Stride at which the network was trained; ``forward`` may be asked for another one."""
-
-    # -- backbone --------------------------------------------------------------------------------
-    depth_multiplier: float = 1.0
-    divisible_by: int = DERIVED
-    """MobileNet widths are rounded to a multiple of this: 8, but MobileNetV2's 1 where its depth
-    multiplier is not 1."""
-    multi_grid: tuple[int, ...] = (1, 1, 1)
-    """Rates of the three units of the last block, relative to that block's rate."""
-    cascade_blocks: int = 0
-    """v3, cascaded form: copies of ResNet's block4 that follow it (the paper's block5 to 7)."""
-    padding: Padding = "same"
-    """``same``: the original's. ``symmetric``: (k − 1)/2 on every side, as torchvision.
-    ``block_input``: MobileNetV2 whose blocks pad before they expand, and an unpadded stem."""
-    lost_stride_rate: Literal["old", "new"] = DERIVED
-    """Rate of the layer that loses its stride: the rate before it (``old``) or after it (``new``).
-    The original says old; v2's Caffe ResNet and several re-implementations say new."""
-    stride_unit: Literal["last", "first"] = DERIVED
-    """ResNet: the unit of a block that strides."""
-    stride_conv: Literal["3x3", "1x1"] = DERIVED
-    """ResNet: the convolution of a bottleneck that strides."""
-    pool_ceil_mode: bool = DERIVED
-    """VGG and ResNet: round the size after max-pooling up, as Caffe does."""
-    last_conv: bool = False
-    """MobileNetV2: keep the 1×1 convolution to 1280 channels that the original leaves out."""
-    gate_slope: float = 0.16667
-    """MobileNetV3: slope of the hard sigmoid in gates. The original writes 0.16667, others 1/6."""
-    backbone_bn_eps: float = DERIVED
-    backbone_bn_decay: float = DERIVED
-
-    # -- head ------------------------------------------------------------------------------------
-    aspp: bool = DERIVED
-    """v3, v3+: pyramid pooling after the backbone. Off in the cascaded form."""
-    atrous_rates: tuple[int, ...] = DERIVED
-    """Rates of the 3×3 branches at output stride ``rates_stated_at``; at others they scale."""
-    rates_stated_at: int = DERIVED
-    large_fov_channels: int = 1024
-    """v1 and v2 on VGG16: width of fc6 and fc7."""
-    multi_scale_features: bool = False
-    """v1: the MSc variant, which adds features from the image and the first four pools."""
-    head_channels: int = 256
-    aspp_separable: bool = True
-    separable_norm: bool = True
-    """Separable convolutions of head and decoder have batch norm + ReLU between their halves."""
-    image_pooling: bool = True
-    image_pooling_crop_size: tuple[int, int] | None = None
-    """Photo size whose features one pooling window covers; None pools over the whole map."""
-    image_pooling_stride: tuple[int, int] = (1, 1)
-    pooling_first: bool = True
-    """Image pooling comes first in the concatenation of branches (else last)."""
-    squeeze_excitation: bool = False
-    """Image pooling gates the other branches by a sigmoid instead of joining them."""
-    hard_gate: bool = False
-    """That sigmoid is the piecewise linear one."""
-    concat_projection: bool = True
-    post_aspp: Literal["none", "conv", "separable"] = "none"
-    """One more 3×3 convolution after the projection, as torchvision and others have."""
-    dense_prediction_cell: tuple[CellBranch, ...] = ()
-    """A Dense Prediction Cell in place of ASPP; see ``DPC_TOP1``."""
-    dropout: float = DERIVED
-    """Probability that a channel value is dropped in training."""
-    head_bn_eps: float = 1e-5
-    head_bn_decay: float = 0.9997
-
-    # -- decoder (v3+) ---------------------------------------------------------------------------
-    decoder_output_stride: tuple[int, ...] = DERIVED
-    """Strides at which low-level features join, coarse to fine: (4,) or (8, 4)."""
-    decoder_channels: int = 256
-    decoder_convs: int = 2
-    decoder_separable: bool = True
-    decoder_merge: Literal["concat", "sum"] = "concat"
-    decoder_order: Literal["encoder_first", "low_level_first"] = "encoder_first"
-    decoder_output_is_logits: bool = False
-    low_level_channels: int = DERIVED
-    low_level: Literal["inner", "block"] = "inner"
-    """``inner``: the original's taps inside a block. ``block``: the output of the last block at
-    that stride, as in PyTorch re-implementations."""
-    logits_kernel_size: int = 1
-
-    # -- image in, logits out --------------------------------------------------------------------
-    pixel_mean: tuple[float, float, float] = DERIVED
-    """RGB order, 0..255. Also the value that pads a photo."""
-    pixel_std: tuple[float, float, float] = DERIVED
-    channel_order: Literal["rgb", "bgr"] = DERIVED
-    """Order in which the first convolution expects the channels. Photos are always given as RGB."""
-    align_corners: bool = True
-    image_pyramid: tuple[float, ...] = ()
-    """Scales whose logits are merged inside ``forward``; empty means the photo as it is."""
-    merge_method: Literal["max", "avg"] = "max"
-    mirror_scale: float = 0.0
-    """Outside training, ``forward`` looks at the mirrored photo too, at this scale, and averages
-    the logits: more time for a steadier mask; 0 never does. Not in the original, whose evaluation
-    did so from outside."""
-
     def __post_init__(self) -> None:
         for name, value in derive_config(self).items():
             object.__setattr__(self, name, value)
         check_config(self)
-
-    # -- derived ---------------------------------------------------------------------------------
-
-    @property
-    def family(self) -> str:
-        """``vgg``, ``resnet``, ``xception``, ``mobilenet_v2``, ``_v3`` or ``_edgetpu``."""
-        return BACKBONES[self.backbone].family
-
-    @property
-    def logits_stride(self) -> int:
-        """Stride of the logits at the trained output stride."""
-        return min(self.decoder_output_stride, default=self.output_stride)
-
-    def rates(self, output_stride: int) -> tuple[int, ...]:
-        """Return the atrous rates of the head's branches at an output stride."""
-        return tuple(max(1, r * self.rates_stated_at // output_stride) for r in self.atrous_rates)
-
-    # -- files -----------------------------------------------------------------------------------
 
     def to_dict(self) -> dict[str, Any]:
         """Return all fields as values that JSON knows."""

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from deeplab.errors import ConfigError, near_matches
 from deeplab.models.backbones import BACKBONES, DERIVED, OUTPUT_STRIDES
-
-if TYPE_CHECKING:
-    from deeplab.models.config import DeepLabConfig
+from deeplab.models.config_fields import ConfigFields
 
 _CHOICES: dict[str, tuple[Any, ...]] = {
     "version": ("v1", "v2", "v3", "v3+"),
@@ -52,7 +50,7 @@ _POSITIVE = (
 )
 
 
-def derive_config(config: DeepLabConfig) -> dict[str, Any]:
+def derive_config(config: ConfigFields) -> dict[str, Any]:
     """Return a value for every derived field that was not given."""
     _check_choice(config, "version")
     _check_choice(config, "backbone")
@@ -86,7 +84,7 @@ def derive_config(config: DeepLabConfig) -> dict[str, Any]:
     return {name: value for name, value in derived.items() if getattr(config, name) is DERIVED}
 
 
-def check_config(config: DeepLabConfig) -> None:
+def check_config(config: ConfigFields) -> None:
     """Refuse a configuration that contradicts itself.
 
     Raises:
@@ -111,7 +109,7 @@ def check_config(config: DeepLabConfig) -> None:
     _check_decoder(config)
 
 
-def _check_types(config: DeepLabConfig) -> None:
+def _check_types(config: ConfigFields) -> None:
     """A file may hold anything: "false" is a text that counts as true."""
     for field in dataclasses.fields(config):
         value, kind = getattr(config, field.name), str(field.type)
@@ -124,7 +122,7 @@ def _check_types(config: DeepLabConfig) -> None:
             raise ConfigError(f"{field.name}: got {value!r}. Give {_IN_WORDS[kind.split('[')[0]]}.")
 
 
-def _check_choice(config: DeepLabConfig, name: str) -> None:
+def _check_choice(config: ConfigFields, name: str) -> None:
     value, choices = getattr(config, name), _CHOICES[name]
     if value not in choices:
         near = near_matches(value, choices) if isinstance(value, str) else ""
@@ -133,7 +131,7 @@ def _check_choice(config: DeepLabConfig, name: str) -> None:
         )
 
 
-def _check_numbers(config: DeepLabConfig) -> None:
+def _check_numbers(config: ConfigFields) -> None:
     if config.num_classes < 2:
         raise ConfigError(
             f"num_classes: got {config.num_classes}. Give at least 2; background is a class too."
@@ -166,7 +164,7 @@ def _check_numbers(config: DeepLabConfig) -> None:
         raise ConfigError(f"pixel_std: got {config.pixel_std}. Give values above 0, in 0..255.")
 
 
-def _check_version(config: DeepLabConfig) -> None:
+def _check_version(config: ConfigFields) -> None:
     family = config.family
     if config.version == "v1" and family != "vgg":
         raise ConfigError(
@@ -221,7 +219,7 @@ def _check_version(config: DeepLabConfig) -> None:
         )
 
 
-def _check_head(config: DeepLabConfig) -> None:
+def _check_head(config: ConfigFields) -> None:
     if any(rate < 1 for rate in config.atrous_rates):
         raise ConfigError(f"atrous_rates: got {config.atrous_rates}. Give rates of at least 1.")
     if config.version == "v1" and len(config.atrous_rates) != 1:
@@ -246,7 +244,7 @@ def _check_head(config: DeepLabConfig) -> None:
             )
 
 
-def _check_decoder(config: DeepLabConfig) -> None:
+def _check_decoder(config: ConfigFields) -> None:
     strides = config.decoder_output_stride
     if (config.version == "v3+") != bool(strides):
         raise ConfigError(

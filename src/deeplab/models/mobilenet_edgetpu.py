@@ -13,8 +13,8 @@ from typing import Literal, NamedTuple
 from torch import Tensor, nn
 
 from deeplab.models.config import DeepLabConfig
-from deeplab.models.layers import Conv2d, ConvNorm, Norm, init_truncated, plan_strides
-from deeplab.models.mobilenet_v2 import make_divisible
+from deeplab.models.layers import Conv2d, ConvNorm, Norm, init_truncated
+from deeplab.models.mobilenet import make_divisible, run_blocks
 
 
 class BlockSpec(NamedTuple):
@@ -159,16 +159,14 @@ class MobileNetEdgeTPU(nn.Module):
         self, x: Tensor, output_stride: int, taps: Collection[int] = ()
     ) -> tuple[Tensor, dict[int, Tensor]]:
         """Return the features, and the low-level features of the strides in ``taps``."""
-        plan = plan_strides(
-            [2, *(spec.stride for spec in BLOCKS)],
-            output_stride,
-            lost_stride_rate=self.config.lost_stride_rate,
+        x, low_level = run_blocks(
+            self.stem,
+            self.blocks,
+            x,
+            config=self.config,
+            strides=[spec.stride for spec in BLOCKS],
+            output_stride=output_stride,
+            taps=TAPS,
+            wanted=taps,
         )
-        wanted = {TAPS[stride]: stride for stride in taps}
-        low_level: dict[int, Tensor] = {}
-        x = self.stem(x, *plan[0])
-        for index, (block, (stride, rate)) in enumerate(zip(self.blocks, plan[1:], strict=True)):
-            x, inner = block(x, stride, rate)
-            if index in wanted:
-                low_level[wanted[index]] = x if self.config.low_level == "block" else inner
         return self.last(x), low_level

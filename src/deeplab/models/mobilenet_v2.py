@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deeplab.models.config import DeepLabConfig
-from deeplab.models.layers import ConvNorm, Norm, init_truncated, plan_strides
+from deeplab.models.layers import ConvNorm, Norm, init_truncated
+from deeplab.models.mobilenet import make_divisible, run_blocks
 
 
 class BlockSpec(NamedTuple):
@@ -38,15 +39,6 @@ BLOCKS = (
 # own output in re-implementations.
 # Source: feature_extractor.py, decoder end points layer_4, layer_7, layer_14 / depthwise_output.
 TAPS = {4: 2, 8: 5, 16: 12}
-
-
-def make_divisible(value: float, divisor: int, minimum: int) -> int:
-    """Round to a multiple of ``divisor`` without losing more than a tenth.
-
-    Source: slim/nets/mobilenet/conv_blocks.py ``_make_divisible``.
-    """
-    rounded = max(minimum, int(value + divisor / 2) // divisor * divisor)
-    return rounded + divisor if rounded < 0.9 * value else rounded
 
 
 class InvertedResidual(nn.Module):
@@ -143,18 +135,16 @@ class MobileNetV2(nn.Module):
         self, x: Tensor, output_stride: int, taps: Collection[int] = ()
     ) -> tuple[Tensor, dict[int, Tensor]]:
         """Return the features, and the low-level features of the strides in ``taps``."""
-        plan = plan_strides(
-            [2, *(spec.stride for spec in BLOCKS)],
-            output_stride,
-            lost_stride_rate=self.config.lost_stride_rate,
+        x, low_level = run_blocks(
+            self.stem,
+            self.blocks,
+            x,
+            config=self.config,
+            strides=[spec.stride for spec in BLOCKS],
+            output_stride=output_stride,
+            taps=TAPS,
+            wanted=taps,
         )
-        wanted = {TAPS[stride]: stride for stride in taps}
-        low_level: dict[int, Tensor] = {}
-        x = self.stem(x, *plan[0])
-        for index, (block, (stride, rate)) in enumerate(zip(self.blocks, plan[1:], strict=True)):
-            x, inner = block(x, stride, rate)
-            if index in wanted:
-                low_level[wanted[index]] = x if self.config.low_level == "block" else inner
         if self.last is not None:
             x = self.last(x)
         return x, low_level

@@ -12,16 +12,8 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from deeplab.models.config import DeepLabConfig
-from deeplab.models.layers import (
-    Conv2d,
-    ConvNorm,
-    HardSwish,
-    Norm,
-    gate,
-    init_truncated,
-    plan_strides,
-)
-from deeplab.models.mobilenet_v2 import make_divisible
+from deeplab.models.layers import Conv2d, ConvNorm, HardSwish, Norm, gate, init_truncated
+from deeplab.models.mobilenet import make_divisible, run_blocks
 
 
 class BlockSpec(NamedTuple):
@@ -179,16 +171,14 @@ class MobileNetV3(nn.Module):
         self, x: Tensor, output_stride: int, taps: Collection[int] = ()
     ) -> tuple[Tensor, dict[int, Tensor]]:
         """Return the features, and the low-level features of the strides in ``taps``."""
-        plan = plan_strides(
-            [2, *(spec.stride for spec in self.specs)],
-            output_stride,
-            lost_stride_rate=self.config.lost_stride_rate,
+        x, low_level = run_blocks(
+            self.stem,
+            self.blocks,
+            x,
+            config=self.config,
+            strides=[spec.stride for spec in self.specs],
+            output_stride=output_stride,
+            taps=_TAPS[self.size],
+            wanted=taps,
         )
-        wanted = {_TAPS[self.size][stride]: stride for stride in taps}
-        low_level: dict[int, Tensor] = {}
-        x = self.stem(x, *plan[0])
-        for index, (block, (stride, rate)) in enumerate(zip(self.blocks, plan[1:], strict=True)):
-            x, inner = block(x, stride, rate)
-            if index in wanted:
-                low_level[wanted[index]] = x if self.config.low_level == "block" else inner
         return self.last(x), low_level

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 
 from deeplab.errors import WeightsError
 from deeplab.models.config import DeepLabConfig
-from deeplab.models.mobilenet_v2 import BLOCKS, make_divisible
+from deeplab.models.mobilenet import make_divisible
+from deeplab.models.mobilenet_v2 import BLOCKS
 from deeplab.models.resnet import UNITS
 
 Shapes = Mapping[str, tuple[int, ...]]

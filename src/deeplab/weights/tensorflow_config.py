@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from deeplab.errors import ConfigError, WeightsError
 from deeplab.models.backbones import DERIVED
-from deeplab.models.config import DPC_TOP1, CellBranch, DeepLabConfig
+from deeplab.models.config import DeepLabConfig
+from deeplab.models.config_fields import DPC_TOP1, CellBranch
 from deeplab.models.deeplab import build
 
 

@@ -72,74 +72,54 @@ _TENSORFLOW = "http://download.tensorflow.org/models/"
 _TORCHVISION = "https://download.pytorch.org/models/"
 _VOC_VAL = "VOC 2012 val, published: one scale, no flip, output stride 16"
 _VOC_TEST = "VOC 2012 test, published: 6 scales, flip, output stride 8"
-_CITYSCAPES_VAL = "Cityscapes val, published: one scale, no flip, output stride 16"
+_CITIES = "Cityscapes val, published: one scale, no flip, output stride 16"
 _ADE20K_VAL = "ADE20K val, published: 6 scales, flip, output stride 8"
 _COCO_VAL = "COCO val 2017 with the 21 VOC classes, published"
 
+# name, bytes, mIoU, side of the frame, sha256
+_BUNDLED: tuple[tuple[str, int, float, int, str], ...] = (
+    ("voc", 2515363, 0.840, 609,
+     "0fbcacbb946bf317af89dc9966938326c161723bedc76ad5ff6371e2540814e2"),
+    ("voc-fast", 916995, 0.802, 577,
+     "b62ce203d81a6c113de2cfeb5b2b8b6eee6b416145d98359e84405a9d6806a37"),
+)  # fmt: skip
+"""Our own models, which come inside the package."""
 
-def _bundled(name: str, sha256: str, *, size: int, miou: float, side: int) -> ZooModel:
-    """Return an entry for a model of our own, which comes inside the package: no address."""
-    return ZooModel(
-        name=name,
-        address="",
-        sha256=sha256,
-        size=size,
-        licence="Apache-2.0",
-        miou=miou,
-        protocol=_150,
-        input=InputSpec(height=side, width=side),
-    )
+# name, what its file is called after "deeplabv3_", mIoU, how that was measured, classes
+_CHECKPOINTS: tuple[tuple[str, str, float, str, LabelSet | None], ...] = (
+    ("tf-mobilenetv2-voc-trainaug", "mnv2_pascal_train_aug_2018_01_29", 0.7532, _VOC_VAL, VOC),
+    ("tf-mobilenetv2-voc-trainval", "mnv2_pascal_trainval_2018_01_29", 0.8025, _VOC_TEST, VOC),
+    ("tf-xception65-voc-trainaug", "pascal_train_aug_2018_01_04", 0.8220, _VOC_VAL, VOC),
+    ("tf-xception65-voc-trainval", "pascal_trainval_2018_01_04", 0.8780, _VOC_TEST, VOC),
+    ("tf-mobilenetv2-cityscapes", "mnv2_cityscapes_train_2018_02_05", 0.7071, _CITIES, CITYSCAPES),
+    ("tf-xception65-cityscapes", "cityscapes_train_2018_02_06", 0.7879, _CITIES, CITYSCAPES),
+    ("tf-xception65-ade20k", "xception_ade20k_train_2018_05_29", 0.4565, _ADE20K_VAL, None),
+)  # fmt: skip
+"""Of the original's model zoo, which states no hashes.
 
+Source: research/deeplab/g3doc/model_zoo.md of tensorflow/models.
+"""
 
-def _checkpoint(
-    name: str, file: str, miou: float, protocol: str, labels: LabelSet | None = VOC
-) -> ZooModel:
-    """Return an entry for a checkpoint of the original's model zoo.
-
-    Source: research/deeplab/g3doc/model_zoo.md of tensorflow/models, which states no hashes.
-    """
-    return ZooModel(
-        name=name,
-        address=f"{_TENSORFLOW}{file}.tar.gz",
-        sha256="",
-        size=None,
-        licence="Apache-2.0",
-        miou=miou,
-        protocol=protocol,
-        kind="weights",
-        labels=labels,
-    )
-
-
-def _torchvision(name: str, file: str, miou: float) -> ZooModel:
-    """Return an entry for torchvision's weights; the file name ends in the hash's first digits."""
-    return ZooModel(
-        name=name,
-        address=f"{_TORCHVISION}{file}.pth",
-        sha256=file.rsplit("-", 1)[-1],
-        size=None,
-        licence="BSD-3-Clause (torchvision)",
-        miou=miou,
-        protocol=_COCO_VAL,
-        kind="weights",
-        align_corners=False,
-    )
-
+# name, what its file is called after "deeplabv3_": it ends in the hash's first digits; mIoU
+_TORCHVISION_WEIGHTS = (
+    ("torchvision-resnet50", "resnet50_coco-cd0a2569", 0.664),
+    ("torchvision-resnet101", "resnet101_coco-586e9e4e", 0.674),
+    ("torchvision-mobilenetv3", "mobilenet_v3_large-fc3c493d", 0.603),
+)
 
 MODELS: tuple[ZooModel, ...] = (
-    _bundled(
-        "voc",
-        "0fbcacbb946bf317af89dc9966938326c161723bedc76ad5ff6371e2540814e2",
-        size=2515363,
-        miou=0.840,
-        side=609,
-    ),
-    _bundled(
-        "voc-fast",
-        "b62ce203d81a6c113de2cfeb5b2b8b6eee6b416145d98359e84405a9d6806a37",
-        size=916995,
-        miou=0.802,
-        side=577,
+    *(
+        ZooModel(
+            name=name,
+            address="",
+            sha256=sha256,
+            size=size,
+            licence="Apache-2.0",
+            miou=miou,
+            protocol=_150,
+            input=InputSpec(height=side, width=side),
+        )
+        for name, size, miou, side, sha256 in _BUNDLED
     ),
     ZooModel(
         name="deeplabv3-mobilenetv2-dm05-257",
@@ -196,54 +176,34 @@ MODELS: tuple[ZooModel, ...] = (
         labels=CITYSCAPES,
         input=InputSpec(height=513, width=513),
     ),
-    _checkpoint(
-        "tf-mobilenetv2-voc-trainaug",
-        "deeplabv3_mnv2_pascal_train_aug_2018_01_29",
-        0.7532,
-        _VOC_VAL,
+    *(
+        ZooModel(
+            name=name,
+            address=f"{_TENSORFLOW}deeplabv3_{file}.tar.gz",
+            sha256="",
+            size=None,
+            licence="Apache-2.0",
+            miou=miou,
+            protocol=protocol,
+            kind="weights",
+            labels=labels,
+        )
+        for name, file, miou, protocol, labels in _CHECKPOINTS
     ),
-    _checkpoint(
-        "tf-mobilenetv2-voc-trainval",
-        "deeplabv3_mnv2_pascal_trainval_2018_01_29",
-        0.8025,
-        _VOC_TEST,
+    *(
+        ZooModel(
+            name=name,
+            address=f"{_TORCHVISION}deeplabv3_{file}.pth",
+            sha256=file.rsplit("-", 1)[-1],
+            size=None,
+            licence="BSD-3-Clause (torchvision)",
+            miou=miou,
+            protocol=_COCO_VAL,
+            kind="weights",
+            align_corners=False,
+        )
+        for name, file, miou in _TORCHVISION_WEIGHTS
     ),
-    _checkpoint(
-        "tf-xception65-voc-trainaug",
-        "deeplabv3_pascal_train_aug_2018_01_04",
-        0.8220,
-        _VOC_VAL,
-    ),
-    _checkpoint(
-        "tf-xception65-voc-trainval",
-        "deeplabv3_pascal_trainval_2018_01_04",
-        0.8780,
-        _VOC_TEST,
-    ),
-    _checkpoint(
-        "tf-mobilenetv2-cityscapes",
-        "deeplabv3_mnv2_cityscapes_train_2018_02_05",
-        0.7071,
-        _CITYSCAPES_VAL,
-        CITYSCAPES,
-    ),
-    _checkpoint(
-        "tf-xception65-cityscapes",
-        "deeplabv3_cityscapes_train_2018_02_06",
-        0.7879,
-        _CITYSCAPES_VAL,
-        CITYSCAPES,
-    ),
-    _checkpoint(
-        "tf-xception65-ade20k",
-        "deeplabv3_xception_ade20k_train_2018_05_29",
-        0.4565,
-        _ADE20K_VAL,
-        None,
-    ),
-    _torchvision("torchvision-resnet50", "deeplabv3_resnet50_coco-cd0a2569", 0.664),
-    _torchvision("torchvision-resnet101", "deeplabv3_resnet101_coco-586e9e4e", 0.674),
-    _torchvision("torchvision-mobilenetv3", "deeplabv3_mobilenet_v3_large-fc3c493d", 0.603),
 )
 """Everything that has a name, the ready models first."""
 

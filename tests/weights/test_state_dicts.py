@@ -156,33 +156,6 @@ def test_the_library_s_own_settings_decide_the_network(tmp_path: Path):
         imported(model_type="mobilenet_v2", hidden_act="swish")
 
 
-class Evil:
-    """Unpickling it would run code."""
-
-    def __reduce__(self):
-        return Path.touch, (Path("evil-was-here"),)
-
-
-def test_pickles_of_anything_but_tensors_are_refused(tmp_path: Path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for legacy in (False, True):
-        torch.save(
-            {"state_dict": {"a": torch.ones(1)}, "args": Evil()},
-            tmp_path / "evil.pth",
-            _use_new_zipfile_serialization=not legacy,
-        )
-        with pytest.raises(WeightsError, match=r"more than tensors.*state_dict\(\)"):
-            load(tmp_path / "evil.pth")
-        assert not (tmp_path / "evil-was-here").exists()
-    torch.save(torch.nn.Linear(2, 2), tmp_path / "whole.pth")
-    with pytest.raises(WeightsError, match="more than tensors"):
-        load(tmp_path / "whole.pth")
-    for content, words in (([1, 2], "holds a list"), ({"epoch": 3}, "no tensors.*epoch")):
-        torch.save(content, tmp_path / "other.pth")
-        with pytest.raises(WeightsError, match=words):
-            load(tmp_path / "other.pth")
-
-
 @pytest.mark.reference
 def test_cut_files_are_errors_in_words(tmp_path: Path):
     state = state_of(HUGGING_FACE)

@@ -21,6 +21,10 @@ def import_weights(
     output_stride: Annotated[
         int | None, typer.Option(help="To run at: 8, 16 or 32 (default: as trained).")
     ] = None,
+    part: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Of several networks in SOURCE, the one to take."),
+    ] = None,
     labels: Annotated[
         str | None,
         typer.Option(metavar="FILE|NAME", help="Its classes (default: as the file says)."),
@@ -56,6 +60,7 @@ def import_weights(
         path,
         output,
         output_stride=output_stride,
+        part=part,
         labels=open_labels(labels) if labels else known_labels,
         input_spec=spec,
         source=entry.origin if entry else None,

@@ -21,6 +21,7 @@ def import_file(
     output: str | Path,
     *,
     output_stride: int | None = None,
+    part: str | None = None,
     labels: LabelSet | None = None,
     input_spec: InputSpec | None = None,
     source: str | None = None,
@@ -32,6 +33,7 @@ def import_file(
         path: what :func:`deeplab.weights.load` reads.
         output: name of the pair, without suffix.
         output_stride: to run at; None keeps what the file says, else its origin's default.
+        part: of a file with several networks the one to take; see :func:`deeplab.weights.load`.
         labels: the classes; None takes those that the file names, else the set that their count
             means by custom.
         input_spec: its frame and fit; None takes the frame that the network was made for.
@@ -48,7 +50,7 @@ def import_file(
         OutputError: the pair cannot be written.
     """
     path = Path(path)
-    config, state, report = load_with_report(path, output_stride=output_stride)
+    config, state, report = load_with_report(path, output_stride=output_stride, part=part)
     if labels is None:
         labels, report = _choose_labels(config, report)
     if input_spec is None:
@@ -60,6 +62,9 @@ def import_file(
         "ignored": list(report.ignored),
         "assumed": dict(report.assumed),
     }
+    for key, value in (("part", report.taken), ("beside", list(report.beside))):
+        if value:
+            provenance[key] = value
     # The index of a checkpoint, and the file that names the last one, hold no weights to identify.
     if path.is_file() and path.suffix != ".index" and path.name != "checkpoint":
         provenance["sha256"] = hash_file(path)

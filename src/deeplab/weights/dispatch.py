@@ -9,6 +9,7 @@ import dataclasses
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,11 @@ from deeplab.errors import ConfigError, ModelNotFoundError, WeightsError
 from deeplab.models.config import DeepLabConfig
 from deeplab.weights import huggingface
 from deeplab.weights.archive import Archive, map_file
+from deeplab.weights.checkpoints import Checkpoint, flatten
 from deeplab.weights.release import is_release, open_release
 from deeplab.weights.report import ImportReport
-from deeplab.weights.state_dicts import from_state_dict
-from deeplab.weights.tensorflow import read_tensorflow
+from deeplab.weights.state_dicts import from_checkpoint
+from deeplab.weights.tensorflow import EMA, read_tensorflow
 from deeplab.weights.tensorflow_config import guess_config
 from deeplab.weights.tf_checkpoint import (
     Variables,
@@ -36,8 +38,16 @@ from deeplab.weights.torch_file import read_safetensors, read_torch
 Loaded = tuple[DeepLabConfig, dict[str, torch.Tensor], ImportReport]
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Choice:
+    """What the caller wants of a file: see `load_with_report`."""
+
+    output_stride: int | None = None
+    part: str | None = None
+
+
 def load(
-    path: str | Path, *, output_stride: int | None = None
+    path: str | Path, *, output_stride: int | None = None, part: str | None = None
 ) -> tuple[DeepLabConfig, dict[str, torch.Tensor]]:
     """Return configuration and state dict of a file of any known origin.
 
@@ -48,28 +58,30 @@ def load(
     Args:
         path: the file, the folder that holds it, or a checkpoint's prefix.
         output_stride: 4, 8, 16 or 32; None takes what the file says, else the origin's default.
+        part: of a file that holds several networks (an average over the training, and the plain
+            weights) the one to take, by the name that the report gives it.
 
     Raises:
         ModelNotFoundError: there is no such file.
         WeightsError: the file is damaged, or of no known origin.
         MissingExtraError: a package to read it is not installed.
     """
-    config, state, _ = load_with_report(path, output_stride=output_stride)
+    config, state, _ = load_with_report(path, output_stride=output_stride, part=part)
     return config, state
 
 
 def load_with_report(
-    path: str | Path, *, output_stride: int | None = None, prefer_ema: bool = False
+    path: str | Path, *, output_stride: int | None = None, part: str | None = None
 ) -> Loaded:
     """Return configuration, state dict, and what was kept, missed and assumed; see :func:`load`.
 
     Args:
         path: as for ``load``.
         output_stride: as for ``load``.
-        prefer_ema: of a TensorFlow checkpoint, take the moving averages where it has them.
+        part: as for ``load``.
     """
     path = Path(path)
-    config, state, report = _dispatch(path, output_stride, prefer_ema)
+    config, state, report = _dispatch(path, _Choice(output_stride=output_stride, part=part))
     if output_stride is not None:
         assumed = {key: report.assumed[key] for key in report.assumed if key != "output_stride"}
         report = dataclasses.replace(report, assumed=assumed)
@@ -80,32 +92,41 @@ def load_with_report(
     return config, state, report
 
 
-def _dispatch(path: Path, output_stride: int | None, prefer_ema: bool) -> Loaded:
+def _dispatch(path: Path, choice: _Choice) -> Loaded:
+    if choice.part is not None and not _may_hold_several(path):
+        raise WeightsError(
+            f"part: got '{choice.part}', but {path} holds one network; leave the part out."
+        )
     if is_release(path):
         release = open_release(path)
         state = release.state_dict()
         return release.config, state, ImportReport(kept=tuple(state), labels=release.labels)
     if path.is_dir():
-        return _load_folder(path, output_stride, prefer_ema)
+        return _load_folder(path, choice)
     if _is_checkpoint(path):
         archive, prefix = locate_checkpoint(path)
-        return _load_checkpoint(archive, prefix, prefer_ema)
+        return _load_checkpoint(archive, prefix, choice)
     head = bytes(map_file(path)[:16])
     if head[4:8] == b"TFL3":
         return read_tflite(path)
     if head[:2] == b"\x1f\x8b" or path.suffix == ".tar":
-        return _load_archive(Archive.open(path), prefer_ema)
+        return _load_archive(Archive.open(path), choice)
     if head[:4] == b"PK\x03\x04" or head[:1] == b"\x80":
-        return _from_tensors(read_torch(path), path, output_stride)
+        return _from_tensors(_flatten(path), path, choice)
     if head[8:9] == b"{":
-        return _from_tensors(read_safetensors(path), path, output_stride)
+        return _from_tensors(Checkpoint(tensors=read_safetensors(path)), path, choice)
     if head[:1] == b"\x0a" or path.suffix == ".pb":
-        return _load_graph(map_file(path), path, prefer_ema)
+        return _load_graph(map_file(path), path, choice)
     raise WeightsError(
         f"{path}: its first bytes {head[:8]!r} are of no file that is known here. Known are "
         "release pairs, TensorFlow checkpoints and frozen graphs (.index, .pb, .tar.gz), .tflite, "
         "PyTorch (.pth, .pt, .bin) and .safetensors."
     )
+
+
+def _may_hold_several(path: Path) -> bool:
+    """Whether a file may hold more than one network: checkpoints of a training may."""
+    return not is_release(path) and bytes(map_file(path)[4:8] if path.is_file() else b"") != b"TFL3"
 
 
 def _is_checkpoint(path: Path) -> bool:
@@ -120,21 +141,21 @@ def _is_checkpoint(path: Path) -> bool:
 # ------------------------------------------------------------------------------------- TensorFlow
 
 
-def _load_folder(path: Path, output_stride: int | None, prefer_ema: bool) -> Loaded:
+def _load_folder(path: Path, choice: _Choice) -> Loaded:
     archive = Archive.open(path)
     if not find_checkpoints(archive):
         # Folders of transformers and smp; the safe format first.
         for name in ("model.safetensors", "pytorch_model.bin"):
             if name in archive.names:
-                return _dispatch(path / name, output_stride, prefer_ema)
-    return _load_archive(archive, prefer_ema)
+                return _dispatch(path / name, choice)
+    return _load_archive(archive, choice)
 
 
-def _load_archive(archive: Archive, prefer_ema: bool) -> Loaded:
+def _load_archive(archive: Archive, choice: _Choice) -> Loaded:
     """Take the checkpoint if there is one, else the frozen graph."""
     prefixes = find_checkpoints(archive)
     if prefixes:
-        return _load_checkpoint(archive, prefixes[0], prefer_ema)
+        return _load_checkpoint(archive, prefixes[0], choice)
     graphs = _graphs(archive)
     if not graphs:
         raise ModelNotFoundError(
@@ -142,10 +163,10 @@ def _load_archive(archive: Archive, prefer_ema: bool) -> Loaded:
             f"(.pb). It holds: {', '.join(archive.names[:8]) or 'nothing'}."
         )
     where = Path(archive.describe(graphs[0]))
-    return _load_graph(archive.read(graphs[0]), where, prefer_ema)
+    return _load_graph(archive.read(graphs[0]), where, choice)
 
 
-def _load_checkpoint(archive: Archive, prefix: str, prefer_ema: bool) -> Loaded:
+def _load_checkpoint(archive: Archive, prefix: str, choice: _Choice) -> Loaded:
     """Take a checkpoint, with the settings of a frozen graph of the same network beside it."""
     variables, skipped = read_bundle(archive, prefix)
     settings: dict[str, Any] = {}
@@ -159,14 +180,14 @@ def _load_checkpoint(archive: Archive, prefix: str, prefer_ema: bool) -> Loaded:
             settings = read_settings(graph)
             break
     where = Path(archive.describe(prefix))
-    return _from_variables(variables, skipped, settings, prefer_ema=prefer_ema, where=where)
+    return _from_variables(variables, skipped, settings, choice=choice, where=where)
 
 
 def _graphs(archive: Archive) -> list[str]:
     return [name for name in archive.names if name.endswith(".pb")]
 
 
-def _load_graph(data: memoryview, path: Path, prefer_ema: bool) -> Loaded:
+def _load_graph(data: memoryview, path: Path, choice: _Choice) -> Loaded:
     try:
         graph = parse_graph(data)
         variables, settings = graph.variables(), read_settings(graph)
@@ -177,7 +198,7 @@ def _load_graph(data: memoryview, path: Path, prefer_ema: bool) -> Loaded:
             f"{path}: no variables among the {len(graph.nodes)} operators; the graph is not "
             "frozen. Give the checkpoint instead."
         )
-    return _from_variables(variables, [], settings, prefer_ema=prefer_ema, where=path)
+    return _from_variables(variables, [], settings, choice=choice, where=path)
 
 
 def _from_variables(
@@ -185,7 +206,7 @@ def _from_variables(
     skipped: list[str],
     settings: dict[str, Any],
     *,
-    prefer_ema: bool,
+    choice: _Choice,
     where: Path,
 ) -> Loaded:
     backbone_only = not any(name.startswith("logits/") for name in variables) and not any(
@@ -195,17 +216,34 @@ def _from_variables(
         settings = {name: settings[name] for name in settings if name == "backbone_bn_eps"}
     try:
         config = dataclasses.replace(guess_config(variables), **settings)
+        averaged = _takes_average(variables, choice.part)
         config, state, report = read_tensorflow(
-            variables, config, prefer_ema=prefer_ema, strict=not backbone_only
+            variables, config, prefer_ema=averaged, strict=not backbone_only
         )
     except WeightsError as error:
         raise WeightsError(f"{where}: {error}") from error
     report = dataclasses.replace(
         report, ignored=(*report.ignored, *skipped), backbone_only=backbone_only
     )
+    if any(name.endswith(EMA) for name in variables):
+        names = (_AVERAGES, _PLAIN) if averaged else (_PLAIN, _AVERAGES)
+        report = dataclasses.replace(report, taken=names[0], others=names[1:])
     if "output_stride" not in settings:
         report = _assume_stride(report, config)
     return config, state, report
+
+
+_AVERAGES, _PLAIN = EMA.strip("/"), "variables"
+
+
+def _takes_average(variables: Variables, part: str | None) -> bool:
+    """Return whether the moving averages of a checkpoint are taken: as in PyTorch's, by default."""
+    known = [_PLAIN, *([_AVERAGES] if any(name.endswith(EMA) for name in variables) else [])]
+    if part not in (None, *known):
+        raise WeightsError(
+            f"part: got '{part}', but the networks in this checkpoint are: {', '.join(known)}."
+        )
+    return (part or known[-1]) == _AVERAGES
 
 
 def _assume_stride(report: ImportReport, config: DeepLabConfig) -> ImportReport:
@@ -219,19 +257,41 @@ def _assume_stride(report: ImportReport, config: DeepLabConfig) -> ImportReport:
 # ---------------------------------------------------------------------------------------- PyTorch
 
 
-def _from_tensors(
-    tensors: dict[str, torch.Tensor], path: Path, output_stride: int | None
-) -> Loaded:
+def _flatten(path: Path) -> Checkpoint:
+    content = read_torch(path)
+    checkpoint = flatten(content)
+    if not checkpoint.tensors:
+        shown = ", ".join(map(str, list(checkpoint.facts)[:6]))
+        shown = f"it holds {shown}" if shown else f"it holds a {type(content.value).__name__}"
+        raise WeightsError(
+            f"{path}: no tensors in it; {shown}. Save the network: "
+            "torch.save(model.state_dict(), 'weights.pth')."
+        )
+    return checkpoint
+
+
+def _from_tensors(checkpoint: Checkpoint, path: Path, choice: _Choice) -> Loaded:
     settings = _read_settings(path.with_name("config.json"))
-    stride = output_stride or _stated_stride(path, settings)
+    stride = choice.output_stride or _stated_stride(path, settings)
     try:
-        config, state, report = from_state_dict(tensors, output_stride=stride)
+        config, state, report = from_checkpoint(checkpoint, output_stride=stride, part=choice.part)
         config = huggingface.apply_settings(config, settings)
     except WeightsError as error:
-        raise WeightsError(f"{path}: {error}") from error
+        raise WeightsError(f"{path}: {error}{_name_unrun(checkpoint)}") from error
     if not report.backbone_only:
         report = dataclasses.replace(report, labels=huggingface.read_labels(settings))
     return config, state, report if stride else _assume_stride(report, config)
+
+
+def _name_unrun(checkpoint: Checkpoint) -> str:
+    """Return the classes that a refused file names; its tensors may be in one of them."""
+    if not checkpoint.names:
+        return ""
+    names = ", ".join(checkpoint.names[:6])
+    return (
+        f" The file also names {names}; nothing of it was run. If the weights are in one of these, "
+        "save them alone: torch.save(model.state_dict(), 'weights.pth')."
+    )
 
 
 def _read_settings(path: Path) -> Mapping[str, Any]:

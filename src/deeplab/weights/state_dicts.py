@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import torch
 
@@ -10,8 +13,12 @@ from deeplab.errors import WeightsError
 from deeplab.models.config import DeepLabConfig
 from deeplab.models.deeplab import build
 from deeplab.weights import huggingface, kazuto, smp, torchvision, vainf
+from deeplab.weights.checkpoints import Checkpoint, is_average, list_beside, rank
 from deeplab.weights.naming import Foreign, Shapes
+from deeplab.weights.pickles import StoredTensor, Value
 from deeplab.weights.report import ImportReport
+from deeplab.weights.strangers import name_stranger
+from deeplab.weights.torch_file import in_one_line
 
 _RECOGNISERS = (
     torchvision.recognise,
@@ -19,10 +26,12 @@ _RECOGNISERS = (
     smp.recognise,
     huggingface.recognise,
     kazuto.recognise,
-    torchvision.recognise_classifier,
 )
 
 StateDict = dict[str, torch.Tensor]
+
+_DEEPEST = 8
+"""Names before a network's own that wrappers were ever seen to put there, and some more."""
 
 
 def from_state_dict(
@@ -36,8 +45,8 @@ def from_state_dict(
     A classifier of torchvision gives the backbone's weights only, and the report says so.
 
     Args:
-        state_dict: names and tensors as ``model.state_dict()`` gives them; a leading "module."
-            of every name is dropped.
+        state_dict: names and tensors as ``model.state_dict()`` gives them; whatever wrappers put
+            before every name is dropped.
         output_stride: what the network was made with. It cannot be seen in weights; None takes
             the library's default.
 
@@ -45,31 +54,114 @@ def from_state_dict(
         WeightsError: the library is not recognised, or weights are missing or left over.
         ConfigError: the output stride is none of 4, 8, 16, 32.
     """
-    state_dict = strip_wrappers(state_dict)
-    shapes = {name: tuple(value.shape) for name, value in state_dict.items()}
-    foreign = _recognise(shapes, output_stride)
-    return rename(state_dict, foreign)
+    return from_checkpoint(Checkpoint(tensors=dict(state_dict)), output_stride=output_stride)
 
 
-def strip_wrappers(state_dict: Mapping[str, torch.Tensor]) -> StateDict:
-    """Drop what wrappers put before every name: "module." (parallel), "_orig_mod." (compile)."""
-    names = dict(state_dict)
-    for prefix in ("module.", "_orig_mod.", "model.", "net."):
-        while names and all(name.startswith(prefix) for name in names):
-            names = {name[len(prefix) :]: value for name, value in names.items()}
-    return names
+def from_checkpoint(
+    checkpoint: Checkpoint, *, output_stride: int | None = None, part: str | None = None
+) -> tuple[DeepLabConfig, StateDict, ImportReport]:
+    """Return configuration, our state dict and report of what a training left behind.
+
+    Of several sets of weights an average over training steps is taken, as trainers with one judge
+    and publish it, and the report says which there are.
+
+    Args:
+        checkpoint: all tensors of the file.
+        output_stride: as for `from_state_dict`.
+        part: the set to take, by the name that the report gives it.
+
+    Raises:
+        WeightsError: as for `from_state_dict`, or there is no such part.
+        ConfigError: the output stride is none of 4, 8, 16, 32.
+    """
+    shapes = {name: tuple(value.shape) for name, value in checkpoint.tensors.items()}
+    found = _choose(_find(shapes, output_stride), checkpoint, part)
+    prefix, foreign = found[0]
+    tensors = {
+        name.removeprefix(prefix): value
+        for name, value in checkpoint.tensors.items()
+        if name.startswith(prefix)
+    }
+    config, state, report = rename(tensors, foreign)
+    report = dataclasses.replace(
+        report,
+        taken=_name(prefix),
+        others=tuple(_name(other) for other, _ in found[1:]),
+        beside=(*report.beside, *list_beside(checkpoint, [prefix for prefix, _ in found])),
+        not_run=checkpoint.names,
+    )
+    if is_average(checkpoint, prefix):
+        words = f"an average over training steps, {_name(prefix)}"
+        report = dataclasses.replace(report, found=(*report.found, words))
+    return config, state, report
 
 
-def _recognise(shapes: Shapes, output_stride: int | None) -> Foreign:
-    for recognise in _RECOGNISERS:
-        foreign = recognise(shapes, output_stride)
+@dataclass(frozen=True)
+class _Under(Mapping[str, tuple[int, ...]]):
+    """The shapes whose names begin with a prefix, by the rest of their names."""
+
+    shapes: Shapes
+    prefix: str
+    names: list[str]
+
+    def __getitem__(self, name: str) -> tuple[int, ...]:
+        return self.shapes[self.prefix + name]
+
+    def __contains__(self, name: object) -> bool:
+        return f"{self.prefix}{name}" in self.shapes
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+def _groups(shapes: Shapes) -> Iterator[_Under]:
+    """Yield the shapes under every prefix that ends in a dot, short prefixes first."""
+    groups: dict[str, list[str]] = {"": list(shapes)}
+    for name in shapes:
+        at = -1
+        for _ in range(_DEEPEST):
+            at = name.find(".", at + 1)
+            if at < 0:
+                break
+            groups.setdefault(name[: at + 1], []).append(name[at + 1 :])
+    for prefix in sorted(groups, key=lambda prefix: prefix.count(".")):
+        yield _Under(shapes, prefix, groups[prefix])
+
+
+def _find(shapes: Shapes, output_stride: int | None) -> list[tuple[str, Foreign]]:
+    """Return every network in a file: what stands before its names, and what it is.
+
+    Raises:
+        WeightsError: there is none.
+    """
+    found: list[tuple[str, Foreign]] = []
+    wrong: list[WeightsError] = []
+    groups = list(_groups(shapes))
+    for group in groups:
+        if any(group.prefix.startswith(prefix) for prefix, _ in found):
+            continue
+        try:
+            foreign = _recognise(group, output_stride)
+        except WeightsError as error:
+            wrong.append(error)
+            continue
         if foreign is not None:
-            return foreign
-    if any(name.startswith("backbone.stem.") for name in shapes):
-        raise WeightsError(
-            "state dict: these are weights of this package without their configuration. Give the "
-            "release pair, NAME.safetensors with NAME.json beside it, or the training's folder."
-        )
+            found.append((group.prefix, foreign))
+    if found:
+        return found
+    if wrong:
+        raise wrong[0]
+    for group in groups:
+        if words := name_stranger(group):
+            raise WeightsError(f"state dict: {words}")
+    # A backbone alone: only where nothing else is there that it could be a part of.
+    for group in groups:
+        foreign = torchvision.recognise_classifier(group, output_stride)
+        if foreign is not None and _is_alone(group.prefix, shapes):
+            return [(group.prefix, foreign)]
     shown = ", ".join(list(shapes)[:5]) or "nothing"
     raise WeightsError(
         f"state dict: these names belong to no known library: {shown}{', …' * (len(shapes) > 5)}. "
@@ -78,8 +170,45 @@ def _recognise(shapes: Shapes, output_stride: int | None) -> Foreign:
     )
 
 
+def _recognise(shapes: Shapes, output_stride: int | None) -> Foreign | None:
+    for recognise in _RECOGNISERS:
+        foreign = recognise(shapes, output_stride)
+        if foreign is not None:
+            return foreign
+    return None
+
+
+def _is_alone(prefix: str, shapes: Shapes) -> bool:
+    """Whether no convolution lies beside the weights under a prefix, but in optimisers."""
+    return not any(
+        len(shape) == 4 and not name.startswith(prefix) and "optim" not in name.split(".", 1)[0]
+        for name, shape in shapes.items()
+    )
+
+
+def _choose(
+    found: list[tuple[str, Foreign]], checkpoint: Checkpoint, part: str | None
+) -> list[tuple[str, Foreign]]:
+    """Return the networks of a file, the one to take first."""
+    ranks = {
+        prefix: rank(checkpoint, prefix, place).key() for place, (prefix, _) in enumerate(found)
+    }
+    found = sorted(found, key=lambda one: ranks[one[0]])
+    if part is None:
+        return found
+    wanted = [one for one in found if f"{one[0]}.".startswith(f"{part}.")]
+    if not wanted:
+        names = ", ".join(_name(prefix) for prefix, _ in found)
+        raise WeightsError(f"part: got '{part}', but the networks in this file are: {names}.")
+    return [wanted[0], *(one for one in found if one != wanted[0])]
+
+
+def _name(prefix: str) -> str:
+    return prefix.removesuffix(".") or "the file itself"
+
+
 def rename(
-    state_dict: Mapping[str, torch.Tensor], foreign: Foreign
+    state_dict: Mapping[str, Value], foreign: Foreign
 ) -> tuple[DeepLabConfig, StateDict, ImportReport]:
     """Return configuration, our state dict and report of a recognised state dict.
 
@@ -99,23 +228,55 @@ def rename(
         name = _foreign_name(key, table)
         if name not in state_dict:
             missing.append(name)
-        elif state_dict[name].shape != value.shape:
-            wrong.append(f"{name} {tuple(state_dict[name].shape)}, expected {tuple(value.shape)}")
-        else:
-            ours[key] = state_dict[name].detach().to(value.dtype)
-            kept.append(name)
+            continue
+        shape = tuple(state_dict[name].shape)
+        if shape != tuple(value.shape):
+            wrong.append(f"{name} {shape}, expected {tuple(value.shape)}")
+            continue
+        ours[key] = _read(name, state_dict[name]).to(value.dtype)
+        kept.append(name)
     used = set(kept)
     rest = [name for name in state_dict if name not in used]
     left = [name for name in rest if not foreign.unused.search(name)]
+    beside = [name for name in left if _is_of_training(name, foreign)]
+    left = [name for name in left if name not in beside]
     if missing or wrong or left:
         raise WeightsError(_complain(foreign, missing=missing, wrong=wrong, left=left))
     report = ImportReport(
         kept=tuple(kept),
-        ignored=tuple(rest),
+        ignored=tuple(name for name in rest if name not in beside),
+        beside=tuple(beside),
         missing=tuple(head),
         backbone_only=foreign.backbone_only,
     )
     return foreign.config, ours, report
+
+
+_OF_TRAINING = re.compile(
+    r"(^|[._])(loss(es)?|criterion|criteria|metrics?|iou|accuracy|confmat|confusion|mean|std|sigma"
+    r"|log_vars?|n_averaged|steps?|ema|teacher|class_weights?|pos_weight|weight|queue|iter)(?=[._]|$)",
+    re.IGNORECASE,
+)
+
+
+def _is_of_training(name: str, foreign: Foreign) -> bool:
+    """Whether a name beside the network is of its training: a loss, a measure, a mean.
+
+    Anything else would take part in what the network computes, and is no network known here.
+    """
+    tops = {conv.split(".", 1)[0] for _, conv, _ in foreign.layers}
+    top = name.split(".", 1)[0]
+    return top not in tops and _OF_TRAINING.search(top) is not None
+
+
+def _read(name: str, value: Value) -> torch.Tensor:
+    try:
+        return value.read() if isinstance(value, StoredTensor) else value.detach()
+    except Exception as error:  # a file may be damaged where its values are
+        raise WeightsError(
+            f"state dict: the values of '{name}' cannot be read ({in_one_line(error)}); the file "
+            "is cut off or damaged."
+        ) from error
 
 
 def _foreign_name(key: str, table: Mapping[str, tuple[str, str | None]]) -> str:
@@ -131,14 +292,13 @@ def _foreign_name(key: str, table: Mapping[str, tuple[str, str | None]]) -> str:
 
 def _complain(foreign: Foreign, *, missing: list[str], wrong: list[str], left: list[str]) -> str:
     config = foreign.config
-    lines = [
-        f"state dict: looks like {foreign.library}'s {config.version} on {config.backbone}, "
-        "but does not fit it."
+    parts = [
+        f"{what} ({len(names)}): {', '.join(names[:6])}{', …' * (len(names) > 6)}"
+        for what, names in (("missing", missing), ("other shape", wrong), ("left over", left))
+        if names
     ]
-    for what, names in (("missing", missing), ("other shape", wrong), ("left over", left)):
-        if names:
-            lines.append(
-                f"  {what} ({len(names)}): {', '.join(names[:6])}{', …' * (len(names) > 6)}"
-            )
-    lines.append("Give the unchanged state dict of that library's model.")
-    return "\n".join(lines)
+    return (
+        f"state dict: looks like {foreign.library}'s {config.version} on {config.backbone}, but "
+        f"does not fit it: {'; '.join(parts)}. Give the unchanged state dict of that library's "
+        "model."
+    )

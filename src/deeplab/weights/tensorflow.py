@@ -31,7 +31,8 @@ _BOOKKEEPING = re.compile(
     r"|/ExponentialMovingAverage$"
     r"|quant(_\d+)?/(min|max)(/|$)"
 )
-_EMA = "/ExponentialMovingAverage"
+EMA = "/ExponentialMovingAverage"
+"""What the name of a weight's moving average ends with."""
 _NORM = {
     "weight": "gamma",
     "bias": "beta",
@@ -77,7 +78,7 @@ def read_tensorflow(
     state: dict[str, torch.Tensor] = {}
     kept, missing, wrong = [], [], []
     for key, (name, shape) in expected.items():
-        source = name + _EMA if prefer_ema and name + _EMA in variables else name
+        source = name + EMA if prefer_ema and name + EMA in variables else name
         if source not in variables:
             missing.append(name)
             continue

@@ -1,43 +1,44 @@
-"""Files of PyTorch (``.pth``, ``.pt``, ``.bin``) and ``.safetensors``: tensors in, nothing run."""
+"""Files of PyTorch (``.pth``, ``.pt``, ``.ckpt``, …) and ``.safetensors``; nothing is run."""
 
 from __future__ import annotations
 
-import pickle
-from collections.abc import Mapping
+import io
+import mmap
+import zipfile
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from deeplab.errors import MissingExtraError, WeightsError
+from deeplab.errors import MissingExtraError, ModelNotFoundError, WeightsError
+from deeplab.weights.pickles import Content, Storage, Unpickler, read_stream
 
-# Where training scripts put the weights beside optimiser and step.
-_WRAPPERS = ("state_dict", "model_state", "model_state_dict", "model", "net", "network", "weights")
+_ROOM = 64 << 20
+"""What an archive may always unpack to, in bytes; else `_TIMES` its size."""
+_TIMES = 8
 
 
-def read_torch(path: Path) -> dict[str, torch.Tensor]:
-    """Return the tensors of a file that ``torch.save`` wrote.
+def read_torch(path: Path) -> Content:
+    """Return what a file holds that ``torch.save``, ``torch.jit.save`` or pickle wrote.
 
-    A dictionary around the state dict ("model", "state_dict", "model_state", …) is taken off.
-    Nothing but tensors is unpickled, so a foreign file cannot run code.
+    Tensors stay in the file until they are asked for. Nothing that the file names is imported or
+    called (see :mod:`deeplab.weights.pickles`).
 
     Raises:
-        WeightsError: it holds anything else than tensors, or is cut off or damaged.
+        ModelNotFoundError: there is no such file.
+        WeightsError: it is cut off, damaged, or an archive of something else.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+        data = _map(path)
+        if bytes(data[:4]) == b"PK\x03\x04":
+            return _read_zip(path, data)
+        return read_stream(data)
+    except (WeightsError, ModelNotFoundError):
+        raise
+    except Exception as error:  # on damaged bytes an unpickler raises whatever it runs into
         raise WeightsError(
-            f"{path}: holds more than tensors, or is damaged, and was refused: loading such a "
-            "file can run any code. Save the state dict alone: torch.save(model.state_dict(), "
-            f"'weights.pth'). PyTorch says: {str(error).strip().splitlines()[0]}"
-        ) from error
-    except Exception as error:  # on damaged bytes the unpickler raises whatever it runs into
-        raise WeightsError(
-            f"{path}: cannot be read as a PyTorch file ({_first_line(error)}); it is cut off or "
+            f"{path}: cannot be read as a PyTorch file ({in_one_line(error)}); it is cut off or "
             "damaged."
         ) from error
-    return _unwrap(content, path)
 
 
 def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
@@ -58,32 +59,94 @@ def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
         return dict(load_file(path))
     except (SafetensorError, OSError, ValueError) as error:
         raise WeightsError(
-            f"{path}: cannot be read as safetensors ({_first_line(error)}); it is cut off or "
+            f"{path}: cannot be read as safetensors ({in_one_line(error)}); it is cut off or "
             "damaged."
         ) from error
 
 
-def _unwrap(content: Any, path: Path) -> dict[str, torch.Tensor]:
-    """Return the first dictionary of tensors, from the outside in."""
-    while isinstance(content, Mapping):
-        inner = [content[key] for key in _WRAPPERS if isinstance(content.get(key), Mapping)]
-        if not inner:
-            break
-        content = inner[0]
-    if not isinstance(content, Mapping):
-        raise WeightsError(
-            f"{path}: holds a {type(content).__name__}, expected a state dict: names and tensors."
+def in_one_line(error: Exception) -> str:
+    """Return what an error of another package says, without its advice: its first line."""
+    lines = str(error).strip().splitlines() or [""]
+    return lines[0].strip()[:200] or type(error).__name__
+
+
+def _map(path: Path) -> memoryview:
+    try:
+        with path.open("rb") as file:
+            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    except FileNotFoundError as error:
+        raise ModelNotFoundError(f"path: there is no file {path}.") from error
+
+
+def _read_zip(path: Path, data: memoryview) -> Content:
+    with path.open("rb") as file, zipfile.ZipFile(file) as archive:
+        members = {member.filename: member for member in archive.infolist()}
+        pickles = [name for name in members if name.split("/", 1)[-1] == "data.pkl"]
+        if not pickles:
+            raise WeightsError(f"{path}: {_name_archive(set(members))}")
+        whole = sum(member.file_size for member in members.values())
+        if whole > _ROOM + _TIMES * len(data):
+            raise WeightsError(
+                f"{path}: says that its {len(data):,} bytes unpack to {whole:,}; PyTorch does not "
+                "compress, so this is no checkpoint of a network, or a damaged one."
+            )
+        folder = pickles[0].removesuffix("data.pkl")
+        order = members.get(f"{folder}byteorder")
+        if order is not None and archive.read(order).strip() not in (b"little", b""):
+            raise WeightsError(
+                f"{path}: was written on a big-endian machine; save it anew on a usual one."
+            )
+        text = archive.read(pickles[0])
+        stored = {name: _locate(archive, member, data) for name, member in members.items()}
+
+    def storage(dtype: torch.dtype, key: object, *_: object) -> Storage:
+        return Storage(dtype, lambda: _read_member(path, f"{folder}data/{key}", stored))
+
+    unpickler = Unpickler(io.BytesIO(text), storage)
+    value = unpickler.load()
+    return Content(value, tuple(sorted(unpickler.names)))
+
+
+def _locate(
+    archive: zipfile.ZipFile, member: zipfile.ZipInfo, data: memoryview
+) -> memoryview | None:
+    """Return a member's bytes where they lie in the archive as they are; None where packed."""
+    if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
+        return None
+    head = bytes(data[member.header_offset : member.header_offset + 30])
+    start = member.header_offset + 30 + int.from_bytes(head[26:28], "little")
+    start += int.from_bytes(head[28:30], "little")
+    return data[start : start + member.file_size]
+
+
+def _read_member(path: Path, name: str, stored: dict[str, memoryview | None]) -> memoryview:
+    if name not in stored:
+        raise ValueError(f"{name} is missing in the archive")
+    found = stored[name]
+    if found is not None:
+        return found
+    with zipfile.ZipFile(path) as archive:
+        return memoryview(archive.read(name))
+
+
+def _name_archive(names: set[str]) -> str:
+    """Return what a zip archive without a pickle is, and what to do instead."""
+    last = {name.rsplit("/", 1)[-1] for name in names}
+    if {"config.json", "model.weights.h5"} <= last:
+        return (
+            "is a network of Keras (.keras), which is not read here. Give its TensorFlow "
+            "checkpoint, or export it: tf.lite.TFLiteConverter.from_keras_model(model) makes a "
+            ".tflite that 'deeplab segment' runs as it is."
         )
-    tensors = {
-        name: value
-        for name, value in content.items()
-        if isinstance(name, str) and isinstance(value, torch.Tensor)
-    }
-    if not tensors:
-        shown = ", ".join(str(name) for name in list(content)[:6]) or "nothing"
-        raise WeightsError(f"{path}: no tensors in it; it holds {shown}.")
-    return tensors
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    if any(name.endswith((".npy", ".npz")) for name in last):
+        return (
+            "is an archive of numpy arrays (.npz), whose names belong to no network known here. "
+            "Give the PyTorch state dict or the TensorFlow checkpoint that it was made from."
+        )
+    if last & {"archive_format", "serialized_exported_program.json", "models"}:
+        return (
+            "is a program of torch.export (.pt2), not a checkpoint. Give the state dict: "
+            "torch.save(torch.export.load(FILE).state_dict, 'weights.pth')."
+        )
+    shown = ", ".join(sorted(names)[:4]) or "nothing"
+    return f"is a zip archive, but not one of PyTorch: it holds {shown}. Unpack it first."

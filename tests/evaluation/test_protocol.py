@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import io
 import itertools
 import json
 import subprocess
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from rich.console import Console
 
 from deeplab.data.sample import Sample
 from deeplab.errors import DataError, InputError
@@ -25,7 +27,7 @@ from deeplab.evaluation.protocol import (
     evaluate,
     open_predictor,
 )
-from deeplab.evaluation.report import to_dict, write_report
+from deeplab.evaluation.report import summary_table, to_dict, write_report
 from deeplab.evaluation.server import ServerWriter
 from deeplab.labels import CITYSCAPES, VOC, LabelSet
 from deeplab.models import DeepLabConfig, build
@@ -88,6 +90,26 @@ def test_parts_of_any_number_of_processes_merge_to_the_whole() -> None:
         merged = functools.reduce(Evaluation.merge, reversed(parts))
         merged.seconds = whole.seconds
         assert to_dict(merged) == to_dict(whole)
+
+
+def test_objects_in_two_colours_are_counted_and_told(tmp_path: Path) -> None:
+    half = np.zeros((40, 40), np.uint8)
+    half[20:] = 1
+
+    class Half(Pictures):
+        def __getitem__(self, index: int) -> Sample:
+            label = half if index % 2 else np.zeros_like(half)
+            return Sample(image=np.stack([half] * 3, -1) * 100, label=label, id=str(index))
+
+    # A sky that is a road below, four times of seven; and three that are right.
+    streets = LabelSet(LABELS.names, background=None)
+    found = evaluate(Brightness(labels=streets), Half(labels=streets))
+    assert to_dict(found)["objects"] == {"count": 10, "two_coloured": 4}
+    console = Console(record=True, width=120, file=io.StringIO())
+    console.print(summary_table(found))
+    assert "4 of 10" in console.export_text()
+    page = write_report(tmp_path, found, predictor=Brightness(), dataset=Half())
+    assert "<td>objects in two colours</td><td>4 of 10</td>" in page.read_text("utf-8")
 
 
 def test_counts_equal_one_confusion_of_all_pixels() -> None:

@@ -26,6 +26,7 @@ from deeplab.evaluation.metrics import (
     boundary_band,
     stack,
 )
+from deeplab.evaluation.objects import ObjectCounts
 from deeplab.labels import LabelSet
 from deeplab.photo.images import Geometry, InputSpec
 from deeplab.photo.upsample import argmax_bilinear
@@ -281,6 +282,7 @@ class Evaluation:
         labels: the classes.
         confusion: over all pixels.
         bands: over the pixels near a border, by band width in pixels.
+        objects: connected objects of the truth, and those that were given two classes.
         pictures: per picture, by index in the data set: its name and its totals.
         protocol: what influences the scores.
         seconds: time spent predicting, summed over processes.
@@ -289,6 +291,7 @@ class Evaluation:
     labels: LabelSet
     confusion: ConfusionMatrix
     bands: dict[int, ConfusionMatrix]
+    objects: ObjectCounts
     pictures: dict[int, tuple[str, ClassTotals]]
     protocol: dict[str, Any]
     seconds: float = 0.0
@@ -298,6 +301,7 @@ class Evaluation:
         self.confusion.merge(other.confusion)
         for width, band in other.bands.items():
             self.bands[width].merge(band)
+        self.objects.merge(other.objects)
         self.pictures |= other.pictures
         self.seconds += other.seconds
         return self
@@ -358,6 +362,7 @@ def evaluate(
         labels=dataset.labels,
         confusion=ConfusionMatrix(classes),
         bands={width: ConfusionMatrix(classes) for width in trimap},
+        objects=ObjectCounts(),
         pictures={},
         protocol={
             **predictor.describe(),
@@ -375,6 +380,11 @@ def evaluate(
         result.seconds += time.perf_counter() - start
         one = ConfusionMatrix.of(sample.label, mask, classes, ignore_index=ignore)
         result.confusion.merge(one)
+        result.objects.merge(
+            ObjectCounts.of(
+                sample.label, mask, background=dataset.labels.background, ignore_index=ignore
+            )
+        )
         result.pictures[index] = (sample.id, one.totals)
         for width, band in result.bands.items():
             near = boundary_band(sample.label, width)

@@ -54,6 +54,8 @@ def to_dict(evaluation: Evaluation, *, classes: Sequence[int] | None = None) -> 
             str(width): _number(float(band.totals.mean_iou()))
             for width, band in evaluation.bands.items()
         }
+    objects = evaluation.objects
+    result["objects"] = {"count": objects.objects, "two_coloured": objects.two_coloured}
     result["protocol"] = evaluation.protocol
     result["confusion"] = evaluation.confusion.counts.tolist()
     result["ms_per_picture"] = 1e3 * evaluation.seconds / max(len(evaluation.pictures), 1)
@@ -91,6 +93,13 @@ def summary_table(evaluation: Evaluation, *, classes: Sequence[int] | None = Non
     table.add_row("frequency-weighted IoU", _percent(float(totals.frequency_weighted_iou)))
     for width, band in evaluation.bands.items():
         table.add_row(f"mIoU ≤ {width} px from borders", _percent(float(band.totals.mean_iou())))
+    objects = evaluation.objects
+    if objects.objects:
+        table.add_row(
+            "objects in two colours",
+            _percent(objects.two_coloured / objects.objects),
+            f"{objects.two_coloured} of {objects.objects}",
+        )
     return table
 
 
@@ -178,6 +187,8 @@ def _page(
         scores[f"mIoU of {escape(names)}"] = _cell(told["subset"]["miou"])
     for width, score in told.get("trimap_miou", {}).items():
         scores[f"mIoU ≤ {width} px from borders"] = _cell(score)
+    objects = told["objects"]
+    scores["objects in two colours"] = f"{objects['two_coloured']} of {objects['count']}"
     pictures = "".join(
         f'<figure><img src="{_embedded(picture)}" alt="{escape(name)}"><figcaption>'
         f"{escape(name)}: own mIoU {_percent(score)}</figcaption></figure>"

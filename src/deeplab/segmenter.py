@@ -22,7 +22,16 @@ from deeplab.labels import LABEL_SETS, LabelSet, open_labels
 from deeplab.photo.images import Fit, Geometry, InputSpec, Photo, Source
 from deeplab.photo.results import Segmentation
 from deeplab.photo.upsample import argmax_bilinear
-from deeplab.runtimes import Network, Normalisation, Precision, Variant, open_network
+from deeplab.runtimes import (
+    Network,
+    Normalisation,
+    Precision,
+    Variant,
+    describe,
+    open_network,
+)
+from deeplab.runtimes.answers import check_count
+from deeplab.runtimes.network_card import NetworkCard
 
 Runtime = Literal["litert", "onnx", "openvino", "executorch", "torch"]
 Labels = LabelSet | str | PathLike[str]
@@ -55,11 +64,14 @@ class Segmenter:
         size: (height, width) of the network's frame, for release pairs and files that take any;
             None takes its own.
         output_stride: 8, 16 or 32, release pairs only; None takes its own.
+        output_name: which output of a file with several is the answer; None takes the first that
+            can be.
         device: "cpu" or "cuda", release pairs only; None is the CPU.
         precision: "bfloat16" halves the network's time on processors that have it, with runtime
             "openvino"; the borders of masks change, and small objects more.
 
     Attributes:
+        card: what is known of the network file; ``card.assumed`` says what nobody said.
         spec: what the network is fed with.
         labels: its classes.
         network: what runs single photos, for those who measure it; one frame at a time.
@@ -72,6 +84,7 @@ class Segmenter:
         MissingExtraError: the runtime is not installed.
     """
 
+    card: NetworkCard
     spec: InputSpec
     labels: LabelSet
     network: Network
@@ -89,6 +102,7 @@ class Segmenter:
         exact: bool = False,
         size: tuple[int, int] | None = None,
         output_stride: int | None = None,
+        output_name: str | None = None,
         device: Literal["cpu", "cuda"] | None = None,
         precision: Precision = "float32",
     ) -> None:
@@ -96,9 +110,6 @@ class Segmenter:
             raise InputError(f"threads: got {threads!r}, expected a whole number, 1 or more.")
         if not isinstance(streams, int) or streams < 1:
             raise InputError(f"streams: got {streams!r}, expected a whole number, 1 or more.")
-        path = zoo.locate(model)
-        entry = zoo.find_by_file(path)
-        own_input = entry.input if entry else None
         self._exact = exact
         self._arguments: dict[str, Any] = {
             "model": model,
@@ -111,36 +122,29 @@ class Segmenter:
             "exact": exact,
             "size": size,
             "output_stride": output_stride,
+            "output_name": output_name,
             "device": device,
             "precision": precision,
         }
-
-        def open_stream(threads: int) -> Network:
-            return open_network(
-                path,
-                runtime=runtime,
-                threads=threads,
-                normalisation=normalisation,
-                assume=own_input,
-                variant=Variant(size=size, output_stride=output_stride, device=device),
-                precision=precision,
-            )
-
-        threads = threads or default_threads()
-        self.network = network = open_stream(threads)
-        self._called = _Streams(partial(open_stream, threads), streams, first=network)
-        self._open_stream = open_stream
-        spec = network.spec
-        self.spec = InputSpec(
-            height=spec.height,
-            width=spec.width,
-            mean=spec.mean,
-            std=spec.std,
-            fit=fit or (own_input.fit if own_input else spec.fit),
+        located = zoo.locate_file(model)
+        known = located.entry
+        file = describe(
+            located.path,
+            runtime=runtime,
+            normalisation=normalisation,
+            assume=known.input if known else None,
+            labels=open_labels(labels) if labels is not None else None,
+            fit=fit,
+            output_name=output_name,
+            variant=Variant(size=size, output_stride=output_stride, device=device),
+            precision=precision,
         )
-        given = open_labels(labels) if labels is not None else None
-        found = given or network.labels or (entry.labels if entry else None)
-        self.labels = _checked_labels(found, network, path)
+        self.card, self.spec = file.card, file.card.spec
+        self.labels = _name_classes(file.card, known.labels if known else None, located.path)
+        self._open_stream = partial(open_network, file)
+        threads = threads or default_threads()
+        self.network = network = self._open_stream(threads=threads)
+        self._called = _Streams(partial(self._open_stream, threads=threads), streams, first=network)
 
     def __reduce__(self) -> tuple[Callable[[], Segmenter], tuple[()]]:
         """Travel to other processes as the arguments; the model is opened again there."""
@@ -200,7 +204,7 @@ class Segmenter:
     def _map(
         self, photos: Iterable[Source], workers: int, stop: bool
     ) -> Iterator[Segmentation | DeepLabError]:
-        streams = _Streams(lambda: self._open_stream(1), workers)
+        streams = _Streams(partial(self._open_stream, threads=1), workers)
         waiting: deque[Future[Segmentation]] = deque()
         with ThreadPoolExecutor(workers, thread_name_prefix="deeplab") as pool:
             try:
@@ -244,6 +248,7 @@ class Segmenter:
             geometry=geometry,
             logits=logits,
             align_corners=network.align_corners,
+            softmaxed=network.softmaxed,
             timings={
                 "decode": 1e3 * (decoded - start),
                 "network": 1e3 * (answered - decoded),
@@ -321,16 +326,15 @@ def _enlarge(label_map: npt.NDArray[np.uint8], geometry: Geometry) -> npt.NDArra
     return mask
 
 
-def _checked_labels(labels: LabelSet | None, network: Network, path: Path) -> LabelSet:
-    count = network.num_classes
+def _name_classes(card: NetworkCard, known: LabelSet | None, path: Path) -> LabelSet:
+    """Return the classes: the caller's or the file's, which the card has, else the zoo's."""
+    labels = card.labels or known
     if labels is None:
+        count = card.num_classes
         classes = f"its {count} classes" if count else "its classes"
         raise ModelError(
             f"{path}: the model does not say what {classes} are called. Pass labels=: a file with "
             f"one name per line, or one of {', '.join(LABEL_SETS)}."
         )
-    if count is not None and len(labels) != count:
-        raise InputError(
-            f"labels: got {len(labels)} names, but {path.name} tells {count} classes apart."
-        )
+    check_count(path.name, labels, card.num_classes)
     return labels

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from deeplab.errors import ModelError
-from deeplab.runtimes import Network, Precision, UInt8
+from deeplab.runtimes.network import Network, Precision, UInt8
 from deeplab.tflite import file as tflite_file
 from deeplab.tflite.file import Operator, TfliteFile
 

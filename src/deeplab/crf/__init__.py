@@ -219,6 +219,7 @@ def refine_segmentation(
         *size,
         align_corners=result.align_corners,
         region=result.geometry.region,
+        softmaxed=result.softmaxed,
     ):
         probabilities[:, rows] = band.transpose(2, 0, 1)
     refined = refine(
@@ -240,6 +241,7 @@ def refine_segmentation(
         geometry=Geometry(photo=(height, width), frame=size, fit="stretch"),
         logits=logits,
         align_corners=False,
+        softmaxed=False,
         timings={**result.timings, "crf": 1000 * (time.perf_counter() - start)},
     )
 

@@ -125,7 +125,7 @@ def _shrink_weights(model: Any) -> Any:
 
 
 def _describe(model: Any, plan: Plan) -> None:
-    labels = plan.card.labels
+    labels = plan.card.classes
     height, width = plan.size
     model.short_description = f"DeepLab: {len(labels)} classes at {height}×{width}."
     if plan.licence:

@@ -52,7 +52,7 @@ def write(content: bytes, card: NetworkCard, *, licence: str | None = None) -> b
     edit = GraphEdit(file)
     edit.set_entry(ENTRY, pack(card, licence=licence))
     edit.set_entry(network_card.KEY, card.to_json().encode())
-    edit.add_file(LABEL_FILE, "".join(f"{name}\n" for name in card.labels.names).encode())
+    edit.add_file(LABEL_FILE, "".join(f"{name}\n" for name in card.classes.names).encode())
     return edit.finish(file.outputs[0])
 
 

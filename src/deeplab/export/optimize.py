@@ -15,8 +15,9 @@ from deeplab.errors import ExportError, InputError, ModelError, OutputError
 from deeplab.files import replacing
 from deeplab.photo.images import Geometry, Photo
 from deeplab.photo.upsample import argmax_bilinear
-from deeplab.runtimes import Float32, UInt8, network_card
+from deeplab.runtimes import network_card
 from deeplab.runtimes.litert import LiteRTNetwork
+from deeplab.runtimes.network import Float32, UInt8
 from deeplab.runtimes.network_card import NetworkCard
 from deeplab.runtimes.tflite_network import TfliteNetwork, understand
 from deeplab.tflite import file as tflite_file

@@ -46,7 +46,7 @@ def to_int8(content: bytes, plan: Plan) -> tuple[bytes, tuple[str, ...]]:
     content = equalise(content, frames)
     ranges = measure_ranges(content, frames, spec=plan.card.spec)
     if plan.keep_float == "auto":
-        kept = find_sensitive(content, ranges, spread(frames), labels=plan.card.labels)
+        kept = find_sensitive(content, ranges, spread(frames), labels=plan.card.classes)
     else:
         kept = tuple(plan.keep_float)
         _check_layers(content, kept)

@@ -44,7 +44,7 @@ def find_sensitive(plan: Plan) -> tuple[str, ...]:
 
     def judge(kept: Sequence[str]) -> tuple[float, float]:
         answers = [small(photo, keep_float=kept) for photo in photos]
-        background = plan.card.labels.background
+        background = plan.card.classes.background
         return measure_distance(answers, expected), foreground_iou(answers, expected, background)
 
     return choose_layers(small.layers, distance_without=distance_without, judge=judge)

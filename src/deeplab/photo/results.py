@@ -37,6 +37,7 @@ class Segmentation:
         logits: (h, w, K) float32, the network's low-resolution answer for the whole frame; None
             for networks that give a label map only.
         align_corners: how ``logits`` lie on the frame.
+        softmaxed: ``logits`` are probabilities already; the network ends in a softmax or sigmoid.
         timings: milliseconds spent in "decode" (with the resize), "network" and "mask".
     """
 
@@ -47,6 +48,7 @@ class Segmentation:
     logits: Float32 | None
     align_corners: bool
     timings: dict[str, float]
+    softmaxed: bool = False
 
     @property
     def name(self) -> str:
@@ -94,6 +96,7 @@ class Segmentation:
             width,
             align_corners=self.align_corners,
             region=self.geometry.region,
+            softmaxed=self.softmaxed,
         ):
             for plane, index in zip(planes, ids, strict=True):
                 plane[rows] = values[:, :, index]

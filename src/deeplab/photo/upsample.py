@@ -157,8 +157,11 @@ def softmax_rows(
     *,
     align_corners: bool,
     region: Region | None = None,
+    softmaxed: bool = False,
 ) -> Iterator[tuple[slice, Float32]]:
     """Yield ``(rows, probabilities)`` from top to bottom: softmax of the interpolated logits.
+
+    Where ``logits`` are probabilities already (``softmaxed``) they are interpolated, no more.
 
     ``probabilities`` is (number of rows, width, K) float32. The bands are small enough that even
     a 100-megapixel photo needs no more than a few tens of megabytes at a time.
@@ -172,9 +175,10 @@ def softmax_rows(
         values = interpolate(
             logits, height, width, align_corners=align_corners, region=region, rows=rows
         )
-        values -= values.max(axis=2, keepdims=True)
-        np.exp(values, out=values)
-        values /= values.sum(axis=2, keepdims=True)
+        if not softmaxed:
+            values -= values.max(axis=2, keepdims=True)
+            np.exp(values, out=values)
+            values /= values.sum(axis=2, keepdims=True)
         yield rows, values
 
 

@@ -1,68 +1,44 @@
-"""The engines that run a network file. One file per engine; each has ``open``."""
+"""From a network file to an engine that runs it: first described, then opened.
+
+:func:`describe` finds out what a file is: which engine reads it, how it is fed, what its answer
+means, and what must be assumed. :func:`open_network` gives it to the engine. One file per engine,
+each with these two steps; :mod:`~deeplab.runtimes.network` is the contract they keep.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol, get_args
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any, get_args
 
 from deeplab.errors import InputError, ModelError
 from deeplab.labels import LabelSet
-from deeplab.photo.images import InputSpec
+from deeplab.photo.images import Fit, InputSpec
+from deeplab.runtimes.answers import check_count
+from deeplab.runtimes.network import Float32 as Float32
+from deeplab.runtimes.network import Network, Precision, Variant
+from deeplab.runtimes.network import UInt8 as UInt8
+from deeplab.runtimes.network_card import NetworkCard, Normalisation
+from deeplab.runtimes.network_card import Output as Output
 
-UInt8 = npt.NDArray[np.uint8]
-Float32 = npt.NDArray[np.float32]
-Output = Literal["logits", "label map"]
+if TYPE_CHECKING:
+    from deeplab.runtimes.network import Told
+
+__all__ = [
+    "FILE_SUFFIXES",
+    "Network",
+    "NetworkFile",
+    "Normalisation",
+    "Precision",
+    "Variant",
+    "describe",
+    "find_engines",
+    "open_network",
+]
+
 _WEIGHTS = (".pb", ".index", ".pt", ".pth", ".bin", ".gz", ".pkl")
 """Endings of files that ``deeplab.weights`` reads."""
-
-Normalisation = tuple[tuple[float, float, float], tuple[float, float, float]]
-Precision = Literal["float32", "bfloat16"]
-"""In what an engine computes floating point numbers."""
-
-
-class Network(Protocol):
-    """A network file opened by one engine: a frame in, logits or a label map out.
-
-    One object runs one frame at a time; open the file again for another stream.
-
-    Attributes:
-        spec: what it wants to be fed with.
-        labels: its classes where the file says so, else None.
-        num_classes: how many classes it tells apart; None where only a label map comes out.
-        output: "logits", (h, w, K) float32, or "label map", (h, w) uint8.
-        align_corners: True where the corners of the logits grid are the centres of the frame's
-            corner pixels (the original's networks), False where they are half pixels.
-    """
-
-    spec: InputSpec
-    labels: LabelSet | None
-    num_classes: int | None
-    output: Output
-    align_corners: bool
-
-    def __call__(self, frame: UInt8) -> Float32 | UInt8:
-        """Run the network on one (height, width, 3) uint8 RGB frame, 0..255, not normalised."""
-        ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class Variant:
-    """How a release pair is run, where not as it was trained; all None: as it was trained.
-
-    Attributes:
-        size: (height, width) of its frame, pixels.
-        output_stride: 8, 16 or 32.
-        device: "cpu" or "cuda"; None is the CPU.
-    """
-
-    size: tuple[int, int] | None = None
-    output_stride: int | None = None
-    device: Literal["cpu", "cuda"] | None = None
-
 
 _READS = {
     "litert": (".tflite",),
@@ -77,6 +53,23 @@ FILE_SUFFIXES = tuple(dict.fromkeys(s for suffixes in _READS.values() for s in s
 """Endings of every file that an engine opens."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class NetworkFile:
+    """A network file of which all is known that its engine must know.
+
+    Attributes:
+        path: the file.
+        runtime: the engine that is to run it.
+        card: how it is fed and what its answer means.
+        precision: in what the engine computes.
+    """
+
+    path: Path
+    runtime: str
+    card: NetworkCard
+    precision: Precision = "float32"
+
+
 def find_engines(path: Path) -> tuple[str, ...]:
     """Return the names of the engines that read this kind of file, the usual one first.
 
@@ -86,27 +79,31 @@ def find_engines(path: Path) -> tuple[str, ...]:
     return tuple(name for name, suffixes in _READS.items() if suffix in suffixes)
 
 
-def open_network(
+def describe(
     path: Path,
     *,
-    threads: int,
     runtime: str | None = None,
     normalisation: Normalisation | None = None,
     assume: InputSpec | None = None,
+    labels: LabelSet | None = None,
+    fit: Fit | None = None,
+    output_name: str | None = None,
     variant: Variant | None = None,
     precision: Precision = "float32",
-) -> Network:
-    """Open a network file with the engine of that name.
+) -> NetworkFile:
+    """Find out how a network file is run, without running it.
 
     Args:
         path: the file.
-        threads: how many threads one frame may use.
         runtime: "litert" or "openvino" for a ``.tflite``, "onnx" or "openvino" for an ``.onnx``,
             "openvino" for an ``.xml``, "executorch" for a ``.pte``, "torch" for a release pair;
             None takes the first of these.
         normalisation: (mean, std) in units of 0..255, whatever the file says. Where it is part of
             the network, as in a pair, it cannot be changed.
-        assume: whose normalisation to take where the file says nothing.
+        assume: whose normalisation and fit to take where the file says nothing.
+        labels: the classes, whatever the file says.
+        fit: how photos meet the frame, whatever the file says.
+        output_name: which of several outputs is the answer.
         variant: another size, output stride or device of a pair, or another size of a file that
             takes any; other files have their own.
         precision: "bfloat16" takes half the time on processors that have it, and changes masks;
@@ -114,11 +111,78 @@ def open_network(
 
     Raises:
         InputError: there is no such runtime, or it does not read this kind of file; a variant of
-            what is no pair, or one that does not fit its network; a precision that the runtime or
-            the processor does not have.
-        ModelError: the file cannot be run.
+            what is no pair, or one that does not fit its network; a precision that the runtime
+            does not have; labels of another count.
+        ModelError: the file is no network that an engine here runs.
         MissingExtraError: the engine is not installed.
     """
+    runtime = _choose_engine(path, runtime)
+    variant = variant or Variant()
+    if precision not in get_args(Precision):
+        raise InputError(f"precision: got '{precision}', expected 'float32' or 'bfloat16'.")
+    if precision != "float32" and runtime != "openvino":
+        raise InputError(
+            f"precision: '{runtime}' computes in float32; for '{precision}' take 'openvino'."
+        )
+    told: Told = {
+        "normalisation": normalisation,
+        "assume": assume,
+        "labels": labels,
+        "size": variant.size,
+        "output_name": output_name,
+    }
+    card = _describe(path, runtime, variant, told)
+    check_count(path.name, card.labels, card.num_classes)
+    chosen = fit or (assume.fit if assume else card.spec.fit)
+    if fit is not None:
+        left = tuple(note for note in card.assumed if "--fit" not in note)
+        card = dataclasses.replace(card, assumed=left)
+    card = dataclasses.replace(card, spec=dataclasses.replace(card.spec, fit=chosen))
+    return NetworkFile(path=path, runtime=runtime, card=card, precision=precision)
+
+
+def open_network(file: NetworkFile | Path, *, threads: int, **wishes: Any) -> Network:
+    """Give a network file to its engine.
+
+    Args:
+        file: what :func:`describe` found; a path is described first.
+        threads: how many threads one frame may use.
+        **wishes: of a path, what :func:`describe` takes.
+
+    Raises:
+        ModelError: the engine cannot run it.
+        InputError: the processor does not have the precision.
+        MissingExtraError: the engine is not installed.
+    """
+    if not isinstance(file, NetworkFile):
+        file = describe(file, **wishes)
+    network: Network
+    card: Any = file.card
+    if file.runtime == "litert":
+        from deeplab.runtimes import litert
+
+        network = litert.open(file.path, threads=threads, card=card)
+    elif file.runtime == "onnx":
+        from deeplab.runtimes import onnx
+
+        network = onnx.open(file.path, threads=threads, card=card)
+    elif file.runtime == "openvino":
+        from deeplab.runtimes import openvino
+
+        network = openvino.open(file.path, threads=threads, card=card, precision=file.precision)
+    elif file.runtime == "executorch":
+        from deeplab.runtimes import executorch
+
+        network = executorch.open(file.path, threads=threads, card=card)
+    else:
+        from deeplab.runtimes import torch
+
+        network = torch.open(file.path, threads=threads, card=card)
+    return network
+
+
+def _choose_engine(path: Path, runtime: str | None) -> str:
+    """Return the engine that is to run a file; refuse what none runs."""
     if path.suffix == ".bin" and path.with_suffix(".xml").is_file():
         raise ModelError(
             f"model: {path.name} is the second half of an OpenVINO network; open "
@@ -138,20 +202,15 @@ def open_network(
             f"runtime: '{runtime}' cannot run {path.name}; what can: {' or '.join(engines)}. "
             f"'{runtime}' reads {', '.join(_READS[runtime])}."
         )
-    variant = variant or Variant()
-    if precision not in get_args(Precision):
-        raise InputError(f"precision: got '{precision}', expected 'float32' or 'bfloat16'.")
-    if precision != "float32" and runtime != "openvino":
-        raise InputError(
-            f"precision: '{runtime}' computes in float32; for '{precision}' take 'openvino'."
-        )
+    return runtime
+
+
+def _describe(path: Path, runtime: str, variant: Variant, told: Told) -> NetworkCard:
     if runtime == "torch":
         from deeplab.runtimes import torch
 
-        if normalisation is not None:
-            raise InputError(f"normalisation: {path.name} has its own inside; leave it out.")
-        return torch.open(path, threads=threads, variant=variant)
-    has_one_size = path.suffix not in (".onnx", ".xml")
+        return torch.describe(path, variant=variant, **told)
+    has_one_size = path.suffix == ".pte"
     if variant not in (Variant(), Variant(size=None if has_one_size else variant.size)):
         raise InputError(
             f"size, output_stride, device: {path.name} was written for its own; only a release "
@@ -160,28 +219,15 @@ def open_network(
     if runtime == "openvino":
         from deeplab.runtimes import openvino
 
-        return openvino.open(
-            path,
-            threads=threads,
-            normalisation=normalisation,
-            assume=assume,
-            size=variant.size,
-            precision=precision,
-        )
+        return openvino.describe(path, **told)
     if runtime == "onnx":
         from deeplab.runtimes import onnx
 
-        return onnx.open(
-            path,
-            threads=threads,
-            normalisation=normalisation,
-            assume=assume,
-            size=variant.size,
-        )
+        return onnx.describe(path, **told)
     if runtime == "executorch":
         from deeplab.runtimes import executorch
 
-        return executorch.open(path, threads=threads, normalisation=normalisation, assume=assume)
+        return executorch.describe(path, **told)
     from deeplab.runtimes import litert
 
-    return litert.open(path, threads=threads, normalisation=normalisation, assume=assume)
+    return litert.describe(path, **told)

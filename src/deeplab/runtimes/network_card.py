@@ -1,8 +1,9 @@
-"""What a deployed network must say of itself beyond its numbers, in one line of JSON.
+"""What is known of a network file: how it is fed, and what its answer means.
 
 Every format has a place for a line of text (ONNX ``metadata_props``, OpenVINO ``rt_info``, a
-metadata entry of a TFLite model, …). The card in it lets a file be opened alone: how a photo
-becomes the input, what the classes are called, and how the logits lie on the frame.
+metadata entry of a TFLite model, …). The files that ``deeplab export`` writes carry their card
+there, so that they can be opened alone. For other files :func:`deeplab.runtimes.describe` makes the
+card, of what the file says, what the caller says, and what must be assumed.
 """
 
 from __future__ import annotations
@@ -20,6 +21,10 @@ KEY = "deeplab"
 
 VERSION = 1
 
+Output = Literal["logits", "label map"]
+Normalisation = tuple[tuple[float, float, float], tuple[float, float, float]]
+"""(mean, std) in units of 0..255."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkCard:
@@ -27,20 +32,38 @@ class NetworkCard:
 
     Attributes:
         spec: the frame, the normalisation, and how photos meet it.
-        labels: the classes.
-        output: "logits" or "label map".
-        align_corners: see :class:`deeplab.runtimes.Network`.
+        labels: the classes; None where nobody says.
+        output: "logits", (h, w, K) float32, or "label map", (h, w) uint8.
+        align_corners: True where the corners of the logits grid are the centres of the frame's
+            corner pixels (the original's networks), False where they are half pixels.
         any_size: frames of other sizes than ``spec`` says may be given.
+        softmaxed: its "logits" are probabilities already, 0..1.
+        num_classes: how many classes it tells apart; None where only a label map comes out and
+            nobody names them.
+        assumed: what neither the file nor the caller said, a sentence each.
     """
 
     spec: InputSpec
-    labels: LabelSet
-    output: Literal["logits", "label map"]
+    labels: LabelSet | None
+    output: Output
     align_corners: bool
     any_size: bool = False
+    softmaxed: bool = False
+    num_classes: int | None = None
+    assumed: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.num_classes is None and self.labels is not None:
+            object.__setattr__(self, "num_classes", len(self.labels))
+
+    @property
+    def classes(self) -> LabelSet:
+        """The labels of a card that must have them: of a file of our own."""
+        assert self.labels is not None
+        return self.labels
 
     def to_json(self) -> str:
-        """Return the card as one line."""
+        """Return what a file says of itself, as one line."""
         return json.dumps(
             {
                 "version": VERSION,
@@ -51,7 +74,7 @@ class NetworkCard:
                     "std": self.spec.std,
                     "fit": self.spec.fit,
                 },
-                "labels": self.labels.to_dict(),
+                "labels": self.classes.to_dict(),
                 "output": self.output,
                 "align_corners": self.align_corners,
                 "any_size": self.any_size,

@@ -2,105 +2,148 @@
 
 from __future__ import annotations
 
+import importlib.util
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from deeplab.errors import MissingExtraError, ModelError
-from deeplab.photo.images import InputSpec
-from deeplab.runtimes import Float32, Normalisation, UInt8
+from deeplab.runtimes.answers import TensorInfo
+from deeplab.runtimes.network import CardNetwork, Float32, UInt8
 from deeplab.runtimes.network_card import KEY, NetworkCard
 from deeplab.runtimes.photo_network import (
-    PhotoEngine,
+    Ending,
     PhotoNetwork,
-    TensorInfo,
     check_file,
     last_line,
     understand,
 )
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from deeplab.runtimes.network import Told
+
 _TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16"}
+
+_PASSING = ("Cast", "Identity", "Resize", "Transpose", "Upsample", "DequantizeLinear",
+            "QuantizeLinear")  # fmt: skip
+"""Steps behind which probabilities are still probabilities."""
+
+
+def describe(path: str | PathLike[str], **told: Unpack[Told]) -> PhotoNetwork:
+    """Find out how an ``.onnx`` file is run: one of ``deeplab export``, or of somebody else.
+
+    Args:
+        path: the file.
+        **told: see :class:`~deeplab.runtimes.network.Told`.
+
+    Raises:
+        ModelNotFoundError: there is no such file.
+        ModelError: it is damaged, no segmentation network, or ONNX Runtime cannot run it.
+        InputError: what was told does not fit the file, or is missing.
+        MissingExtraError: ONNX Runtime is not installed.
+    """
+    path = Path(path)
+    session = _open_session(path, threads=1, optimise=False)
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    if len(inputs) != 1:
+        raise ModelError(
+            f"{path.name}: is not a DeepLab: it has {len(inputs)} inputs, expected one RGB picture."
+        )
+    text = session.get_modelmeta().custom_metadata_map.get(KEY)
+    return understand(
+        path,
+        _tensor(inputs[0]),
+        [_tensor(output) for output in outputs],
+        card=NetworkCard.from_json(text, name=path.name) if text else None,
+        endings=[] if text else _find_endings(path),
+        **told,
+    )
 
 
 def open(
     path: str | PathLike[str],
     *,
     threads: int,
-    normalisation: Normalisation | None = None,
-    assume: InputSpec | None = None,
-    size: tuple[int, int] | None = None,
+    card: PhotoNetwork | None = None,
+    **told: Unpack[Told],
 ) -> OnnxNetwork:
-    """Open an ``.onnx`` file: one that ``deeplab export`` wrote, or another segmentation network.
+    """Open an ``.onnx`` file.
 
     Args:
         path: the file.
         threads: how many threads one frame may use.
-        normalisation: see :func:`deeplab.runtimes.photo_network.understand`.
-        assume: likewise.
-        size: likewise.
+        card: what :func:`describe` found; None asks it.
+        **told: see :func:`describe`.
 
     Raises:
-        ModelNotFoundError: there is no such file.
-        ModelError: it is damaged, no segmentation network, or ONNX Runtime cannot run it.
-        InputError: an argument does not fit the file, or is missing.
-        MissingExtraError: ONNX Runtime is not installed.
+        As :func:`describe`.
     """
+    card = card or describe(path, **told)
+    return OnnxNetwork(card, _open_session(Path(path), threads=threads, optimise=True))
+
+
+class OnnxNetwork(CardNetwork):
+    """A :class:`deeplab.runtimes.Network` in ONNX Runtime."""
+
+    def __init__(self, network: PhotoNetwork, session: Any) -> None:
+        super().__init__(network)
+        self.network = network
+        self._session = session
+        self._input = session.get_inputs()[0].name
+        self._output = session.get_outputs()[network.output_index].name
+
+    def __call__(self, frame: UInt8) -> Float32 | UInt8:
+        """Run one (height, width, 3) uint8 RGB frame."""
+        (fetched,) = self._session.run([self._output], {self._input: self.network.feed(frame)})
+        return self.network.answer(fetched)
+
+
+def _open_session(path: Path, *, threads: int, optimise: bool) -> Any:
     try:
         import onnxruntime
     except ImportError as error:
         raise MissingExtraError(
             "Running .onnx files", package="onnxruntime", extra="onnx"
         ) from error
-    path = Path(path)
     check_file(path)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3  # errors; warnings are about what its optimiser leaves
+    if not optimise:  # only to look at its inputs and outputs
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
-        session = onnxruntime.InferenceSession(
-            str(path), options, providers=["CPUExecutionProvider"]
-        )
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's errors have no common base
         raise ModelError(
             f"{path.name}: ONNX Runtime cannot run this file; it is damaged, no ONNX model, or "
             f"newer than this ONNX Runtime. ({last_line(error)})"
         ) from error
-    inputs, outputs = session.get_inputs(), session.get_outputs()
-    if len(inputs) != 1 or len(outputs) != 1:
-        raise ModelError(
-            f"{path.name}: is not a DeepLab: it has {len(inputs)} inputs and {len(outputs)} "
-            "outputs, expected one of each."
-        )
-    text = session.get_modelmeta().custom_metadata_map.get(KEY)
-    network = understand(
-        path,
-        _tensor(inputs[0]),
-        _tensor(outputs[0]),
-        card=NetworkCard.from_json(text, name=path.name) if text else None,
-        normalisation=normalisation,
-        assume=assume,
-        size=size,
-    )
-    return OnnxNetwork(network, session)
 
 
-class OnnxNetwork(PhotoEngine):
-    """A :class:`deeplab.runtimes.Network` in ONNX Runtime."""
+def _find_endings(path: Path) -> list[Ending | None]:
+    """Return what makes each output; ONNX Runtime itself does not show its graph."""
+    if importlib.util.find_spec("onnx") is None:
+        return []
+    import onnx
 
-    def __init__(self, network: PhotoNetwork, session: Any) -> None:
-        super().__init__(network)
-        self._session = session
-        self._input = session.get_inputs()[0].name
-
-    def __call__(self, frame: UInt8) -> Float32 | UInt8:
-        """Run one (height, width, 3) uint8 RGB frame."""
-        (fetched,) = self._session.run(None, {self._input: self.network.feed(frame)})
-        return self.network.answer(fetched)
+    graph = onnx.load(str(path), load_external_data=False).graph
+    makers = {name: node for node in graph.node for name in node.output}
+    endings: list[Ending | None] = []
+    for output in graph.output:
+        node = makers.get(output.name)
+        while node is not None and node.op_type in _PASSING:
+            node = makers.get(node.input[0])
+        made = node is not None and node.op_type in ("Softmax", "Sigmoid", "HardSigmoid")
+        endings.append("probabilities" if made else "logits")
+    return endings
 
 
 def _tensor(info: Any) -> TensorInfo:
     return TensorInfo(
         shape=tuple(side if isinstance(side, int) else None for side in info.shape),
         type=_TYPES.get(info.type) or info.type.removeprefix("tensor(").removesuffix(")"),
+        name=info.name,
     )

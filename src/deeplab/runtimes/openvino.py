@@ -11,18 +11,29 @@ import threading
 from collections.abc import Callable
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from deeplab.errors import InputError, MissingExtraError, ModelError, ModelNotFoundError
-from deeplab.photo.images import InputSpec
-from deeplab.runtimes import Float32, Normalisation, Precision, UInt8, photo_network
+from deeplab.runtimes.answers import TensorInfo
+from deeplab.runtimes.litert import describe as describe_tflite
+from deeplab.runtimes.network import CardNetwork, Float32, Precision, UInt8
 from deeplab.runtimes.network_card import KEY, NetworkCard
-from deeplab.runtimes.photo_network import PhotoEngine, PhotoNetwork, TensorInfo
-from deeplab.runtimes.tflite_network import TfliteEngine, TfliteNetwork, understand
-from deeplab.tflite import file as tflite_file
+from deeplab.runtimes.photo_network import (
+    Ending,
+    PhotoNetwork,
+    check_file,
+    last_line,
+    understand,
+)
+from deeplab.runtimes.tflite_network import TfliteNetwork
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from deeplab.runtimes.network import Told
 
 _Compile = Callable[[Any, Any], Any]
 """From OpenVINO's core and a model to a request."""
@@ -32,48 +43,86 @@ _lock = threading.Lock()
 _TYPES = {"u8": "uint8", "i8": "int8", "i32": "int32", "i64": "int64",
           "f16": "float16", "f32": "float32"}  # fmt: skip
 
+_PASSING = ("Result", "Convert", "Interpolate", "Transpose")
+"""Steps behind which probabilities are still probabilities."""
+
+
+def describe(
+    path: str | PathLike[str], *, whole: bool = False, **told: Unpack[Told]
+) -> TfliteNetwork | PhotoNetwork:
+    """Find out how a file is run: one of ``deeplab export``, or of somebody else.
+
+    Args:
+        path: an ``.xml``, ``.onnx`` or ``.tflite`` file.
+        whole: ``.tflite``: see :func:`deeplab.runtimes.litert.describe`.
+        **told: see :class:`~deeplab.runtimes.network.Told`.
+
+    Raises:
+        ModelNotFoundError: there is no such file.
+        ModelError: it is damaged, not a DeepLab, or OpenVINO cannot run it.
+        InputError: what was told does not fit the file, or is missing.
+        MissingExtraError: OpenVINO is not installed.
+    """
+    path = Path(path)
+    if path.suffix not in (".xml", ".onnx"):
+        card = describe_tflite(path, whole=whole, **told)
+        if card.any_size:
+            raise InputError(
+                f"runtime: {path.name} takes pictures of any size, which 'openvino' cannot cut to "
+                "one; use 'litert'."
+            )
+        return card
+    model = _read_model(path)
+    if len(model.inputs) != 1:
+        raise ModelError(
+            f"{path.name}: is not a DeepLab: it has {len(model.inputs)} inputs, expected one RGB "
+            "picture."
+        )
+    stated = _read_card(path, model)
+    return understand(
+        path,
+        _tensor(model.inputs[0]),
+        [_tensor(output) for output in model.outputs],
+        card=stated,
+        endings=[_find_ending(output) for output in model.outputs],
+        **told,
+    )
+
 
 def open(
     path: str | PathLike[str],
     *,
     threads: int,
-    whole: bool = False,
-    normalisation: Normalisation | None = None,
-    assume: InputSpec | None = None,
-    size: tuple[int, int] | None = None,
+    card: TfliteNetwork | PhotoNetwork | None = None,
     precision: Precision = "float32",
     count_time: bool = False,
+    **told: Unpack[Told],
 ) -> OpenVINONetwork | OpenVINOPhotoNetwork:
     """Open a network.
 
     Args:
         path: an ``.xml``, ``.onnx`` or ``.tflite`` file.
         threads: how many threads one frame may use.
-        whole: ``.tflite``: see :func:`deeplab.runtimes.litert.open`.
-        normalisation: (mean, std) in units of 0..255, for files that take normalised numbers.
-        assume: whose normalisation to take where the file says nothing.
-        size: (height, width) of the frame, where the file takes any.
+        card: what :func:`describe` found; None asks it.
         precision: in what it is computed; see :func:`deeplab.runtimes.open_network`.
         count_time: of every operator, for :func:`time_operators`; that takes time itself.
+        **told: see :func:`describe`.
 
     Raises:
-        ModelNotFoundError: there is no such file.
-        ModelError: it is damaged, not a DeepLab, or OpenVINO cannot run it.
-        InputError: an argument does not fit the file, or is missing; the processor does not know
-            the precision.
-        MissingExtraError: OpenVINO is not installed.
+        InputError: the processor does not know the precision; and as :func:`describe`.
     """
     path = Path(path)
+    card = card or describe(path, **told)
     compile = functools.partial(
         _compile, threads=threads, precision=precision, count_time=count_time
     )
-    if path.suffix in (".xml", ".onnx"):
-        return _open_photo_network(
-            path, compile, normalisation=normalisation, assume=assume, size=size
-        )
-    file = tflite_file.read(path)
-    network = understand(file, whole=whole, normalisation=normalisation, assume=assume)
-    return OpenVINONetwork(network, compile)
+    if isinstance(card, TfliteNetwork):
+        return OpenVINONetwork(card, compile)
+    try:
+        request = compile(_share_core(), _read_model(path))
+    except RuntimeError as error:
+        raise _cannot_run(path, error) from error
+    return OpenVINOPhotoNetwork(card, request)
 
 
 def time_operators(
@@ -91,12 +140,16 @@ def time_operators(
     ]
 
 
-class OpenVINONetwork(TfliteEngine):
+class OpenVINONetwork(CardNetwork):
     """A :class:`deeplab.runtimes.Network` of a ``.tflite`` in OpenVINO."""
 
     def __init__(self, network: TfliteNetwork, compile: _Compile) -> None:
         core = _share_core()
         super().__init__(network)
+        self.network = network
+        self._output = (
+            network.file.outputs.index(network.output_tensor.index) if network.whole else 0
+        )
         try:
             # OpenVINO reads this format from files only, and forgets most tensors' names.
             with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
@@ -106,43 +159,38 @@ class OpenVINONetwork(TfliteEngine):
         except RuntimeError as error:
             raise ModelError(
                 f"{network.file.name}: OpenVINO cannot run this model; use runtime='litert'. "
-                f"({photo_network.last_line(error)})"
+                f"({last_line(error)})"
             ) from error
 
     def __call__(self, frame: UInt8) -> Float32 | UInt8:
         """Run one (height, width, 3) uint8 RGB frame."""
         # Written where OpenVINO reads it: its own way with arguments takes 0.2 ms.
         place = self.request.get_input_tensor(0).data
-        if self.network.input_tensor.type == "FLOAT32":
+        if self.network.input_tensor.type == "FLOAT32" and not self.network.channels_first:
             self.network.feed(frame, out=place)
         else:
             np.copyto(place, self.network.feed(frame))
         self.request.infer()
-        return self.network.answer(self.request.get_output_tensor(0).data.copy())
+        return self.network.answer(self.request.get_output_tensor(self._output).data.copy())
 
 
-class OpenVINOPhotoNetwork(PhotoEngine):
+class OpenVINOPhotoNetwork(CardNetwork):
     """A :class:`deeplab.runtimes.Network` of another file in OpenVINO."""
 
     def __init__(self, network: PhotoNetwork, request: Any) -> None:
         super().__init__(network)
+        self.network = network
         self.request = request
 
     def __call__(self, frame: UInt8) -> Float32 | UInt8:
         """Run one (height, width, 3) uint8 RGB frame."""
-        return self.network.answer(_infer(self.request, self.network.feed(frame)))
+        fetched = _infer(self.request, self.network.feed(frame), self.network.output_index)
+        return self.network.answer(fetched)
 
 
-def _open_photo_network(
-    path: Path,
-    compile: _Compile,
-    *,
-    normalisation: Normalisation | None,
-    assume: InputSpec | None,
-    size: tuple[int, int] | None,
-) -> OpenVINOPhotoNetwork:
+def _read_model(path: Path) -> Any:
     core = _share_core()
-    photo_network.check_file(path)
+    check_file(path)
     weights = path.with_suffix(".bin")
     if path.suffix == ".xml" and not weights.is_file():
         raise ModelNotFoundError(
@@ -150,28 +198,16 @@ def _open_photo_network(
             f"{weights.name}; keep both in one folder."
         )
     try:
-        model = core.read_model(path)
-        request = compile(core, model)
+        return core.read_model(path)
     except RuntimeError as error:
-        raise ModelError(
-            f"{path.name}: OpenVINO cannot run this file; it is damaged, no network, or newer than "
-            f"this OpenVINO. ({photo_network.last_line(error)})"
-        ) from error
-    if len(model.inputs) != 1 or len(model.outputs) != 1:
-        raise ModelError(
-            f"{path.name}: is not a DeepLab: it has {len(model.inputs)} inputs and "
-            f"{len(model.outputs)} outputs, expected one of each."
-        )
-    network = photo_network.understand(
-        path,
-        _tensor(model.inputs[0]),
-        _tensor(model.outputs[0]),
-        card=_read_card(path, model),
-        normalisation=normalisation,
-        assume=assume,
-        size=size,
+        raise _cannot_run(path, error) from error
+
+
+def _cannot_run(path: Path, error: Exception) -> ModelError:
+    return ModelError(
+        f"{path.name}: OpenVINO cannot run this file; it is damaged, no network, or newer than "
+        f"this OpenVINO. ({last_line(error)})"
     )
-    return OpenVINOPhotoNetwork(network, request)
 
 
 def _share_core() -> Any:
@@ -216,11 +252,11 @@ def _compile(core: Any, model: Any, *, threads: int, precision: Precision, count
     return core.compile_model(model, "CPU", options).create_infer_request()
 
 
-def _infer(request: Any, batch: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def _infer(request: Any, batch: npt.NDArray[Any], output: int) -> npt.NDArray[Any]:
     # Both arrays are copied: a shared input would have to outlive the call, and a shared output
     # would be overwritten by the next one.
     request.infer({0: np.ascontiguousarray(batch)})
-    fetched: npt.NDArray[Any] = request.get_output_tensor(0).data.copy()
+    fetched: npt.NDArray[Any] = request.get_output_tensor(output).data.copy()
     return fetched
 
 
@@ -232,9 +268,20 @@ def _read_card(path: Path, model: Any) -> NetworkCard | None:
     return None
 
 
+def _find_ending(port: Any) -> Ending:
+    """Return whether a softmax or sigmoid makes an output."""
+    node = port.get_node()
+    while node.get_type_name() in _PASSING:
+        node = node.input_value(0).get_node()
+    return (
+        "probabilities" if node.get_type_name() in ("SoftMax", "Softmax", "Sigmoid") else "logits"
+    )
+
+
 def _tensor(port: Any) -> TensorInfo:
     shape = port.get_partial_shape()
     return TensorInfo(
         shape=tuple(side.get_length() if side.is_static else None for side in shape),
         type=_TYPES.get(port.get_element_type().get_type_name(), "another type"),
+        name=port.get_any_name() if port.get_names() else "",
     )

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -19,59 +19,43 @@ import numpy.typing as npt
 from deeplab.errors import InputError, ModelError, ModelNotFoundError
 from deeplab.labels import LabelSet
 from deeplab.photo.images import InputSpec
-from deeplab.runtimes import Float32, Normalisation, Output, UInt8
-from deeplab.runtimes.network_card import NetworkCard
-
-Shape = Sequence[int | None]
-"""Of a tensor; None where the file leaves a side open."""
+from deeplab.runtimes.answers import (
+    MOST_CLASSES,
+    Reading,
+    TensorInfo,
+    choose_output,
+    choose_size,
+    is_aligned,
+    name_two,
+)
+from deeplab.runtimes.network import Float32, UInt8
+from deeplab.runtimes.network_card import NetworkCard, Normalisation
 
 _INPUT_TYPES = ("uint8", "float32", "float16")
 _LOGIT_TYPES = ("float32", "float16")
 _LABEL_MAP_TYPES = ("uint8", "int8", "int32", "int64")
 
-
-@dataclass(frozen=True, kw_only=True)
-class TensorInfo:
-    """What a file says of its input or its output.
-
-    Attributes:
-        shape: one entry per axis.
-        type: numpy's name of the number type.
-    """
-
-    shape: Shape
-    type: str
-
-    def __str__(self) -> str:
-        sides = ", ".join("?" if side is None else str(side) for side in self.shape)
-        return f"{self.type} [{sides}]"
+Ending = Literal["probabilities", "logits"]
+"""What the last steps of a graph make."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class PhotoNetwork:
+class PhotoNetwork(NetworkCard):
     """How a file is fed and its answer read; what an engine tells of it.
 
     Attributes:
         name: of the file, for messages.
-        spec: what it is fed with.
-        labels: its classes, where the file says so.
-        num_classes: how many; None where only a label map of unknown range comes out.
-        output: "logits" or "label map".
-        align_corners: see :class:`deeplab.runtimes.Network`.
-        any_size: frames of other sizes than ``spec`` says may be given.
-        channels_last: of input and output.
+        channels_last: of the input.
         input_type: "uint8" (the normalisation is inside), "float32" or "float16".
+        output_index: which of its outputs to fetch.
+        reading: how its numbers are read.
     """
 
     name: str
-    spec: InputSpec
-    labels: LabelSet | None
-    num_classes: int | None
-    output: Output
-    align_corners: bool
-    any_size: bool
     channels_last: bool
     input_type: str
+    output_index: int
+    reading: Reading
 
     def feed(self, frame: UInt8) -> npt.NDArray[Any]:
         """Return a (height, width, 3) uint8 RGB frame as the input tensor, contiguous.
@@ -92,53 +76,60 @@ class PhotoNetwork:
         return np.ascontiguousarray(batch if self.channels_last else batch.transpose(0, 3, 1, 2))
 
     def answer(self, fetched: npt.NDArray[Any]) -> Float32 | UInt8:
-        """Return the output tensor as (h, w, K) float32 logits or a (h, w) uint8 label map."""
-        first = fetched[0]
-        if self.output == "logits":
-            grid = first if self.channels_last else first.transpose(1, 2, 0)
-            return np.ascontiguousarray(grid, np.float32)
-        if first.ndim == 3:  # with one channel
-            first = first[0] if first.shape[0] == 1 else first[:, :, 0]
-        label_map: UInt8 = first.astype(np.uint8, copy=False)
-        return label_map
+        """Return the output tensor as (h, w, K) float32 values or a (h, w) uint8 label map."""
+        return self.reading.read(fetched)
 
 
 def understand(
     path: Path,
     picture: TensorInfo,
-    answer: TensorInfo,
+    answers: Sequence[TensorInfo],
     *,
     card: NetworkCard | None,
     normalisation: Normalisation | None = None,
     assume: InputSpec | None = None,
+    labels: LabelSet | None = None,
     size: tuple[int, int] | None = None,
+    output_name: str | None = None,
+    endings: Sequence[Ending | None] = (),
 ) -> PhotoNetwork:
     """Find out how a file is run.
 
-    A file without a card leaves three things open. Labels are asked for by the caller. Where the
-    numbers are floating point, their normalisation must be given. Logits whose steps are a power of
-    two of the frame's (513 and 65) lie with their corners on its corners, all others with their
-    edges on its edges.
+    A file without a card leaves things open. Labels are asked for by the caller. Where the numbers
+    are floating point, their normalisation must be given. Logits whose steps are a power of two of
+    the frame's (513 and 65) lie with their corners on its corners, all others with their edges on
+    its edges.
 
     Args:
         path: the file.
         picture: its input.
-        answer: its output.
+        answers: its outputs.
         card: what it says of itself.
         normalisation: (mean, std) in units of 0..255, for files that take normalised numbers.
         assume: whose normalisation to take where the file says nothing.
+        labels: the classes, whatever the file says.
         size: (height, width) of the frame, where the file takes any.
+        output_name: which of several outputs to take.
+        endings: what each output is made by, where the engine can tell.
 
     Raises:
         ModelError: the file is not a segmentation network of one RGB picture.
         InputError: an argument does not fit the file, or is missing.
     """
     channels_last = _channels_last(path, picture)
-    output, num_classes = _read_output(path, answer, channels_last)
+    axis = 3 if channels_last else 1
+    chosen, assumed = choose_output(
+        path.name, answers, fits=lambda index: _is_answer(answers[index], axis), asked=output_name
+    )
+    answer = answers[chosen]
+    reading, num_classes = _read_output(answer, axis, endings[chosen] if endings else None)
     rows, columns = (1, 2) if channels_last else (2, 3)
     sides = picture.shape[rows], picture.shape[columns]
-    any_size = None in sides
-    spec = _frame(path, sides, card, assume, size)
+    known = card.spec if card else assume
+    height, width = choose_size(
+        path.name, sides, known=(known.height, known.width) if known else None, asked=size
+    )
+    spec = replace(known or InputSpec(height=1, width=1), height=height, width=width)
     if picture.type == "uint8":
         if normalisation is not None:
             raise InputError(f"normalisation: {path.name} has its own inside; leave it out.")
@@ -147,28 +138,40 @@ def understand(
     elif card is None and assume is None:
         raise InputError(
             f"normalisation: {path.name} takes normalised numbers and does not say how; pass "
-            "normalisation=(mean, std), three numbers each in units of 0..255. Torchvision's are "
+            "normalisation=(mean, std), three numbers each in units of 0..255, or --normalisation "
+            "imagenet, 0..1, -1..1, 0..255 or MEAN/STD. Torchvision's is imagenet: "
             "((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))."
         )
+    if known is None:
+        assumed += ("photos letterboxed into the frame (--fit stretch)",)
+    if reading.one_channel:
+        labels, notes = name_two(path.name, labels or (card.labels if card else None))
+        kind = "probabilities" if reading.softmaxed else "logits"
+        assumed += (f"its one channel as {kind} of background and object", *notes)
     if card is not None:
-        if num_classes not in (None, len(card.labels)):
+        if num_classes not in (None, len(card.classes)):
             raise ModelError(
-                f"{path.name}: names {len(card.labels)} classes, but tells {num_classes} apart; "
+                f"{path.name}: names {len(card.classes)} classes, but tells {num_classes} apart; "
                 "it was changed after it was written."
             )
-        num_classes, align_corners = len(card.labels), card.align_corners
+        num_classes, align_corners = len(card.classes), card.align_corners
     else:
-        align_corners = _by_rule(spec, answer.shape[rows : rows + 2])
+        grid = answer.shape[1:3] if len(answer.shape) == 3 else answer.shape[rows : rows + 2]
+        align_corners = is_aligned((height, width), grid)
     return PhotoNetwork(
         name=path.name,
         spec=spec,
-        labels=card.labels if card else None,
+        labels=labels or (card.labels if card else None),
         num_classes=num_classes,
-        output=output,
+        output=reading.output,
         align_corners=align_corners,
-        any_size=any_size,
+        any_size=None in sides,
+        softmaxed=reading.softmaxed,
+        assumed=assumed,
         channels_last=channels_last,
         input_type=picture.type,
+        output_index=chosen,
+        reading=reading,
     )
 
 
@@ -199,66 +202,33 @@ def _channels_last(path: Path, picture: TensorInfo) -> bool:
     return shape[3] == 3
 
 
-def _read_output(path: Path, answer: TensorInfo, channels_last: bool) -> tuple[Output, int | None]:
+def _is_answer(answer: TensorInfo, axis: int) -> bool:
+    """Whether an output has the shape and type of logits or of a label map."""
     shape = answer.shape
-    if answer.type in _LOGIT_TYPES and len(shape) == 4:
-        classes = shape[3] if channels_last else shape[1]
-        if classes is None or 1 <= classes <= 256:
-            return "logits", classes
-    flat = len(shape) == 3 or (len(shape) == 4 and 1 in (shape[1], shape[3]))
-    if answer.type in _LABEL_MAP_TYPES and flat:
-        return "label map", None
-    raise ModelError(
-        f"{path.name}: is not a DeepLab: its output is {answer}, expected logits of up to 256 "
-        "classes or a label map [1, height, width]."
+    if len(shape) == 3:
+        return answer.type in {*_LOGIT_TYPES, *_LABEL_MAP_TYPES}
+    if len(shape) != 4:
+        return False
+    if answer.type in _LABEL_MAP_TYPES:
+        return 1 in (shape[1], shape[3])
+    classes = shape[axis]
+    return answer.type in _LOGIT_TYPES and (classes is None or 1 <= classes <= MOST_CLASSES)
+
+
+def _read_output(
+    answer: TensorInfo, axis: int, ending: Ending | None
+) -> tuple[Reading, int | None]:
+    """Return how an output is read, and how many classes it tells apart where that is known."""
+    first = axis == 1
+    if answer.type in _LABEL_MAP_TYPES:
+        if len(answer.shape) == 4:
+            first = answer.shape[1] == 1
+        return Reading(output="label map", channels_first=first), None
+    classes = 1 if len(answer.shape) == 3 else answer.shape[axis]
+    reading = Reading(
+        output="logits",
+        channels_first=first,
+        one_channel=classes == 1,
+        softmaxed=ending == "probabilities",
     )
-
-
-def _frame(
-    path: Path,
-    sides: tuple[int | None, int | None],
-    card: NetworkCard | None,
-    assume: InputSpec | None,
-    size: tuple[int, int] | None,
-) -> InputSpec:
-    """Return the frame: the file's own, or where it takes any, the one asked for."""
-    known = card.spec if card else assume
-    height, width = (
-        fixed or (size[axis] if size else 0) or (getattr(known, name) if known else 0)
-        for axis, (fixed, name) in enumerate(zip(sides, ("height", "width"), strict=True))
-    )
-    if size is not None and size != (height, width):
-        raise InputError(
-            f"size: got {size[0]}×{size[1]}, but {path.name} takes {height}×{width} only; export "
-            "it at that size."
-        )
-    if not height or not width:
-        raise InputError(
-            f"size: {path.name} takes pictures of any size and does not say of which; pass "
-            "size=(513, 513) or what it was trained at."
-        )
-    if known is None:
-        return InputSpec(height=height, width=width)
-    return replace(known, height=height, width=width)
-
-
-def _by_rule(spec: InputSpec, grid: Shape) -> bool:
-    """Return whether the steps of a grid of logits are a power of two of its frame's."""
-    for frame, side in zip((spec.height, spec.width), grid, strict=True):
-        if side is None or side < 2 or (frame - 1) % (side - 1):
-            return False
-        if ((frame - 1) // (side - 1)).bit_count() != 1:
-            return False
-    return True
-
-
-class PhotoEngine:
-    """What the engines of such files tell of a network, see :class:`deeplab.runtimes.Network`."""
-
-    def __init__(self, network: PhotoNetwork) -> None:
-        self.network = network
-        self.spec = network.spec
-        self.labels = network.labels
-        self.num_classes = network.num_classes
-        self.output = network.output
-        self.align_corners = network.align_corners
+    return reading, 2 if classes == 1 else classes

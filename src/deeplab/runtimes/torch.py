@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from types import ModuleType
@@ -11,26 +12,44 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from deeplab.errors import InputError, MissingExtraError
-from deeplab.labels import LabelSet
-from deeplab.runtimes import Float32, Output, UInt8, Variant
+from deeplab.runtimes.network import CardNetwork, Float32, UInt8, Variant
+from deeplab.runtimes.network_card import NetworkCard
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from deeplab.runtimes.network import Told
     from deeplab.weights import Release
 
 
-def open(
-    path: str | PathLike[str], *, threads: int, variant: Variant | None = None
-) -> TorchNetwork:
-    """Open a release pair by either of its two files.
+@dataclass(frozen=True, kw_only=True)
+class PairNetwork(NetworkCard):
+    """What a release pair says of itself, and how it is to be run.
+
+    Attributes:
+        release: the pair.
+        output_stride: at which it is run.
+        device: where.
+    """
+
+    release: Release
+    output_stride: int
+    device: str
+
+
+def describe(
+    path: str | PathLike[str], *, variant: Variant | None = None, **told: Unpack[Told]
+) -> PairNetwork:
+    """Read a release pair by either of its two files.
 
     Args:
         path: ``NAME.safetensors`` or ``NAME.json``.
-        threads: how many threads one frame may use. PyTorch knows one number per process, so every
-            call sets it for everything that runs in this one.
         variant: another size, output stride or device than the pair's own and the CPU.
+        **told: labels; the rest the pair has inside.
 
     Raises:
-        InputError: the size does not fit the output stride, or there is no such device.
+        InputError: the size does not fit the output stride, there is no such device, or something
+            was told that the pair has inside.
         ModelNotFoundError: one of the two files is missing.
         WeightsError: the pair is damaged.
         MissingExtraError: PyTorch is not installed.
@@ -38,10 +57,51 @@ def open(
     torch = _import_torch()
     from deeplab.weights import open_release
 
-    variant = variant or Variant()
+    path, variant = Path(path), variant or Variant()
+    if told.get("normalisation") is not None:
+        raise InputError(f"normalisation: {path.name} has its own inside; leave it out.")
+    if told.get("output_name") is not None:
+        raise InputError(f"output_name: {path.name} has one output; leave it out.")
     if variant.device == "cuda" and not torch.cuda.is_available():
         raise InputError("device: got 'cuda', but PyTorch finds no GPU here; use 'cpu'.")
-    return TorchNetwork(open_release(Path(path)), variant, threads=threads)
+    release = open_release(path)
+    config, spec = release.config, release.input_spec
+    stride = variant.output_stride or config.output_stride
+    height, width = variant.size or (spec.height, spec.width)
+    if config.align_corners and variant != Variant(device=variant.device):
+        _check_size((height, width), stride)
+    return PairNetwork(
+        spec=dataclasses.replace(spec, height=height, width=width),
+        labels=told.get("labels") or release.labels,
+        num_classes=config.num_classes,
+        output="logits",
+        align_corners=config.align_corners,
+        release=release,
+        output_stride=stride,
+        device=variant.device or "cpu",
+    )
+
+
+def open(
+    path: str | PathLike[str],
+    *,
+    threads: int,
+    card: PairNetwork | None = None,
+    variant: Variant | None = None,
+) -> TorchNetwork:
+    """Open a release pair by either of its two files.
+
+    Args:
+        path: ``NAME.safetensors`` or ``NAME.json``.
+        threads: how many threads one frame may use. PyTorch knows one number per process, so every
+            call sets it for everything that runs in this one.
+        card: what :func:`describe` found; None asks it.
+        variant: see :func:`describe`.
+
+    Raises:
+        As :func:`describe`.
+    """
+    return TorchNetwork(card or describe(path, variant=variant), threads=threads)
 
 
 def name_gpu() -> str | None:
@@ -54,26 +114,18 @@ def name_gpu() -> str | None:
     return str(torch.cuda.get_device_name()) if torch.cuda.is_available() else None
 
 
-class TorchNetwork:
+class TorchNetwork(CardNetwork):
     """A :class:`deeplab.runtimes.Network` in PyTorch."""
 
-    output: Output = "logits"
-
-    def __init__(self, release: Release, variant: Variant, *, threads: int) -> None:
+    def __init__(self, network: PairNetwork, *, threads: int) -> None:
         from deeplab.models import build
 
-        config, spec = release.config, release.input_spec
-        self._output_stride = variant.output_stride or config.output_stride
-        height, width = variant.size or (spec.height, spec.width)
-        if config.align_corners and variant != Variant(device=variant.device):
-            _check_size((height, width), self._output_stride)
-        self.spec = dataclasses.replace(spec, height=height, width=width)
-        self.labels: LabelSet | None = release.labels
-        self.num_classes: int | None = config.num_classes
-        self.align_corners = config.align_corners
-        self._device = variant.device or "cpu"
+        super().__init__(network)
+        self._output_stride = network.output_stride
+        self._device = network.device
         self._threads = threads
-        self._model = build(config, release.state_dict()).to(self._device).eval()
+        release = network.release
+        self._model = build(release.config, release.state_dict()).to(self._device).eval()
 
     def __call__(self, frame: UInt8) -> Float32:
         """Run one (height, width, 3) uint8 RGB frame."""

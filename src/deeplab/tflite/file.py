@@ -61,6 +61,7 @@ class Tensor:
         type: the schema's name of its type, "FLOAT32", "UINT8", …
         quantization: None for real-valued tensors.
         buffer: the raw stored bytes; empty for tensors that are computed.
+        signature: the shape with -1 for sides that may change; () where the file does not say.
     """
 
     index: int
@@ -69,6 +70,7 @@ class Tensor:
     type: str
     quantization: Quantization | None
     buffer: memoryview
+    signature: tuple[int, ...] = ()
 
     @property
     def is_constant(self) -> bool:
@@ -306,6 +308,7 @@ def _tensor(index: int, tensor: Any, types: dict[int, str], buffers: list[memory
         types[tensor.Type()],
         quantization,
         buffers[tensor.Buffer()],
+        _ints(tensor, "ShapeSignature"),
     )
 
 

@@ -51,6 +51,19 @@ class Place:
     state: Literal["found", "missing", "wrong"]
 
 
+@dataclass(frozen=True)
+class ModelFile:
+    """A model's file, and what the zoo knows of it.
+
+    Attributes:
+        path: the file.
+        entry: by its name, or by its content where it was given by path; None for files of others.
+    """
+
+    path: Path
+    entry: ZooModel | None
+
+
 class Progress(Protocol):
     """What a download reports to. ``total`` is set, in bytes, before the first ``update``."""
 
@@ -86,6 +99,13 @@ def get(name: str) -> ZooModel:
 def locate(
     model: str | PathLike[str], *, weights: bool = False, progress: Progress | None = None
 ) -> Path:
+    """Return the file of a model, see :func:`locate_file`."""
+    return locate_file(model, weights=weights, progress=progress).path
+
+
+def locate_file(
+    model: str | PathLike[str], *, weights: bool = False, progress: Progress | None = None
+) -> ModelFile:
     """Return the file of a model, given by name or by path; a named one is downloaded if need be.
 
     Args:
@@ -105,7 +125,7 @@ def locate(
     if len(path.name) > 255:  # more than any file system takes
         raise ModelNotFoundError(f"model: there is no model called '{path.name[:50]}…'.")
     if path.is_file():
-        return path
+        return ModelFile(path, find_by_file(path))
     if path.is_dir():
         if path.suffix == ".mlpackage":
             raise ModelError(f"model: {path} is for Core ML, which runs on Apple's systems only.")
@@ -119,7 +139,7 @@ def locate(
             f"model: '{entry.name}' is weights, not a model that runs as it is. "
             f"Make one of it first: deeplab import {entry.name} -o NAME"
         )
-    return find(entry) or pull(entry, progress=progress)
+    return ModelFile(find(entry) or pull(entry, progress=progress), entry)
 
 
 def home() -> Path:

@@ -1,4 +1,4 @@
-"""The house: which room may import which, and what importing the package costs."""
+"""The house: which room may import which, how long a function is, what importing costs."""
 
 from __future__ import annotations
 
@@ -34,25 +34,24 @@ def floor(name: str) -> int:
     return floors[0]
 
 
+def module(path: Path) -> str:
+    parts = path.relative_to(SOURCE.parent).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
+
+
+MODULES = {module(path): path for path in [*FILES, SOURCE / "__init__.py"]}
+
+
 def imports(path: Path) -> list[str]:
-    """Return the modules that a file imports, ``if TYPE_CHECKING:`` blocks left out."""
-    tree = ast.parse(path.read_text())
-    skipped: set[ast.AST] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
-            skipped.update(inner for child in node.body for inner in ast.walk(child))
+    """Return the modules that a file imports anywhere, for types alone or inside functions too."""
     names = []
-    for node in ast.walk(tree):
-        if node in skipped:
-            continue
+    for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path.name}: import by full name, not relatively"
-            if node.module == "deeplab":
-                names += [f"deeplab.{alias.name}" for alias in node.names]
-            else:
-                names.append(node.module or "")
+            inside = [f"{node.module}.{alias.name}" for alias in node.names]
+            names += [name if name in MODULES else node.module or "" for name in inside]
     return names
 
 
@@ -67,6 +66,48 @@ def test_imports_point_downward(path):
             assert there == here or floor(there) <= floor(here), (
                 f"{path.relative_to(SOURCE)} imports {name} from a floor above"
             )
+
+
+def test_no_circle():
+    above: dict[str, set[str]] = {
+        name: {other for other in imports(path) if other in MODULES and other != name}
+        for name, path in MODULES.items()
+        if name != "deeplab"  # it names its public things for type checkers
+    }
+    while free := {name for name, others in above.items() if not others & above.keys()}:
+        above = {name: others for name, others in above.items() if name not in free}
+    circle = {name: sorted(others & above.keys()) for name, others in above.items()}
+    assert not circle, f"these import each other, or lie between such: {circle}"
+
+
+def test_the_top_level_is_the_face_and_the_ground():
+    modules = {path.stem for path in SOURCE.glob("*.py")}
+    assert modules == {"__init__", "__main__", "segmenter", "info", "errors", "files", "labels",
+                       "plot"}  # fmt: skip
+
+
+def function_lengths(path: Path) -> dict[str, int]:
+    """Return the lines of a file's functions, without their docstrings and their signatures."""
+    lengths = {}
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef):
+            body = node.body
+            first = body[0]
+            described = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant)
+            body = body[1:] if described else body
+            if body:
+                lengths[node.name] = (node.end_lineno or 0) - body[0].lineno + 1
+    return lengths
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_functions_can_be_read_at_one_look(path):
+    if room(path) == "cli":
+        return  # a command declares its options
+    strict = room(path) in ("models", "photo") or path == SOURCE / "training" / "loop.py"
+    most = 60 if strict else 90
+    for name, lines in function_lengths(path).items():
+        assert lines <= most, f"{name}: {lines} lines, {most} at most"
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))

@@ -1,7 +1,8 @@
 """What is in a model: architecture, parameters and multiply-adds by part, labels, input.
 
-Nothing is run. A ``.tflite`` file is counted from its own graph, without torch; everything else is
-read as a configuration and counted on shapes alone.
+Nothing is run. A ``.tflite`` file is counted from its own graph, without torch; pairs and weights
+are read as a configuration and counted on shapes alone; of other deployed files it is said how they
+are fed and what they answer.
 """
 
 from __future__ import annotations
@@ -12,21 +13,27 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from deeplab import zoo
-from deeplab.errors import InputError, MissingExtraError
+from deeplab.errors import InputError, MissingExtraError, ModelError
 from deeplab.labels import LabelSet
 from deeplab.photo.images import InputSpec
+from deeplab.runtimes import describe as describe_file
+from deeplab.runtimes import find_engines
+from deeplab.runtimes.network import Variant
 from deeplab.tflite import file as tflite_file
 from deeplab.weights.release import is_release
 
 if TYPE_CHECKING:
     from deeplab.models.config import DeepLabConfig
-    from deeplab.tflite.metadata import Metadata
+    from deeplab.photo.images import Fit
+    from deeplab.runtimes.network_card import NetworkCard, Normalisation
     from deeplab.weights.report import ImportReport
 
-Kind = Literal["configuration", "weights", "release pair", "tflite"]
+Kind = Literal[
+    "configuration", "weights", "release pair", "tflite", "onnx", "openvino", "executorch"
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +77,8 @@ class ModelInfo:
         provenance: where the weights of a release pair come from.
         report: which of a foreign file's variables were kept, ignored and missed.
         optimised: what ``deeplab optimize`` left out of a ``.tflite``, a line each.
+        card: how a deployed file is run, and what must be assumed for that; None for others, and
+            for files that are no segmentation network.
     """
 
     name: str
@@ -90,6 +99,7 @@ class ModelInfo:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     report: ImportReport | None = None
     optimised: tuple[str, ...] = ()
+    card: NetworkCard | None = None
 
     @property
     def parameters(self) -> int | None:
@@ -113,16 +123,25 @@ def describe(
     *,
     size: Sequence[int] | None = None,
     output_stride: int | None = None,
+    labels: LabelSet | None = None,
+    normalisation: Normalisation | None = None,
+    fit: Fit | None = None,
+    output_name: str | None = None,
 ) -> ModelInfo:
     """Describe a model without running it.
 
     Args:
-        model: a configuration; a ``.tflite`` file; a release pair; or any other weights that
-            :func:`deeplab.weights.load` reads. All but ``.tflite`` need torch.
+        model: a configuration; a deployed file (``.tflite``, ``.onnx``, …); a release pair; or any
+            other weights that :func:`deeplab.weights.load` reads. All but deployed files need
+            torch.
         size: (height, width) of the photo to count for, pixels. When left out that of the release
             pair, else 513 x 513. A ``.tflite`` file has one size of its own.
         output_stride: 4, 8, 16 or 32; the network's own when left out. A ``.tflite`` file has
             one of its own.
+        labels: of a deployed file, as for :class:`~deeplab.segmenter.Segmenter`; and so the others.
+        normalisation: likewise.
+        fit: likewise.
+        output_name: likewise.
 
     Raises:
         ModelNotFoundError: there is no such file.
@@ -132,8 +151,12 @@ def describe(
     """
     if isinstance(model, (str, PathLike)):
         path = Path(model)
+        told = {"labels": labels, "normalisation": normalisation, "fit": fit,
+                "output_name": output_name}  # fmt: skip
         if _is_tflite(path):
-            return _describe_tflite(path, size, output_stride)
+            return _describe_tflite(path, size, output_stride, told)
+        if path.suffix in (".onnx", ".xml", ".pte"):
+            return _describe_deployed(path, size, told)
         _require_torch()
         if is_release(path):
             return _describe_release(path, size, output_stride)
@@ -197,17 +220,26 @@ def _describe_weights(
 
 
 def _describe_tflite(
-    path: Path, size: Sequence[int] | None, output_stride: int | None
+    path: Path, size: Sequence[int] | None, output_stride: int | None, told: Mapping[str, Any]
 ) -> ModelInfo:
     from deeplab.tflite.count import count_graph
     from deeplab.tflite.metadata import read_metadata
     from deeplab.tflite.optimise import read_record
 
     file = tflite_file.read(path)
+    known = zoo.find_by_hash(file.sha256)
+    metadata = read_metadata(file)
+    takes_any_size = -1 in file.tensors[file.inputs[0]].signature[1:]
+    card = _read_card(path, size if takes_any_size else None, known, told)
+    labels, licence = (metadata.labels, metadata.licence) if metadata else (None, None)
+    if card is not None:
+        labels = card.labels or labels
+    if known:
+        labels, licence = known.labels, known.licence
     count = count_graph(file)
-    _, height, width, _ = file.tensors[file.inputs[0]].shape
+    sides = (card.spec.height, card.spec.width) if card else count.size
     for name, asked, own in (
-        ("size", size and tuple(size), (height, width)),
+        ("size", size and tuple(size), sides),
         ("output_stride", output_stride, count.output_stride),
     ):
         if asked is not None and asked != own:
@@ -215,22 +247,17 @@ def _describe_tflite(
                 f"{name}: got {asked}, but {path.name} was written for {own}; leave {name} out, "
                 "or describe the weights it was made from."
             )
-    labels, spec, licence = None, None, ""
-    if known := zoo.find_by_hash(file.sha256):
-        labels, spec, licence = known.labels, known.input, known.licence
-    elif metadata := read_metadata(file):
-        labels, licence = metadata.labels, metadata.licence
-        spec = _stated_input(metadata, height, width)
+    counted = card is None or not card.any_size  # else the file's own shapes mean nothing
     record = read_record(file)
     return ModelInfo(
         name=str(path),
         kind="tflite",
         architecture=f"a graph of {len(file.operators)} operators",
         config=None,
-        size=(height, width),
-        output_stride=count.output_stride,
-        logits_size=count.logits_size,
-        num_classes=count.num_classes,
+        size=sides,
+        output_stride=count.output_stride if counted else None,
+        logits_size=count.logits_size if counted else None,
+        num_classes=card.num_classes if card else count.num_classes,
         parts=tuple(
             Part(
                 name=scope.name,
@@ -239,29 +266,65 @@ def _describe_tflite(
                 macs=scope.macs,
             )
             for scope in count.scopes
+            if counted
         ),
         labels=labels,
-        input=spec,
+        input=known.input if known else _stated_input(card),
         precision=count.precision,
         file_bytes=len(file.data),
         licence=licence or None,
         optimised=record.changes if record else (),
+        card=card,
     )
 
 
-def _stated_input(metadata: Metadata, height: int, width: int) -> InputSpec | None:
-    """Return what the metadata says about the input; one number stands for all channels."""
-    if not metadata.mean or not metadata.std:
+def _describe_deployed(
+    path: Path, size: Sequence[int] | None, told: Mapping[str, Any]
+) -> ModelInfo:
+    card = _read_card(path, size, None, told, strict=True)
+    assert card is not None
+    return ModelInfo(
+        name=str(path),
+        kind=cast("Kind", find_engines(path)[0]),
+        architecture=f"a network for {find_engines(path)[0]}",
+        config=None,
+        size=(card.spec.height, card.spec.width),
+        output_stride=None,
+        logits_size=None,
+        num_classes=card.num_classes,
+        parts=(),
+        labels=card.labels,
+        input=_stated_input(card),
+        file_bytes=path.stat().st_size,
+        card=card,
+    )
+
+
+def _read_card(
+    path: Path,
+    size: Sequence[int] | None,
+    known: zoo.ZooModel | None,
+    told: Mapping[str, Any],
+    *,
+    strict: bool = False,
+) -> NetworkCard | None:
+    """Return how a file is run; None for one that is no segmentation network, unless ``strict``."""
+    try:
+        return describe_file(
+            path,
+            assume=known.input if known else None,
+            variant=Variant(size=(size[0], size[1]) if size else None),
+            **told,
+        ).card
+    except ModelError:
+        if strict:
+            raise
         return None
-    mean, std = (
-        values if len(values) == 3 else values[:1] * 3 for values in (metadata.mean, metadata.std)
-    )
-    return InputSpec(
-        height=height,
-        width=width,
-        mean=(mean[0], mean[1], mean[2]),
-        std=(std[0], std[1], std[2]),
-    )
+
+
+def _stated_input(card: NetworkCard | None) -> InputSpec | None:
+    """Return how a file is fed, where it says so."""
+    return None if card is None or "normalisation" in card.assumed else card.spec
 
 
 def _describe_config(

@@ -134,10 +134,11 @@ def describe(
     card = _describe(path, runtime, variant, told)
     check_count(path.name, card.labels, card.num_classes)
     chosen = fit or (assume.fit if assume else card.spec.fit)
-    if fit is not None:
-        left = tuple(note for note in card.assumed if "--fit" not in note)
-        card = dataclasses.replace(card, assumed=left)
-    card = dataclasses.replace(card, spec=dataclasses.replace(card.spec, fit=chosen))
+    card = dataclasses.replace(
+        card,
+        spec=dataclasses.replace(card.spec, fit=chosen),
+        assumed={key: words for key, words in card.assumed.items() if key != "fit" or not fit},
+    )
     return NetworkFile(path=path, runtime=runtime, card=card, precision=precision)
 
 

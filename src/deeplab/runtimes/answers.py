@@ -98,7 +98,7 @@ def choose_output(
     *,
     fits: Callable[[int], bool],
     asked: str | None = None,
-) -> tuple[int, tuple[str, ...]]:
+) -> tuple[int, dict[str, str]]:
     """Return which output is the answer, and what was assumed in choosing it.
 
     Args:
@@ -130,9 +130,10 @@ def choose_output(
         )
     chosen = fitting[0]
     if len(outputs) == 1 or asked is not None:
-        return chosen, ()
+        return chosen, {}
     rest = ", ".join(f"'{name}'" for index, name in enumerate(names) if index != chosen)
-    return chosen, (f"output '{names[chosen]}' of several (--output-name takes {rest})",)
+    words = f"output '{names[chosen]}' of several (--output-name takes {rest})"
+    return chosen, {"output": words}
 
 
 def choose_size(
@@ -185,7 +186,7 @@ def is_aligned(frame: tuple[int, int], grid: Shape) -> bool:
     )
 
 
-def name_two(file: str, labels: LabelSet | None) -> tuple[LabelSet, tuple[str, ...]]:
+def name_two(file: str, labels: LabelSet | None) -> tuple[LabelSet, dict[str, str]]:
     """Return the two classes of a network with one channel, and what was assumed.
 
     One name is the object's; of two the second is.
@@ -194,11 +195,11 @@ def name_two(file: str, labels: LabelSet | None) -> tuple[LabelSet, tuple[str, .
         InputError: there are more names.
     """
     if labels is None:
-        return BINARY, ("labels background and object (--labels names them)",)
+        return BINARY, {"labels": "classes background and object (--labels names them)"}
     if len(labels) == 1:
-        return LabelSet(("background", labels.names[0])), ()
+        return LabelSet(("background", labels.names[0])), {}
     if len(labels) == 2:
-        return labels, ()
+        return labels, {}
     raise InputError(
         f"labels: got {len(labels)} names, but {file} has one channel, so two classes: background "
         "and object. Name the object, or both."

@@ -9,7 +9,8 @@ card, of what the file says, what the caller says, and what must be assumed.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from deeplab.errors import ModelError
@@ -40,7 +41,8 @@ class NetworkCard:
         softmaxed: its "logits" are probabilities already, 0..1.
         num_classes: how many classes it tells apart; None where only a label map comes out and
             nobody names them.
-        assumed: what neither the file nor the caller said, a sentence each.
+        assumed: what neither the file nor the caller said: "normalisation", "fit", "labels" or
+            "output", and in words what was taken.
     """
 
     spec: InputSpec
@@ -50,7 +52,7 @@ class NetworkCard:
     any_size: bool = False
     softmaxed: bool = False
     num_classes: int | None = None
-    assumed: tuple[str, ...] = ()
+    assumed: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.num_classes is None and self.labels is not None:

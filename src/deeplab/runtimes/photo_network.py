@@ -142,12 +142,13 @@ def understand(
             "imagenet, 0..1, -1..1, 0..255 or MEAN/STD. Torchvision's is imagenet: "
             "((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))."
         )
-    if known is None:
-        assumed += ("photos letterboxed into the frame (--fit stretch)",)
     if reading.one_channel:
         labels, notes = name_two(path.name, labels or (card.labels if card else None))
         kind = "probabilities" if reading.softmaxed else "logits"
-        assumed += (f"its one channel as {kind} of background and object", *notes)
+        words = f"its one channel as {kind} of background and object"
+        assumed |= {"output": ", ".join([*assumed.values(), words]), **notes}
+    if known is None:
+        assumed["fit"] = "photos letterboxed into the frame (--fit stretch)"
     if card is not None:
         if num_classes not in (None, len(card.classes)):
             raise ModelError(

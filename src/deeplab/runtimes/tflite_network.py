@@ -165,7 +165,7 @@ def understand(
     whole = whole or any_size or channels_first
     frame = None if any_size else (height, width)
     found = _output(file, whole, channels_first, output_name, frame)
-    assumed = list(found.assumed)
+    assumed = dict(found.assumed)
     align_corners = found.align_corners
     if align_corners is None and card is not None:
         align_corners = card.align_corners
@@ -176,10 +176,10 @@ def understand(
     metadata = read_metadata(file)
     stated = normalisation or _own_normalisation(file, picture, metadata)
     if stated is None and assume is None:
-        assumed.append("pixels scaled to -1..1 (--normalisation names another)")
+        assumed["normalisation"] = "pixels scaled to -1..1 (--normalisation names another)"
     mean, std = stated or ((assume.mean, assume.std) if assume else _USUAL)
     if card is None and assume is None:
-        assumed.append("photos letterboxed into the frame (--fit stretch)")
+        assumed["fit"] = "photos letterboxed into the frame (--fit stretch)"
     own_labels = metadata.labels if metadata else None
     if card is not None and card.labels is not None and own_labels is not None:
         same = own_labels.names == card.labels.names
@@ -189,7 +189,7 @@ def understand(
     num_classes = found.num_classes
     if found.reading.one_channel:
         own_labels, notes = name_two(file.name, own_labels)
-        assumed += notes
+        assumed |= notes
     elif own_labels is not None and num_classes not in (None, len(own_labels)) and labels is None:
         raise ModelError(
             f"{file.name}: its label file has {len(own_labels)} names, but the network tells "
@@ -206,7 +206,7 @@ def understand(
         output=found.reading.output,
         align_corners=align_corners,
         any_size=any_size,
-        assumed=tuple(assumed),
+        assumed=assumed,
         softmaxed=found.reading.softmaxed,
         input_tensor=picture,
         output_tensor=found.tensor,
@@ -232,7 +232,7 @@ class _Found:
     reading: Reading
     num_classes: int | None
     align_corners: bool | None
-    assumed: tuple[str, ...]
+    assumed: dict[str, str]
 
 
 def _refuse_compiled(file: TfliteFile) -> None:
@@ -310,7 +310,8 @@ def _output(
     softmaxed = _ends_in_probabilities(file, last, channels)
     if channels == 1:
         what = "probabilities" if softmaxed else "logits"
-        assumed += (f"its one channel as {what} of background and object",)
+        words = f"its one channel as {what} of background and object"
+        assumed["output"] = ", ".join([*assumed.values(), words])
     return _Found(
         tensor=last,
         reading=Reading(

@@ -35,6 +35,7 @@ class GraphCount:
         scopes: in the order of the graph.
         precision: in what the weights are stored: "float32", "float16", "int8", "uint8", or
             several joined by "+".
+        size: (height, width) of the picture.
         output_stride: input rows per row of the coarsest features.
         logits_size: (height, width) of the last convolution's output.
         num_classes: its channels.
@@ -42,6 +43,7 @@ class GraphCount:
 
     scopes: tuple[ScopeCount, ...]
     precision: str
+    size: tuple[int, int]
     output_stride: int
     logits_size: tuple[int, int]
     num_classes: int
@@ -81,14 +83,16 @@ def count_graph(file: TfliteFile) -> GraphCount:
         raise ModelError(
             f"{file.name}: the input has shape {photo}, expected (1, height, width, 3)."
         )
+    sides = photo[1:3] if photo[3] == 3 else photo[2:4]  # channels last, or first
     # The pooled image is smaller still, but a map of one row has no stride.
     rows = min((shape[1] for shape in maps if shape[1] > 1), default=1)
     return GraphCount(
+        size=sides,
         scopes=tuple(
             ScopeCount(name=name, parameters=own, macs=macs) for name, (own, macs) in totals.items()
         ),
         precision="+".join(dict.fromkeys(precisions)),
-        output_stride=2 ** round(math.log2(photo[1] / rows)),
+        output_stride=2 ** round(math.log2(max(sides[0], 1) / rows)),
         logits_size=(maps[-1][1], maps[-1][2]),
         num_classes=maps[-1][3],
     )

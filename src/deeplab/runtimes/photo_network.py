@@ -130,18 +130,8 @@ def understand(
         path.name, sides, known=(known.height, known.width) if known else None, asked=size
     )
     spec = replace(known or InputSpec(height=1, width=1), height=height, width=width)
-    if picture.type == "uint8":
-        if normalisation is not None:
-            raise InputError(f"normalisation: {path.name} has its own inside; leave it out.")
-    elif normalisation is not None:
-        spec = replace(spec, mean=normalisation[0], std=normalisation[1])
-    elif card is None and assume is None:
-        raise InputError(
-            f"normalisation: {path.name} takes normalised numbers and does not say how; pass "
-            "normalisation=(mean, std), three numbers each in units of 0..255, or --normalisation "
-            "imagenet, 0..1, -1..1, 0..255 or MEAN/STD. Torchvision's is imagenet: "
-            "((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))."
-        )
+    mean, std = _scale(path, picture, spec, normalisation, known=known is not None)
+    spec = replace(spec, mean=mean, std=std)
     if reading.one_channel:
         labels, notes = name_two(path.name, labels or (card.labels if card else None))
         kind = "probabilities" if reading.softmaxed else "logits"
@@ -201,6 +191,30 @@ def _channels_last(path: Path, picture: TensorInfo) -> bool:
             "uint8 or float32 [1, height, width, 3] or [1, 3, height, width]."
         )
     return shape[3] == 3
+
+
+def _scale(
+    path: Path,
+    picture: TensorInfo,
+    spec: InputSpec,
+    asked: Normalisation | None,
+    *,
+    known: bool,
+) -> Normalisation:
+    """Return the (mean, std) to use: what is asked for, or the spec's where it is ``known``."""
+    if picture.type == "uint8":
+        if asked is not None:
+            raise InputError(f"normalisation: {path.name} has its own inside; leave it out.")
+    elif asked is not None:
+        return asked
+    elif not known:
+        raise InputError(
+            f"normalisation: {path.name} takes normalised numbers and does not say how; pass "
+            "normalisation=(mean, std), three numbers each in units of 0..255, or --normalisation "
+            "imagenet, 0..1, -1..1, 0..255 or MEAN/STD. Torchvision's is imagenet: "
+            "((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))."
+        )
+    return spec.mean, spec.std
 
 
 def _is_answer(answer: TensorInfo, axis: int) -> bool:

@@ -22,7 +22,7 @@ from deeplab.files import hash_file
 from deeplab.labels import LABEL_SETS, LabelSet
 from deeplab.tflite import file as tflite_file
 
-BUILT = Path(__file__).parent / "web"
+BUILT = Path(__file__).parents[1] / "web"
 
 CATALOGUE = "models.json"
 """The list of models, next to the page."""

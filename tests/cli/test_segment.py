@@ -126,6 +126,23 @@ def test_a_folder_without_pictures(run: Run, tmp_path: Path) -> None:
     assert f"the folder {tmp_path} has no pictures" in err
 
 
+def test_what_is_passed_over_is_counted_and_said(run: Run, tmp_path: Path) -> None:
+    shutil.copy(CAT, tmp_path / "cat.jfif")
+    for name in ("a.nef", "b.nef", "clip.mov", "notes.txt"):
+        (tmp_path / name).write_text("no picture")
+    os.mkfifo(tmp_path / "pipe.jpg")
+    code, _, err = run("segment", tmp_path, "-o", tmp_path / "out", "--save", "none")
+    assert code == 0
+    assert "passed over: 2 .nef (a camera's raw files: export them as JPEG), 1 .mov (videos:" in err
+    assert "1 .txt" in err
+    assert "1 pipes and devices" in err
+    (tmp_path / "cat.jfif").unlink()
+    for photos in ([tmp_path], [tmp_path / "pipe.jpg"], [f"{tmp_path}/*.jpg"]):
+        code, _, err = run("segment", *photos, "-m", "no-such-model")
+        assert code == 2
+        assert "pipes and devices" in err or "there is no file or folder" in err
+
+
 def test_a_link_that_leads_nowhere_is_told(run: Run, tmp_path: Path) -> None:
     link = tmp_path / "link.jpg"
     link.symlink_to(tmp_path / "gone.jpg")

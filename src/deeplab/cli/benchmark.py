@@ -198,12 +198,12 @@ def _devices(device: str, paths: Sequence[Path]) -> list[Device]:
 
 
 def _find_photos(sources: Sequence[str] | None) -> list[Path]:
-    from deeplab.cli.outputs import find_photos
+    from deeplab.cli.photos import find_and_tell
     from deeplab.zoo.example_photos import list_example_photos
 
     if not sources:
         return list_example_photos()
-    return [photo for photo, _ in find_photos(sources, output=None)]
+    return find_and_tell(sources)
 
 
 def _print(found: Benchmark, *, tables: bool, peak: bool) -> None:

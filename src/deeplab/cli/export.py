@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from deeplab.cli.console import check_choices, parse_size, split_names, stderr, stdout
-from deeplab.cli.outputs import find_photos
 from deeplab.errors import InputError
 
 if TYPE_CHECKING:
@@ -120,7 +119,9 @@ def _open_dataset(path: Path, split: str) -> Dataset:
 
 
 def _find(folder: str | None) -> list[Path]:
-    return [path for path, _ in find_photos([folder], output=None)] if folder else []
+    from deeplab.cli.photos import find_and_tell
+
+    return find_and_tell([folder]) if folder else []
 
 
 def _print_certificate(found: Certificate) -> None:

@@ -1,20 +1,18 @@
-"""Which photos are meant, which files are written for each, and the writing."""
+"""Which files are written for each photo, and the writing."""
 
 from __future__ import annotations
 
-import glob
 import io
 import json
-import os
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deeplab.errors import InputError, OutputError, near_matches
+from deeplab.errors import InputError, OutputError
 from deeplab.files import replacing
 
 if TYPE_CHECKING:
@@ -33,11 +31,6 @@ SUFFIXES = {
 }
 """What can be saved, and how the files are called: photo.jpg gives photo.overlay.jpg, …"""
 
-_PHOTO_SUFFIXES = (
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".avif", ".gif", ".bmp", ".tif", ".tiff",
-    ".ppm", ".pgm", ".jp2", ".tga",
-)  # fmt: skip
-
 
 @dataclass(frozen=True)
 class Job:
@@ -45,42 +38,6 @@ class Job:
 
     photo: Path
     files: Mapping[str, Path]
-
-
-def find_photos(sources: Sequence[str], *, output: Path | None) -> list[tuple[Path, Path]]:
-    """Return (photo, path relative to what was asked for) of every photo, sorted within folders.
-
-    Folders are searched to the bottom, but for hidden files and for ``output``. Where ``output``
-    is the folder itself, earlier results beside their photo are no photos.
-
-    Raises:
-        InputError: a path is empty or does not exist, a pattern matches nothing, a folder has no
-            pictures.
-    """
-    found: dict[Path, Path] = {}
-    for source in sources:
-        path = Path(source)
-        if not source:
-            raise InputError("photos: got an empty path; write . for the folder you are in.")
-        if path.is_dir():
-            photos = list(_in_folder(path, output))
-            if not photos:
-                raise InputError(
-                    f"photos: the folder {path} has no pictures "
-                    f"({', '.join(_PHOTO_SUFFIXES)}) in it."
-                )
-            found.update((photo, photo.relative_to(path)) for photo in photos)
-        elif path.exists():
-            found[path] = Path(path.name)
-        elif files := [
-            Path(match)
-            for match in sorted(glob.glob(source, recursive=True))
-            if os.path.isfile(match)
-        ]:
-            found.update((file, Path(file.name)) for file in files)
-        else:
-            raise InputError(f"photos: there is no file or folder {source}.{_neighbours(path)}")
-    return list(found.items())
 
 
 def plan_jobs(
@@ -200,35 +157,6 @@ def _save(picture: Image.Image, path: Path, format: str, **options: Any) -> None
     picture.save(encoded, format, **options)
     with replacing(path) as partial:
         partial.write_bytes(encoded.getbuffer())
-
-
-def _in_folder(folder: Path, output: Path | None) -> Iterator[Path]:
-    outside = output.resolve() if output else None
-    mixed = folder.resolve() == outside
-    for root, folders, files in os.walk(folder):
-        folders[:] = sorted(
-            name
-            for name in folders
-            if not name.startswith(".") and Path(root, name).resolve() != outside
-        )
-        pictures = [
-            name
-            for name in sorted(files)
-            if Path(name).suffix.lower() in _PHOTO_SUFFIXES and not name.startswith(".")
-        ]
-        bases = {*pictures, *(Path(name).stem for name in pictures)} if mixed else set()
-        yield from (Path(root, name) for name in pictures if not _is_result(name, bases))
-
-
-def _is_result(name: str, bases: set[str]) -> bool:
-    """Return whether a file is called as what is written for one of ``bases``."""
-    return any(name.endswith(end) and name[: -len(end)] in bases for end in SUFFIXES.values())
-
-
-def _neighbours(path: Path) -> str:
-    if not path.parent.is_dir():
-        return f" The folder {path.parent} does not exist either."
-    return near_matches(path.name, os.listdir(path.parent))
 
 
 def _check_writable(folder: Path) -> None:

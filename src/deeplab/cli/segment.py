@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, get_args
 import typer
 
 from deeplab.cli.console import check_choices, complain, split_names, stderr, stdout, swatch
-from deeplab.cli.outputs import SUFFIXES, Job, Writer, find_photos, plan_jobs, summarise
+from deeplab.cli.outputs import SUFFIXES, Job, Writer, plan_jobs, summarise
 from deeplab.errors import DeepLabError, InputError
 
 if TYPE_CHECKING:
@@ -86,9 +86,12 @@ def segment(
     ] = False,
 ) -> None:
     """Segment photos: masks, overlays, cut-outs and more, at each photo's own size."""
+    from deeplab.cli.photos import find_photos
+    from deeplab.photo.find import describe_passed_over
+
     kinds = _kinds(save, writing=bool(output or save is not None or not as_json))
     folder = (output or Path("segmented")) if kinds else None
-    found = find_photos(photos, output=folder)
+    found, passed_over = find_photos(photos, output=folder)
     jobs = (
         plan_jobs(found, output=folder, kinds=kinds, overwrite=overwrite)
         if folder
@@ -115,6 +118,8 @@ def segment(
     if not as_json and len(jobs) > 1:
         seconds = time.perf_counter() - start
         stdout().print(f"{len(jobs) - failed} photos in {seconds:.1f} s")
+    if passed_over:
+        complain(f"passed over: {describe_passed_over(passed_over)}")
     if failed:
         complain(f"{failed} of {len(jobs)} photos could not be done; see above")
         raise typer.Exit(1)

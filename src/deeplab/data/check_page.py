@@ -9,14 +9,16 @@ from html import escape
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from deeplab.data.check import Report, Split
 from deeplab.data.faults import Fault, Suspect
-from deeplab.data.masks import IGNORE, NOT_A_CLASS, UInt8, open_mask
+from deeplab.data.mask_files import UInt8, open_mask
+from deeplab.data.masks import IGNORE, NOT_A_CLASS
 from deeplab.data.sample import FileDataset
-from deeplab.errors import DataError
+from deeplab.errors import DataError, ImageError
 from deeplab.files import replacing
+from deeplab.photo.images import Photo
 
 SHOWN_SUSPECTS = 12
 """Suspects with a thumbnail per fault; all of them are listed by name."""
@@ -179,13 +181,11 @@ def _figure(suspect: Suspect, dataset: FileDataset) -> str:
 def _photo(path: Path) -> Image.Image | None:
     """Return a small upright photo, or None when it cannot be read."""
     try:
-        with Image.open(path) as image:
-            image.draft("RGB", _THUMBNAIL)
-            upright = ImageOps.exif_transpose(image).convert("RGB")
-            upright.thumbnail(_THUMBNAIL)
-            return upright
-    except Exception:  # a thumbnail is no place to complain; the fault says what is wrong
+        picture = Photo(path).decode(at_least=_THUMBNAIL)
+    except ImageError:  # a thumbnail is no place to complain; the fault says what is wrong
         return None
+    picture.thumbnail(_THUMBNAIL)
+    return picture
 
 
 def _mask(path: Path, dataset: FileDataset) -> Image.Image | None:

@@ -111,7 +111,7 @@ def _segments(folder: Path, annotation: dict[str, Any], names: dict[int, str]) -
     """Give the segments of one photo; a segment's id is R + 256 G + 65536 B of its pixels."""
     path = folder / Path(annotation["file_name"]).name
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=("PNG",)) as image:
             rgb = np.asarray(image.convert("RGB"), np.int32)
     except OSError as error:
         raise DataError(f"{path}: the panoptic PNG cannot be read ({error}).") from None

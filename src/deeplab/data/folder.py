@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from deeplab.data.description import FILE_NAME, Description, Split, read_description
-from deeplab.data.masks import open_mask
+from deeplab.data.mask_files import open_mask
 from deeplab.data.sample import FileDataset, choose_split, list_pictures
 from deeplab.errors import DataError, InputError
 from deeplab.labels import read_label_file

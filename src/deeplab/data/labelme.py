@@ -94,7 +94,7 @@ def _fill(shape: dict[str, Any], size: tuple[int, int]) -> Bools:
 
 def _paste(encoded: str, corner: Point, size: tuple[int, int]) -> Bools:
     """Return a mask that is stored as a PNG of its bounding box."""
-    with Image.open(io.BytesIO(base64.b64decode(encoded))) as image:
+    with Image.open(io.BytesIO(base64.b64decode(encoded)), formats=("PNG",)) as image:
         box = np.asarray(image.convert("L")) > 0
     left, top = round(corner[0]), round(corner[1])
     where = np.zeros(size, bool)

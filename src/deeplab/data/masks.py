@@ -1,4 +1,4 @@
-"""Mask files: greyscale, palette and RGB pictures that hold a class per pixel, read exactly.
+"""What the values and colours of mask files mean: a class per pixel, read exactly.
 
 The commonest cause of a network that predicts one class is a mask read wrongly: a palette turned
 into grey, colours taken for ids, ids smeared by JPEG or by a smooth resize. Nothing is guessed
@@ -7,8 +7,7 @@ here: a pixel is a class, is ignored by agreement, or the file is refused by nam
 
 from __future__ import annotations
 
-import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,15 +15,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
 
+from deeplab.data.mask_files import Bools, Integers, MaskFile
+from deeplab.data.mask_files import UInt8 as UInt8
+from deeplab.data.mask_files import open_mask as open_mask
 from deeplab.errors import DataError, InputError
 from deeplab.files import replacing
 from deeplab.labels import Colour
 from deeplab.photo.palette_png import encode_palette_png
-
-UInt8 = npt.NDArray[np.uint8]
-Integers = npt.NDArray[np.integer[Any]]
 
 IGNORE = 255
 """The label of pixels that do not count, in every label array of this package."""
@@ -32,39 +30,7 @@ IGNORE = 255
 NOT_A_CLASS = 254
 """What :meth:`MaskEncoding.decode` gives to pixels that are neither a class nor ignored."""
 
-_LOSSY_FORMATS = ("JPEG", "MPO", "JPEG2000", "AVIF")
-
-
-@dataclass(frozen=True)
-class MaskFile:
-    """A mask as its file holds it.
-
-    Attributes:
-        pixels: (H, W) integer values (palette files: palette indices), or (H, W, 3) uint8 RGB.
-        palette: (256, 3) uint8 RGB of a palette file, else None.
-        format: Pillow's name of the file format: "PNG", "JPEG", …
-    """
-
-    pixels: Integers
-    palette: UInt8 | None
-    format: str
-
-    @property
-    def is_lossy(self) -> bool:
-        """Whether the format smears values, so that class ids cannot survive in it."""
-        return self.format in _LOSSY_FORMATS
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """(height, width)."""
-        return self.pixels.shape[0], self.pixels.shape[1]
-
-    @property
-    def colours(self) -> UInt8 | None:
-        """(H, W, 3) uint8 RGB of an RGB or palette file; None for greyscale."""
-        if self.pixels.ndim == 3:
-            return self.pixels.astype(np.uint8, copy=False)
-        return None if self.palette is None else self.palette[self.pixels]
+_ROWS_AT_A_TIME = 1 << 22  # pixels; what is made of a mask on the way needs several bytes each
 
 
 @dataclass(frozen=True)
@@ -78,6 +44,9 @@ class MaskEncoding:
             are not expected.
         ignore_colours: the colours of unlabelled pixels.
         by_colour: read palette files by their colours too, not by their indices.
+        also: further (value, class id), where a class has several values.
+        transparent: the class id of transparent pixels, or IGNORE; the colour under them is never
+            looked at. Palette entries that ``ignore`` names stay ignored.
 
     Raises:
         InputError: two meanings for one value or colour, or more than 254 classes.
@@ -88,6 +57,8 @@ class MaskEncoding:
     colours: tuple[Colour, ...] = ()
     ignore_colours: tuple[Colour, ...] = ()
     by_colour: bool = False
+    also: tuple[tuple[int, int], ...] = ()
+    transparent: int = IGNORE
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.values) <= NOT_A_CLASS:
@@ -95,9 +66,10 @@ class MaskEncoding:
                 f"masks: got {len(self.values)} classes, expected 1 to {NOT_A_CLASS} "
                 f"({IGNORE} marks ignored pixels)."
             )
-        _reject_doubled("values", [*self.values, *self.ignore])
+        known = [*self.values, *(value for value, _ in self.also), *self.ignore]
+        _reject_doubled("values", known)
         _reject_doubled("colours", [*self.colours, *self.ignore_colours])
-        outside = [value for value in (*self.values, *self.ignore) if not 0 <= value <= 255]
+        outside = [value for value in known if not 0 <= value <= 255]
         if outside:
             raise InputError(f"masks: got the values {outside}, expected 0 to 255.")
         if self.colours and len(self.colours) != len(self.values):
@@ -113,6 +85,16 @@ class MaskEncoding:
         table = np.full(256, NOT_A_CLASS, np.uint8)
         table[list(self.ignore)] = IGNORE
         table[list(self.values)] = np.arange(len(self.values))
+        for value, index in self.also:
+            table[value] = index
+        return table
+
+    @cached_property
+    def _bit_table(self) -> UInt8:
+        """(256,) uint8: as ``value_table``, for files of one bit, whose 1 is white like 255."""
+        table = self.value_table.copy()
+        if table[1] == NOT_A_CLASS and 255 not in self.ignore:
+            table[1] = table[255]
         return table
 
     @cached_property
@@ -136,52 +118,44 @@ class MaskEncoding:
 
     def decode(self, mask: MaskFile) -> UInt8:
         """Return (H, W) uint8: class ids, IGNORE, and NOT_A_CLASS where the file is wrong."""
-        if mask.pixels.ndim == 3 and not self.colours:
-            return np.full(mask.size, NOT_A_CLASS, np.uint8)
-        if mask.pixels.ndim == 3 or (self.by_colour and mask.palette is not None):
-            assert mask.colours is not None
-            return self.classes_of_colours(mask.colours)
-        if mask.pixels.dtype == np.uint8:
-            return self.value_table[mask.pixels]
-        inside = (mask.pixels >= 0) & (mask.pixels <= 255)
-        label = self.value_table[np.where(inside, mask.pixels, 0)]
-        return np.where(inside, label, np.uint8(NOT_A_CLASS))
+        label = np.empty(mask.size, np.uint8)
+        is_coloured = self.reads_colours(mask)
+        values = None if is_coloured else mask.grey
+        table = self._bit_table if mask.depth == 1 and mask.palette is None else self.value_table
+        for rows in _row_blocks(mask.size):
+            if is_coloured:
+                pixels = mask.pixels[rows]
+                shown = mask.palette[pixels] if mask.palette is not None else pixels
+                label[rows] = self.classes_of_colours(shown.astype(np.uint8, copy=False))
+            elif values is None:
+                label[rows] = NOT_A_CLASS
+            else:
+                label[rows] = _look_up(table, values[rows])
+        if mask.transparent is not None:
+            hidden = mask.transparent
+            if mask.pixels.ndim == 2:
+                hidden = hidden & (label != IGNORE)
+            label[hidden] = self.transparent
+        return label
+
+    def reads_colours(self, mask: MaskFile) -> bool:
+        """Return whether a file's colours count rather than its values."""
+        if mask.pixels.ndim == 3:
+            return bool(self.colours)
+        return self.by_colour and mask.palette is not None
 
 
-def open_mask(source: Path | bytes, name: str = "") -> MaskFile:
-    """Return a mask as its file holds it, turned upright when the mask itself says so.
-
-    Raises:
-        DataError: the file is missing, damaged, or not a picture.
-    """
-    name = name or str(source)
-    try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
-            file_format = image.format or "?"
-            image.load()
-            return _unpack(ImageOps.exif_transpose(image), file_format)
-    except FileNotFoundError:
-        raise DataError(f"{name}: there is no such mask.") from None
-    except Exception as error:  # Pillow's readers raise nearly anything on damaged files
-        raise DataError(f"{name}: the mask cannot be read ({error}).") from error
+def _row_blocks(size: tuple[int, int]) -> Iterator[slice]:
+    rows = max(1, _ROWS_AT_A_TIME // max(1, size[1]))
+    return (slice(start, start + rows) for start in range(0, size[0], rows))
 
 
-def _unpack(image: Image.Image, file_format: str) -> MaskFile:
-    palette = None
-    if image.mode == "P":
-        palette = np.zeros((256, 3), np.uint8)
-        stored = np.array(image.getpalette("RGB") or [], np.uint8).reshape(-1, 3)
-        palette[: len(stored)] = stored
-        pixels: Integers = np.array(image)
-    elif image.mode in ("L", "1") or image.mode.startswith("I"):
-        pixels = np.array(image)
-        if pixels.dtype == np.bool_:
-            pixels = pixels.astype(np.uint8)
-    elif image.mode == "LA":
-        pixels = np.array(image.getchannel("L"))
-    else:
-        pixels = np.array(image.convert("RGB"))
-    return MaskFile(pixels=pixels, palette=palette, format=file_format)
+def _look_up(table: UInt8, values: Integers) -> UInt8:
+    if values.dtype == np.uint8:
+        return table[values]
+    inside = (values >= 0) & (values <= 255)
+    label = table[np.where(inside, values, 0)]
+    return np.where(inside, label, np.uint8(NOT_A_CLASS))
 
 
 def read_mask(path: Path, encoding: MaskEncoding) -> UInt8:
@@ -204,28 +178,61 @@ def read_mask(path: Path, encoding: MaskEncoding) -> UInt8:
     return label
 
 
-def describe_wrong(mask: MaskFile, encoding: MaskEncoding, wrong: npt.NDArray[np.bool_]) -> str:
+def describe_wrong(mask: MaskFile, encoding: MaskEncoding, wrong: Bools) -> str:
     """Return what stands in the pixels that are no class, and what was expected there."""
     share = f"{100 * wrong.mean():.1f} % of the pixels"
-    if mask.pixels.ndim == 3 and not encoding.colours:
+    if mask.pixels.ndim == 3 and not encoding.colours and mask.grey is None:
         return (
-            "is an RGB picture, but the data set names no colours. Give one colour per class "
-            "(`colours` in dataset.toml), or export class ids as greyscale or palette PNG."
+            f"is an RGB picture, but the data set names no colours. {list_colours(mask)} Give one "
+            "colour per class (`colours` in dataset.toml), or export class ids as greyscale or "
+            "palette PNG."
         )
-    if mask.pixels.ndim == 3 or encoding.by_colour:
-        assert mask.colours is not None
-        found, counts = np.unique(mask.colours[wrong], axis=0, return_counts=True)
+    if encoding.reads_colours(mask):
+        found, counts = count_colours(mask, wrong)
         some = ", ".join(str(tuple(int(c) for c in found[i])) for i in np.argsort(-counts)[:4])
         return (
             f"{share} have a colour that belongs to no class ({len(found)} such colours: "
             f"{some}{', …' if len(found) > 4 else ''})."
         )
-    found, counts = np.unique(mask.pixels[wrong], return_counts=True)
+    assert mask.grey is not None
+    found, counts = np.unique(mask.grey[wrong], return_counts=True)
     some = ", ".join(str(int(found[i])) for i in np.argsort(-counts)[:8])
+    ignored = f" or {_ranges(encoding.ignore)} for unlabelled pixels" if encoding.ignore else ""
+    expected = _ranges([*encoding.values, *(value for value, _ in encoding.also)])
     return (
         f"{share} have a value that is no class ({some}{', …' if len(found) > 8 else ''}); "
-        f"expected {_ranges(encoding.values)} or {_ranges(encoding.ignore)} for unlabelled pixels."
+        f"expected {expected}{ignored}."
     )
+
+
+def count_colours(mask: MaskFile, where: Bools | None = None) -> tuple[UInt8, npt.NDArray[Any]]:
+    """Return the colours that occur, (N, 3) uint8 RGB, and how many pixels have each.
+
+    Args:
+        mask: an RGB or palette file.
+        where: (H, W) bool, the pixels to look at; None for all but the transparent ones.
+    """
+    if where is None and mask.transparent is not None:
+        where = ~mask.transparent
+    found, counts = np.empty(0, np.uint32), np.empty(0, np.int64)
+    for rows in _row_blocks(mask.size):
+        pixels = mask.pixels[rows] if where is None else mask.pixels[rows][where[rows]]
+        colours = pixels if mask.palette is None else mask.palette[pixels]
+        codes = colours.reshape(-1, 3).astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32)
+        new, new_counts = np.unique(codes, return_counts=True)
+        found, places = np.unique(np.concatenate([found, new]), return_inverse=True)
+        joined = np.zeros(len(found), np.int64)
+        np.add.at(joined, places, np.concatenate([counts, new_counts]))
+        counts = joined
+    rgb = np.stack([found >> 16, found >> 8 & 255, found & 255], axis=-1)
+    return rgb.astype(np.uint8), counts
+
+
+def list_colours(mask: MaskFile) -> str:
+    """Return "It has 3 colours: [0, 0, 0], …", the commonest first."""
+    found, counts = count_colours(mask)
+    some = ", ".join(str(found[i].tolist()) for i in np.argsort(-counts)[:24])
+    return f"It has {len(found)} colours: {some}{', …' if len(found) > 24 else ''}."
 
 
 def write_mask(path: Path, label: UInt8, palette: UInt8) -> None:

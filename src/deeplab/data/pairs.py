@@ -3,34 +3,28 @@
 from __future__ import annotations
 
 import hashlib
-import io
+import threading
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from deeplab.data.duplicates import Hash, perceptual_hash
-from deeplab.data.masks import (
-    IGNORE,
-    NOT_A_CLASS,
-    Integers,
-    MaskEncoding,
-    MaskFile,
-    UInt8,
-    describe_wrong,
-    open_mask,
-)
+from deeplab.data.mask_files import Bools, Integers, MaskFile, UInt8, open_mask
+from deeplab.data.masks import IGNORE, NOT_A_CLASS, MaskEncoding, count_colours, describe_wrong
 from deeplab.data.sample import Dataset
-from deeplab.errors import DataError
+from deeplab.errors import DataError, ImageError
 from deeplab.labels import Colour
+from deeplab.photo.images import Photo
 
-Bools = npt.NDArray[np.bool_]
-
-_ORIENTATION_TAG = 0x0112
-_SIDE_OF_HASHES = 128  # a JPEG is decoded at this size or larger; plenty for a 17×16 grid
+_SIDE_OF_HASHES = 43  # a JPEG is decoded at three times this or larger; plenty for a 17×16 grid
+_LARGE_PIXELS = 32_000_000
+_BLOCK_PIXELS = 1 << 22
+_LISTED_COLOURS = 256
 _SAMPLED_PIXELS = 4096
 
 # A drawing has few colours even after JPEG; a photo's sample has more than half as many as pixels.
@@ -42,6 +36,9 @@ _IN_BETWEEN_VALUES = 2
 _IN_BETWEEN_SHARE = 0.8
 _LONE_SHARE = 0.02
 _SMEARED_COLOURS = 12
+
+
+_large = threading.Lock()
 
 
 @dataclass
@@ -56,6 +53,8 @@ class Pair:
         histogram: (256,) int64 of the label: classes, IGNORE, NOT_A_CLASS.
         values: what occurs in a greyscale or palette mask, ascending.
         palette: colour -> index, of the entries that a palette mask uses.
+        colours: the colours of an RGB mask that the data set names none for, the commonest first.
+        is_transparent: whether some of the mask's pixels are.
         findings: fault code -> what was seen.
     """
 
@@ -67,6 +66,8 @@ class Pair:
     histogram: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(256, np.int64))
     values: tuple[int, ...] = ()
     palette: dict[Colour, int] = field(default_factory=dict)
+    colours: tuple[Colour, ...] = ()
+    is_transparent: bool = False
     findings: dict[str, str] = field(default_factory=dict)
 
 
@@ -90,56 +91,55 @@ def inspect_pair(dataset: Dataset, index: int) -> Pair:
     if not path.is_file():
         pair.findings["missing-mask"] = "there is no such file"
         return pair
+    with _one_at_a_time(pair.size or (1, 1)):
+        _look_at_both(path, photo, dataset.encoding, pair)
+    return pair
+
+
+def _look_at_both(path: Path, photo: _Photo | None, encoding: MaskEncoding, pair: Pair) -> None:
     try:
         mask = open_mask(path)
     except DataError as error:
         pair.findings["unreadable-mask"] = str(error).removeprefix(f"{path}: ")
-        return pair
+        return
     if photo is not None:
         if _is_swapped(photo, mask):
             pair.findings["swapped"] = (
                 f"the photo has {photo.colours} colours where the mask has more"
             )
-            return pair
+            return
         pair.findings.update(_compare_sizes(photo, mask))
-    _look_at_mask(mask, dataset.encoding, pair)
-    return pair
+    _look_at_mask(mask, encoding, pair)
 
 
 # -- the photo -----------------------------------------------------------------------------------
 
 
 def _look_at_photo(path: Path, pair: Pair) -> _Photo | None:
-    try:
-        data = path.read_bytes()
-        with Image.open(io.BytesIO(data)) as image:
-            width, height = image.size
-            orientation = _orientation(image)
-            image.draft("RGB", (_SIDE_OF_HASHES, _SIDE_OF_HASHES))
-            rgb = image.convert("RGB")
-    except FileNotFoundError:
+    if not path.is_file():
         pair.findings["missing-photo"] = "there is no such file"
         return None
-    except Exception as error:  # Pillow's readers raise nearly anything on damaged files
-        pair.findings["unreadable-photo"] = str(error) or type(error).__name__
-        return None
-    stored = (height, width)
-    return _Photo(
-        size=stored[::-1] if orientation >= 5 else stored,
-        stored_size=stored,
-        orientation=orientation,
-        digest=hashlib.blake2b(data, digest_size=16).digest(),
-        hash=perceptual_hash(rgb),
-        colours=_count_colours(np.asarray(rgb)),
-    )
-
-
-def _orientation(image: Image.Image) -> int:
     try:
-        value = image.getexif().get(_ORIENTATION_TAG, 1)
-    except Exception:  # damaged EXIF is no fault of the picture
-        return 1
-    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+        data = path.read_bytes()
+        photo = Photo(data, name=str(path))
+        with _one_at_a_time(photo.size):
+            rgb = photo.decode(at_least=(_SIDE_OF_HASHES, _SIDE_OF_HASHES))
+            return _Photo(
+                size=photo.size,
+                stored_size=photo.size[::-1] if photo.orientation >= 5 else photo.size,
+                orientation=photo.orientation,
+                digest=hashlib.blake2b(data, digest_size=16).digest(),
+                hash=perceptual_hash(rgb),
+                colours=_count_colours(np.asarray(rgb)),
+            )
+    except (OSError, ImageError) as error:
+        pair.findings["unreadable-photo"] = str(error).removeprefix(f"{path}: ")
+        return None
+
+
+def _one_at_a_time(size: tuple[int, int]) -> AbstractContextManager[Any]:
+    """Return what lets small pictures pass and makes large ones wait for each other."""
+    return _large if size[0] * size[1] > _LARGE_PIXELS else nullcontext()
 
 
 def _count_colours(rgb: UInt8) -> int:
@@ -180,8 +180,10 @@ def _times(size: tuple[int, int]) -> str:
 def _look_at_mask(mask: MaskFile, encoding: MaskEncoding, pair: Pair) -> None:
     label = encoding.decode(mask)
     pair.histogram = np.bincount(label.ravel(), minlength=256)
-    if mask.pixels.ndim == 2:
-        pair.values = tuple(int(value) for value in np.unique(mask.pixels))
+    pair.is_transparent = mask.transparent is not None
+    grey = None if encoding.reads_colours(mask) and mask.palette is None else mask.grey
+    if grey is not None:
+        pair.values = _values(grey)
         if mask.palette is not None:
             pair.palette = {_colour(mask.palette[value]): value for value in pair.values}
     wrong = label == NOT_A_CLASS
@@ -190,7 +192,11 @@ def _look_at_mask(mask: MaskFile, encoding: MaskEncoding, pair: Pair) -> None:
     elif wrong.any():
         code = _cause_of_wrong(mask, encoding, wrong, pair.values)
         pair.findings[code] = describe_wrong(mask, encoding, wrong)
-    elif mask.pixels.ndim == 2 and (smeared := _describe_smear(mask.pixels, pair.values)):
+        if code in ("rgb", "colours"):
+            found, counts = count_colours(mask)
+            order = np.argsort(-counts)[:_LISTED_COLOURS]
+            pair.colours = tuple(_colour(found[i]) for i in order)
+    elif grey is not None and (smeared := _describe_smear(grey, pair.values)):
         pair.findings["smeared"] = smeared
     elif not encoding.by_colour and (swapped := _misplaced_colours(pair.palette, encoding)):
         pair.findings["palette-order"] = swapped
@@ -202,6 +208,15 @@ def _look_at_mask(mask: MaskFile, encoding: MaskEncoding, pair: Pair) -> None:
             pair.findings["one-class"] = f"every pixel is class {shown}"
 
 
+def _values(grey: Integers) -> tuple[int, ...]:
+    """Return what occurs, ascending."""
+    if grey.dtype == np.uint8:
+        found: Integers = np.flatnonzero(np.bincount(grey.ravel(), minlength=256))
+    else:
+        found = np.unique(grey)
+    return tuple(map(int, found))
+
+
 def _colour(rgb: UInt8) -> Colour:
     return int(rgb[0]), int(rgb[1]), int(rgb[2])
 
@@ -210,17 +225,17 @@ def _cause_of_wrong(
     mask: MaskFile, encoding: MaskEncoding, wrong: Bools, values: tuple[int, ...]
 ) -> str:
     """Return the fault code for a mask with pixels that are no class."""
-    if mask.pixels.ndim == 3 and not encoding.colours:
+    if mask.pixels.ndim == 3 and not encoding.colours and mask.grey is None:
         return "rgb"
-    if mask.pixels.ndim == 3 or encoding.by_colour:
-        assert mask.colours is not None
-        found = np.unique(mask.colours[wrong], axis=0)
+    if encoding.reads_colours(mask):
+        found, _ = count_colours(mask, wrong)
         many = len(found) >= max(_SMEARED_COLOURS, len(encoding.colours))
         return "smeared" if many and wrong.mean() < 0.5 else "colours"
+    assert mask.grey is not None
     greys = {_grey(colour) for colour in (*encoding.colours, *encoding.ignore_colours)}
     if greys and mask.palette is None and set(values) <= greys | {0, IGNORE} and len(values) > 1:
         return "grey-palette"
-    found = np.unique(mask.pixels[wrong])
+    found = np.unique(mask.grey[wrong])
     if len(found) >= _SMEARED_COLOURS and wrong.mean() < 0.5:
         return "smeared"
     return "ids"
@@ -236,28 +251,47 @@ def _describe_smear(pixels: Integers, values: tuple[int, ...]) -> str:
     """Return what betrays smooth resizing or JPEG in ids that all look allowed, or nothing."""
     if len(values) < _IN_BETWEEN_VALUES + 2 or min(pixels.shape) < 3:
         return ""
-    middle = pixels[1:-1, 1:-1]
-    up, down = pixels[:-2, 1:-1], pixels[2:, 1:-1]
-    left, right = pixels[1:-1, :-2], pixels[1:-1, 2:]
-    lone = (middle != up) & (middle != down) & (middle != left) & (middle != right)
-    if lone.mean() > _LONE_SHARE:
-        return f"{100 * lone.mean():.1f} % of the pixels differ from all their neighbours"
+    lone_pixels, wide = 0, set[int]()
+    for middle, up, down, left, right in _neighbourhoods(pixels):
+        lone = (middle != up) & (middle != down) & (middle != left) & (middle != right)
+        lone_pixels += int(np.count_nonzero(lone))
+        solid = (middle == up) & (middle == down) & (middle == left) & (middle == right)
+        wide.update(_values(middle[solid]))
+    share = lone_pixels / ((pixels.shape[0] - 2) * (pixels.shape[1] - 2))
+    if share > _LONE_SHARE:
+        return f"{100 * share:.1f} % of the pixels differ from all their neighbours"
     # A smoothed edge between classes 0 and 15 shows 1 to 14, each a pixel wide and between its
     # neighbours. A class that is really there is somewhere wider than that.
-    solid = (middle == up) & (middle == down) & (middle == left) & (middle == right)
-    thin = sorted(set(values) - {int(value) for value in np.unique(middle[solid])} - {IGNORE})
+    thin = sorted(set(values) - wide - {IGNORE})
     if len(thin) < _IN_BETWEEN_VALUES:
         return ""
-    between = _is_between(middle, left, right) | _is_between(middle, up, down)
-    suspects = [
-        value
-        for value in thin
-        if (at := middle == value).any() and between[at].mean() >= _IN_BETWEEN_SHARE
-    ]
+    seen, steps = dict.fromkeys(thin, 0), dict.fromkeys(thin, 0)
+    for middle, up, down, left, right in _neighbourhoods(pixels):
+        between = _is_between(middle, left, right) | _is_between(middle, up, down)
+        for value in thin:
+            at = middle == value
+            seen[value] += int(np.count_nonzero(at))
+            steps[value] += int(np.count_nonzero(at & between))
+    suspects = [v for v in thin if seen[v] and steps[v] / seen[v] >= _IN_BETWEEN_SHARE]
     if len(suspects) < _IN_BETWEEN_VALUES:
         return ""
     some = ", ".join(map(str, suspects[:8])) + (", …" if len(suspects) > 8 else "")
     return f"the values {some} occur only as steps between their neighbours"
+
+
+def _neighbourhoods(pixels: Integers) -> Iterator[tuple[Integers, ...]]:
+    """Give the inner pixels and those above, below, left and right, some rows at a time."""
+    height, width = pixels.shape
+    rows = max(1, _BLOCK_PIXELS // width)
+    for start in range(1, height - 1, rows):
+        end = min(start + rows, height - 1)
+        yield (
+            pixels[start:end, 1:-1],
+            pixels[start - 1 : end - 1, 1:-1],
+            pixels[start + 1 : end + 1, 1:-1],
+            pixels[start:end, :-2],
+            pixels[start:end, 2:],
+        )
 
 
 def _is_between(middle: Integers, first: Integers, second: Integers) -> Bools:

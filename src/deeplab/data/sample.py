@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from deeplab.data.masks import IGNORE, MaskEncoding, UInt8, read_mask
+from deeplab.data.mask_files import UInt8
+from deeplab.data.masks import IGNORE, MaskEncoding, read_mask
 from deeplab.errors import DataError, near_matches
 from deeplab.labels import LabelSet
-from deeplab.photo import images
-
-PHOTO_SUFFIXES = frozenset(
-    (".jpg", ".jpeg", ".png", ".webp", ".avif", ".bmp", ".tif", ".tiff", ".gif", ".ppm")
-)
-"""What counts as a photo (or mask) when a folder is listed; lower case."""
+from deeplab.photo import find, images
+from deeplab.photo.formats import PHOTO_SUFFIXES as PHOTO_SUFFIXES
 
 
 @dataclass(frozen=True)
@@ -75,6 +73,8 @@ class FileDataset:
         root: its folder.
         split, labels, encoding, ids, images, masks: see :class:`Dataset`.
         orphans: masks that belong to no photo; the doctor reports them.
+        passed_over: how many files beside the photos and masks were not looked at, by suffix.
+        assumed: what was taken to be so because nothing said otherwise, a sentence each.
     """
 
     layout: str
@@ -86,6 +86,8 @@ class FileDataset:
     images: tuple[Path, ...]
     masks: tuple[Path, ...]
     orphans: tuple[Path, ...] = ()
+    passed_over: Mapping[str, int] = field(default_factory=dict)
+    assumed: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         labels = dataclasses.replace(self.labels, ignore_index=IGNORE)
@@ -119,21 +121,26 @@ class FileDataset:
         return Sample(image=image, label=label, id=self.ids[index])
 
 
-def list_pictures(folder: Path) -> dict[str, Path]:
+def list_pictures(folder: Path, passed_over: Counter[str] | None = None) -> dict[str, Path]:
     """Return every picture below ``folder``: {path without suffix, "/" between parts: file}.
+
+    Args:
+        folder: searched to the bottom; equal names in different folders are kept apart.
+        passed_over: gets the count of all other files, by suffix or kind.
 
     Raises:
         DataError: two pictures differ only in their suffix.
     """
+    listing = find.list_pictures(folder)
+    if passed_over is not None:
+        passed_over.update(listing.passed_over)
     found: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() not in PHOTO_SUFFIXES or path.name.startswith("."):
-            continue
+    for path in listing.pictures:
         name = path.relative_to(folder).with_suffix("").as_posix()
         if name in found:
             raise DataError(f"{path}: there is also {found[name].name}; keep one picture per name.")
         found[name] = path
-    return found
+    return dict(sorted(found.items(), key=lambda item: Path(item[0])))
 
 
 def choose_split(split: str, splits: Sequence[str], root: Path) -> str:

@@ -7,8 +7,6 @@ frame (:class:`Geometry`).
 
 from __future__ import annotations
 
-import io
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from os import PathLike
@@ -17,17 +15,15 @@ from typing import Any, Literal, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from deeplab.errors import ImageError, ImageFormatError, ImageSizeError, InputError
+from deeplab.errors import ImageError, InputError
+from deeplab.photo.formats import MAX_PIXELS, open_picture
 from deeplab.photo.upsample import Region
 
 UInt8 = npt.NDArray[np.uint8]
 Source: TypeAlias = "str | PathLike[str] | bytes | bytearray | memoryview | Image.Image | UInt8"
 Fit = Literal["letterbox", "stretch"]
-
-MAX_PIXELS = 400_000_000
-"""Photos with more pixels than this are refused before they are decoded."""
 
 RESIZE_FILTER = Image.Resampling.BILINEAR
 """Bilinear with a support that grows with the reduction (Pillow's), so every pixel counts."""
@@ -38,11 +34,6 @@ _REDUCED_MARGIN = 3
 At 12 megapixels 99.8 to 99.9 % of a mask's pixels stay the same. Twice would be enough there, but
 a 1280×720 photo would then be halved too, which saves 2 ms and changes up to 1 % of its mask.
 """
-
-# Pillow opens far more than photos; some of its readers start other programs (EPS) or are rarely
-# tested. These are the formats in which pictures come.
-_FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000",
-            "ICO", "TGA")  # fmt: skip
 
 _ORIENTATION_TAG = 0x0112
 _UPRIGHT = {
@@ -56,7 +47,6 @@ _UPRIGHT = {
 }
 """EXIF orientation -> what turns the stored pixels upright. Source: Exif 2.32, tag 0x0112."""
 
-_pillow_limit = threading.Lock()
 _Result = TypeVar("_Result")
 
 
@@ -160,7 +150,9 @@ class Photo:
         width: columns of the upright photo.
     """
 
-    def __init__(self, source: Source, *, max_pixels: int = MAX_PIXELS) -> None:
+    def __init__(
+        self, source: Source, *, max_pixels: int = MAX_PIXELS, name: str | None = None
+    ) -> None:
         self._max_pixels = max_pixels
         self._data: bytes | None = None
         self._image: Image.Image | None
@@ -174,10 +166,11 @@ class Photo:
             self._image = _from_array(source)
         else:
             self.name, self._data = _read_bytes(source)
+            self.name = name or self.name
             self._image = self._open(self._data)
         if self._image.format == "PNG" and _has_late_exif(self._image, self._data):
             _guarded(self._image.load, self.name)
-        self._orientation = _orientation(self._image)
+        self._orientation = read_orientation(self._image)
         width, height = self._image.size
         if self._orientation >= 5:
             width, height = height, width
@@ -190,6 +183,11 @@ class Photo:
     def size(self) -> tuple[int, int]:
         """(height, width) of the upright photo at full size."""
         return self.height, self.width
+
+    @property
+    def orientation(self) -> int:
+        """The EXIF orientation that was applied, 1 to 8."""
+        return self._orientation
 
     def decode(self, *, at_least: tuple[int, int] | None = None) -> Image.Image:
         """Return the upright RGB picture.
@@ -222,25 +220,9 @@ class Photo:
         return np.asarray(self.decode())
 
     def _open(self, data: bytes) -> Image.Image:
-        def opened() -> Image.Image:
-            # Pillow's own limit warns at 89 megapixels and is global; ours is per call.
-            with _pillow_limit:
-                limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-                try:
-                    return Image.open(io.BytesIO(data), formats=_FORMATS)
-                finally:
-                    Image.MAX_IMAGE_PIXELS = limit
-
-        image = _guarded(opened, self.name)
-        width, height = image.size
-        if width * height > self._max_pixels:
-            raise ImageSizeError(
-                f"{self.name}: the photo has {width * height / 1e6:,.0f} megapixels "
-                f"({width}×{height}), the limit is {self._max_pixels / 1e6:,.0f}. "
-                "Make it smaller first, or, if you trust the file, read it yourself with "
-                "deeplab.photo.images.read(photo, max_pixels=...) and pass the array."
-            )
-        return image
+        return _guarded(
+            lambda: open_picture(data, name=self.name, max_pixels=self._max_pixels), self.name
+        )
 
     def _finish(self, image: Image.Image) -> Image.Image:
         def finished() -> Image.Image:
@@ -315,12 +297,7 @@ def _guarded(action: Callable[[], _Result], name: str) -> _Result:
     try:
         return action()
     except ImageError as error:
-        raise ImageError(f"{name}: {error}") from None
-    except UnidentifiedImageError:
-        raise ImageFormatError(
-            f"{name}: is not a picture in a format that can be read "
-            "(JPEG, PNG, WebP, AVIF, GIF, BMP, TIFF, …)."
-        ) from None
+        raise type(error)(f"{name}: {error}") from None
     except MemoryError:
         raise ImageError(f"{name}: there is not enough memory to decode this picture.") from None
     except Exception as error:  # Pillow's readers raise nearly anything on damaged files
@@ -332,7 +309,14 @@ def _has_late_exif(png: Image.Image, data: bytes | None) -> bool:
     return "exif" not in png.info and (data is None or b"eXIf" in data)
 
 
-def _orientation(image: Image.Image) -> int:
+def turn_upright(image: Image.Image) -> Image.Image:
+    """Return a decoded picture as its EXIF orientation wants it to be seen; any mode."""
+    turn = _UPRIGHT.get(read_orientation(image))
+    return image if turn is None else image.transpose(turn)
+
+
+def read_orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation that is still to be applied, 1 to 8; damaged EXIF gives 1."""
     if image.format == "TIFF":  # Pillow's reader turns these itself
         return 1
     try:

@@ -1,0 +1,98 @@
+"""Which photos are meant by what was typed: files, folders and patterns."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from deeplab.cli.console import complain
+from deeplab.cli.outputs import SUFFIXES
+from deeplab.errors import InputError, near_matches
+from deeplab.photo.find import describe_passed_over, expand_pattern, kind_of, list_pictures
+from deeplab.photo.formats import readable_suffixes
+
+Found = list[tuple[Path, Path]]
+"""(photo, path relative to what was asked for) of every photo."""
+
+
+def find_photos(sources: Sequence[str], *, output: Path | None) -> tuple[Found, Counter[str]]:
+    """Return every photo, sorted within folders, and how many files were passed over, by kind.
+
+    Folders are searched to the bottom, but for hidden files and for ``output``. Where ``output``
+    is the folder itself, earlier results beside their photo are no photos.
+
+    Raises:
+        InputError: a path is empty or does not exist, a pattern matches nothing, or nothing that
+            was named is a photo.
+    """
+    found: dict[Path, Path] = {}
+    passed_over: Counter[str] = Counter()
+    for source in sources:
+        path = Path(source)
+        if not source:
+            raise InputError("photos: got an empty path; write . for the folder you are in.")
+        if path.is_dir():
+            photos = _in_folder(path, output, passed_over)
+            found.update((photo, photo.relative_to(path)) for photo in photos)
+        elif path.exists():
+            if kind_of(path) == "file":
+                found[path] = Path(path.name)
+            else:
+                passed_over[kind_of(path)] += 1
+        elif files := expand_pattern(source, passed_over):
+            found.update((file, Path(file.name)) for file in files)
+        else:
+            raise InputError(f"photos: there is no file or folder {source}.{_neighbours(path)}")
+    if not found:
+        where = f"the folder {sources[0]}" if len(sources) == 1 else ", ".join(sources)
+        there = describe_passed_over(passed_over)
+        raise InputError(
+            f"photos: {where} has no pictures in it ({', '.join(sorted(readable_suffixes()))})."
+            + (f" Passed over: {there}." if there else "")
+        )
+    return list(found.items()), passed_over
+
+
+def find_and_tell(sources: Sequence[str]) -> list[Path]:
+    """Return every photo, after saying on stderr what was passed over.
+
+    Raises:
+        InputError: as :func:`find_photos` does.
+    """
+    found, passed_over = find_photos(sources, output=None)
+    if passed_over:
+        complain(f"passed over: {describe_passed_over(passed_over)}")
+    return [photo for photo, _ in found]
+
+
+def _in_folder(folder: Path, output: Path | None, passed_over: Counter[str]) -> list[Path]:
+    outside = output.resolve() if output else None
+    mixed = folder.resolve() == outside
+    listing = list_pictures(folder, leave_out=() if mixed or outside is None else (outside,))
+    passed_over.update(listing.passed_over)
+    if not mixed:
+        return listing.pictures
+    bases = {
+        photo.with_name(name) for photo in listing.pictures for name in (photo.name, photo.stem)
+    }
+    photos = [photo for photo in listing.pictures if not _is_result(photo, bases)]
+    if len(photos) < len(listing.pictures):
+        passed_over["earlier results"] += len(listing.pictures) - len(photos)
+    return photos
+
+
+def _is_result(path: Path, bases: set[Path]) -> bool:
+    """Return whether a file is called as what is written for one of ``bases``."""
+    return any(
+        path.name.endswith(end) and path.with_name(path.name[: -len(end)]) in bases
+        for end in SUFFIXES.values()
+        if len(path.name) > len(end)
+    )
+
+
+def _neighbours(path: Path) -> str:
+    if not path.parent.is_dir():
+        return f" The folder {path.parent} does not exist either."
+    return near_matches(path.name, os.listdir(path.parent))

@@ -23,6 +23,7 @@ from deeplab.data import open_dataset
 from deeplab.data.counts import ClassCounts
 from deeplab.errors import DataError, InputError
 from deeplab.evaluation.protocol import evaluate, open_predictor
+from deeplab.labels import LabelSet
 from deeplab.training.balance import choose_class_weights, count_classes, rare_classes
 from deeplab.training.experiment import run_experiment
 from deeplab.training.normalisation import (
@@ -70,7 +71,7 @@ def test_a_folder_becomes_a_release_pair(shapes: Path, tmp_path: Path) -> None:
     settings = _settings(
         shapes,
         data={"rare_class_crops": 0.5, "colour_jitter": 0.2, "memory_gb": 0.1, "workers": 1},
-        loss={"class_weights": ["auto"]},
+        loss={"class_weights": "auto"},
         optimiser={"ema_decay": 0.9},
     )
     out = tmp_path / "out"
@@ -186,14 +187,26 @@ def test_two_processes_validate_exactly_as_one(shapes: Path, tmp_path: Path) -> 
 def test_weights_and_rare_classes_follow_from_the_masks(shapes: Path) -> None:
     counts = count_classes(open_dataset(shapes, split="train"))
     assert counts.pixels.tolist() == [12 * (48 * 64 - 24 * 32), 6 * 24 * 32, 6 * 24 * 32]
-    weights = choose_class_weights(["auto"], counts, 3)
+    labels = LabelSet(("background", "grey", "light grey"))
+    weights = choose_class_weights("auto", labels, counts)
     assert weights is not None
     np.testing.assert_allclose(weights, [1 / 3, 1, 1])
     assert rare_classes(counts) == ()
     few = ClassCounts(np.array([990, 10, 0]), *[np.ones(3, np.int64)] * 2, 0)
     assert rare_classes(few) == (1,)
-    with pytest.raises(InputError, match="expected 3 numbers or"):
-        choose_class_weights([1.0, 2.0], counts, 3)
+
+
+def test_class_weights_have_names() -> None:
+    labels = LabelSet(("background", "grey", "light grey"))
+    assert choose_class_weights({}, labels, None) is None
+    weights = choose_class_weights({"Light_Grey": 2.5, "grey": 0.0}, labels, None)
+    np.testing.assert_array_equal(weights, [1, 0, 2.5])
+    with pytest.raises(InputError, match=r"no class 'gray'.*grey"):
+        choose_class_weights({"gray": 2.0}, labels, None)
+    with pytest.raises(InputError, match=r"class_weights\.grey: got -1"):
+        choose_class_weights({"grey": -1.0}, labels, None)
+    with pytest.raises(InputError, match="got 'automatic', expected 'auto' or weights by class"):
+        choose_class_weights("automatic", labels, None)
 
 
 @pytest.mark.reference

@@ -17,7 +17,7 @@ def test_settings_survive_their_own_toml(tmp_path: Path) -> None:
         {
             "name": "x",
             "model": {"version": "v3+", "atrous_rates": [6, 12], "image_pooling": False},
-            "loss": {"class_weights": ["auto"]},
+            "loss": {"class_weights": {"person": 2, "dining table": 0.5}},
             "run": {"steps": 5, "validate_scales": [1, 0.5]},
         }
     )
@@ -37,6 +37,8 @@ def test_settings_survive_their_own_toml(tmp_path: Path) -> None:
         ({"data": {"crop_size": [513]}}, r"data\.crop_size: got \[513\]"),
         ({"model": {"num_classes": 3}}, r"model\.num_classes: follows from the data"),
         ({"model": {"backbne": "x"}}, r"unknown field 'backbne'\. Did you mean 'backbone'"),
+        ({"loss": {"class_weights": [1.0, 2.0]}}, r"class_weights: got \[1\.0, 2\.0\], expected"),
+        ({"loss": {"class_weights": {"cat": "x"}}}, r"class_weights.*'x'.*expected"),
         ({"run": {"batch_size": 0}}, r"run\.batch_size: got 0"),
     ],
 )

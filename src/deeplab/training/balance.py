@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -14,6 +14,7 @@ from deeplab.data.counts import ClassCounts
 from deeplab.data.masks import read_mask
 from deeplab.data.sample import Dataset
 from deeplab.errors import InputError
+from deeplab.labels import LabelSet
 
 RARE_SHARE = 0.02
 """Below this share of the labelled pixels a class gets crops of its own."""
@@ -39,21 +40,26 @@ def rare_classes(counts: ClassCounts) -> tuple[int, ...]:
 
 
 def choose_class_weights(
-    setting: Sequence[float | str], counts: ClassCounts | None, num_classes: int
+    setting: Mapping[str, float] | str, labels: LabelSet, counts: ClassCounts | None
 ) -> npt.NDArray[np.float32] | None:
     """Return the (K,) weights that ``loss.class_weights`` asks for, or None for none.
 
     Raises:
-        InputError: another number of weights than classes, or a word that is not "auto".
+        InputError: a name that is no class, a weight below 0, or a word that is not "auto".
     """
-    if not setting:
-        return None
-    if tuple(setting) == ("auto",):
+    if isinstance(setting, str):
+        if setting != "auto":
+            raise InputError(
+                f"loss.class_weights: got '{setting}', expected 'auto' or weights by class name, "
+                f"such as {{{labels.names[-1]} = 2.0}}."
+            )
         assert counts is not None, "auto is counted first"
         return counts.median_frequency_weights().astype(np.float32)
-    numbers = [value for value in setting if not isinstance(value, str)]
-    if len(numbers) != len(setting) or len(numbers) != num_classes:
-        raise InputError(
-            f"loss.class_weights: got {list(setting)}, expected {num_classes} numbers or ['auto']."
-        )
-    return np.array(numbers, np.float32)
+    if not setting:
+        return None
+    weights = np.ones(len(labels), np.float32)
+    for name, weight in setting.items():
+        if weight < 0:
+            raise InputError(f"loss.class_weights.{name}: got {weight}, expected 0 or more.")
+        weights[labels.index(name)] = weight
+    return weights

@@ -92,14 +92,14 @@ def open_feed(settings: Settings, processes: Processes, tell: Callable[[str], No
     )
     rare = tuple(labels.indices(data.rare_classes))
     counts = None
-    if "auto" in settings.loss.class_weights or (data.rare_class_crops and not rare):
+    if settings.loss.class_weights == "auto" or (data.rare_class_crops and not rare):
         counts = count_classes(training)
     if counts is not None and not rare:
         rare = rare_classes(counts)
     if data.rare_class_crops:
         chosen = ", ".join(labels.names[index] for index in rare) or "none, no class is rare"
         tell(f"Crops over rare classes: {chosen}.")
-    class_weights = choose_class_weights(settings.loss.class_weights, counts, len(labels))
+    class_weights = choose_class_weights(settings.loss.class_weights, labels, counts)
     if class_weights is not None:
         pairs = zip(labels.names, class_weights, strict=True)
         tell("Class weights: " + ", ".join(f"{name} {weight:.2f}" for name, weight in pairs) + ".")

@@ -119,7 +119,7 @@ def collapse_warning(totals: ClassTotals, labels: LabelSet) -> str | None:
         f"Collapse: '{labels.names[index]}' is {share:.0%} of the predictions and {truth:.0%} of "
         "the truth. Likely causes, in order: it is early (look again at the next validation); "
         "masks are read wrongly (`deeplab data check`); classes are unbalanced "
-        "(loss.class_weights = ['auto']); the learning rate is too high; batch norm was trained "
+        "(loss.class_weights = 'auto'); the learning rate is too high; batch norm was trained "
         "on few pictures (run.batch_norm = 'frozen')."
     )
 

@@ -7,6 +7,7 @@ which follows from the data.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import types
 import typing
@@ -87,15 +88,15 @@ class LossSettings:
     """What counts as an error; see ``training.losses``.
 
     Attributes:
-        class_weights: one weight per class; ``["auto"]`` is median frequency over the training
-            pictures; () is 1 everywhere.
+        class_weights: weights of classes by name, ``{person = 2.5}``, 1 for those that are not
+            named; ``"auto"`` is median frequency over the training pictures.
         top_k: share of the hardest pixels that count (the original's top_k_percent_pixels).
         mining_steps: steps over which mining sets in (hard_example_mining_step).
         every_scale: with an image pyramid, also score each scale by itself (v2).
         upsample_logits: compare at the picture's size (v3, v3+), not at the logits' (v1, v2).
     """
 
-    class_weights: tuple[float | str, ...] = ()
+    class_weights: dict[str, float] | str = field(default_factory=dict)
     top_k: float = 1.0
     mining_steps: int = 0
     every_scale: bool = False
@@ -330,6 +331,8 @@ def _record(cls: type[Record], values: Mapping[str, Any], where: str) -> Record:
 def _value(kind: Any, value: Any, where: str) -> Any:
     """Return ``value`` as the annotated kind, or say what was expected."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if kind is Any:
+        return value
     if dataclasses.is_dataclass(kind) and isinstance(value, Mapping):
         return _record(typing.cast("type[Any]", kind), value, f"{where}.")
     if origin is Literal:
@@ -343,14 +346,12 @@ def _value(kind: Any, value: Any, where: str) -> Any:
             return tuple(_value(k, v, where) for k, v in zip(kinds, value, strict=True))
     elif origin is types.UnionType:
         for one in arguments:
-            if isinstance(value, one) and not isinstance(value, bool):
-                return value
-            if one is float and isinstance(value, int):
-                return float(value)
+            with contextlib.suppress(InputError):
+                return _value(one, value, where)
     elif kind is float and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
     elif origin is dict and isinstance(value, Mapping):
-        return dict(value)
+        return {name: _value(arguments[1], item, f"{where}.{name}") for name, item in value.items()}
     elif isinstance(kind, type) and type(value) is kind:
         return value
     expected = getattr(kind, "__name__", str(kind)) if origin is None else str(kind)

@@ -14,8 +14,9 @@ from deeplab.models.count import count_network
 from deeplab.tflite import file as tflite_file
 from deeplab.tflite.file import Operator, Quantization, Tensor, TfliteFile
 from deeplab.weights import load, load_with_report
-from deeplab.weights.tflite import _walk_head, from_tflite, read_tflite
+from deeplab.weights.tflite import from_tflite, read_tflite
 from deeplab.weights.tflite_backbones import walk_backbone
+from deeplab.weights.tflite_head import walk_head
 from deeplab.weights.tflite_walk import Walk, rate_of, stride_of
 
 STARTER = "models/deeplabv3_257_mv_gpu.tflite"
@@ -174,7 +175,7 @@ def test_each_layer_of_mobilenet_edgetpu_gives_what_litert_gives(reference: Path
     interpreter.invoke()
     network, file = _network(path), tflite_file.read(path)
     walk = Walk(file)
-    _walk_head(walk, walk_backbone(walk).features)
+    walk_head(walk, walk_backbone(walk))
     assert len(walk.layers) == 62
     for layer, operator in walk.layers.items():
         source, target = file.tensors[operator.inputs[0]], file.tensors[operator.outputs[0]]

@@ -15,15 +15,13 @@ from deeplab.errors import ConfigError, ModelError, ModelNotFoundError, WeightsE
 from deeplab.models.config import DeepLabConfig
 from deeplab.models.deeplab import build
 from deeplab.tflite import file as tflite_file
-from deeplab.tflite.file import Operator, TfliteFile
+from deeplab.tflite.file import TfliteFile
 from deeplab.tflite.metadata import Metadata, read_metadata
 from deeplab.tflite.optimise import read_record
 from deeplab.weights.report import ImportReport
 from deeplab.weights.tflite_backbones import Backbone, walk_backbone
-from deeplab.weights.tflite_walk import CONVOLUTIONS, KNOWN, Walk, rate_of
-
-_POOLINGS = ("AVERAGE_POOL_2D", "MEAN")
-_RESIZES = ("RESIZE_BILINEAR", "TILE", "BROADCAST_TO")
+from deeplab.weights.tflite_head import walk_head
+from deeplab.weights.tflite_walk import CONVOLUTIONS, KNOWN, Walk
 
 
 def read_tflite(path: str | Path) -> tuple[DeepLabConfig, dict[str, torch.Tensor], ImportReport]:
@@ -65,7 +63,7 @@ def _import(file: TfliteFile) -> tuple[DeepLabConfig, dict[str, torch.Tensor], I
         raise WeightsError(f"the network does not take one picture. {KNOWN}")
     walk = Walk(file)
     backbone = walk_backbone(walk)
-    settings = _walk_head(walk, backbone.features)
+    settings = walk_head(walk, backbone)
     backbone_only = "num_classes" not in settings
     # A classifier's labels are of no use here, and may be too many for a mask.
     metadata = None if backbone_only else read_metadata(file)
@@ -74,8 +72,9 @@ def _import(file: TfliteFile) -> tuple[DeepLabConfig, dict[str, torch.Tensor], I
     wanted = [name for name in missing if not (backbone_only and not name.startswith("backbone."))]
     if wanted:
         raise WeightsError(f"no operator of the file is {wanted[0]}. {KNOWN}")
-    used = {id(operator) for operator in walk.layers.values()}
-    rest = [op for op in file.operators if op.name in CONVOLUTIONS and id(op) not in used]
+    used = {walk.weights(operator) for operator in walk.operators()}
+    convolutions = [op for op in file.operators if op.name in CONVOLUTIONS]
+    rest = [op for op in convolutions if walk.weights(op) not in used]
     report = ImportReport(
         kept=tuple(file.tensors[walk.weights(op)].name for op in walk.layers.values()),
         found=_describe(walk, backbone, config, backbone_only=backbone_only),
@@ -106,58 +105,6 @@ def _describe(
     )
 
 
-# -------------------------------------------------------------------------------------- the head
-
-
-def _walk_head(walk: Walk, features: int) -> dict[str, object]:
-    """Note the head's convolutions; return what they say about the configuration."""
-    readers = walk.readers(features)
-    pooling = [op for op in readers if op.name in _POOLINGS]
-    convs = [op for op in readers if op.name in CONVOLUTIONS]
-    others = [op.name for op in readers if op.name not in (*_POOLINGS, *CONVOLUTIONS)]
-    if not pooling and len(convs) == 1:  # a classifier goes on with one 1×1 convolution
-        return {}
-    if len(pooling) != 1 or not convs or others:
-        kinds = ", ".join(op.name for op in readers)
-        raise WeightsError(f"the features go to {kinds or 'nothing'}: no DeepLab v3. {KNOWN}")
-    project = walk.only(pooling[0].outputs[0], "CONV_2D", what="image pooling")
-    resized = walk.only(
-        walk.take("head.pooling.project", project), *_RESIZES, "CONCATENATION", what="image pooling"
-    )
-    pooled = project.outputs[0] if resized.name == "CONCATENATION" else resized.outputs[0]
-    join = walk.only(pooled, "CONCATENATION", what="image pooling")
-    order = [walk.source(tensor) for tensor in join.inputs]
-    rates: list[int] = []
-    branches = {walk.source(pooled): "pooling"}
-    separable = False
-    for conv in sorted(convs, key=rate_of):
-        last = conv
-        layer = f"head.branches.{len(branches) - 1}"
-        if conv.name == "DEPTHWISE_CONV_2D":
-            separable = True
-            last = walk.only(walk.take(f"{layer}.depthwise", conv), "CONV_2D", what=layer)
-            layer += ".pointwise"
-        branches[walk.take(layer, last)] = layer
-        if rate_of(conv) > 1:
-            rates.append(rate_of(conv))
-    if order != list(branches):
-        raise WeightsError(
-            f"the branches are joined in an order that is not the original's. {KNOWN}"
-        )
-    x = walk.take("head.project", walk.only(join.outputs[0], "CONV_2D", what="projection"))
-    classes = walk.only(x, "CONV_2D", what="classes")
-    logits = walk.take("classifier", classes)
-    resize = walk.only(logits, "RESIZE_BILINEAR", what="logits")
-    return {
-        "num_classes": walk.shape(classes)[0],
-        "head_channels": walk.shape(walk.layers["head.project"])[0],
-        "atrous_rates": tuple(rates),
-        "aspp_separable": separable,
-        "align_corners": bool(resize.options.get("align_corners")),
-        "pooling": pooling[0],
-    }
-
-
 # ------------------------------------------------------------------------------- configuration
 
 
@@ -169,14 +116,6 @@ def _configure(
     output_stride = backbone.output_stride
     picture = walk.file.tensors[walk.file.inputs[0]]
     values = dict(settings)
-    pooling = values.pop("pooling", None)
-    if isinstance(pooling, Operator) and pooling.name == "AVERAGE_POOL_2D":
-        values["image_pooling_crop_size"] = (
-            (int(pooling.options.get("filter_height", 1)) - 1) * output_stride + 1,
-            (int(pooling.options.get("filter_width", 1)) - 1) * output_stride + 1,
-        )
-    if values.get("atrous_rates"):
-        values["rates_stated_at"] = output_stride
     if picture.quantization is not None:
         # The integers are the photo's own 0..255: their meaning is the normalisation.
         signed = 128.0 if picture.type == "INT8" else 0.0
@@ -190,13 +129,12 @@ def _configure(
     elif values:
         assumed["normalisation"] = "(x − 127.5) / 127.5, as the original's"
     config = DeepLabConfig(
-        version="v3",
         backbone=backbone.name,
         depth_multiplier=backbone.depth_multiplier,
         divisible_by=backbone.divisible_by,
         # A classifier's stride of 32 is not what a segmentation wants.
         output_stride=output_stride if settings else 16,
-        **values,  # type: ignore[arg-type]
+        **{"version": "v3", **values},  # type: ignore[arg-type]
     )
     return config, assumed
 
@@ -208,7 +146,7 @@ def _convert(walk: Walk, config: DeepLabConfig) -> tuple[dict[str, torch.Tensor]
     """Return the state dict of what was found, and the keys of what was not."""
     with torch.device("meta"):
         expected = build(config).state_dict()
-    epsilons = {"backbone": config.backbone_bn_eps or 0.0, "head": config.head_bn_eps}
+    epsilons = {"backbone": config.backbone_bn_eps or 0.0}
     state: dict[str, torch.Tensor] = {}
     missing = []
     for key, wanted in expected.items():
@@ -222,14 +160,14 @@ def _convert(walk: Walk, config: DeepLabConfig) -> tuple[dict[str, torch.Tensor]
             continue
         if part == "conv" and leaf == "weight":
             axes = (3, 0, 1, 2) if operator.name == "DEPTHWISE_CONV_2D" else (0, 3, 1, 2)
-            value = torch.from_numpy(walk.kernel(operator).transpose(axes).copy())
+            value = torch.from_numpy(walk.kernel(layer).transpose(axes).copy())
         elif leaf == "bias":
-            value = torch.from_numpy(walk.bias(operator).copy())  # the file's are read-only
+            value = torch.from_numpy(walk.bias(layer).copy())  # the file's are read-only
         else:
             constant = {
                 "weight": 1.0,
                 "running_mean": 0.0,
-                "running_var": 1.0 - epsilons[key.split(".")[0]],
+                "running_var": 1.0 - epsilons.get(key.split(".")[0], config.head_bn_eps),
             }[leaf]
             value = torch.full(wanted.shape, constant)
         if value.shape != wanted.shape:

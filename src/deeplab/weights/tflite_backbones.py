@@ -38,7 +38,10 @@ def walk_backbone(walk: Walk) -> Backbone:
         WeightsError: it is none that is known here, or its strides and rates are not the
             original's.
     """
-    stem = walk.only(walk.file.inputs[0], "CONV_2D", what="the first operator")
+    stem = walk.earliest(walk.file.inputs[0], "CONV_2D")
+    others = {op.name for op in walk.readers(walk.file.inputs[0])} - {"CONV_2D"}
+    if stem is None or others - {"RESIZE_BILINEAR", "REVERSE_V2"}:  # those begin a second look
+        stem = walk.only(walk.file.inputs[0], "CONV_2D", what="the first operator")
     if stride_of(stem) != 2 or walk.shape(stem)[1:3] != (3, 3):
         raise WeightsError(f"the first convolution is not 3×3 with stride 2. {KNOWN}")
     x = walk.take("backbone.stem", stem)
@@ -59,6 +62,7 @@ def _walk_v2(walk: Walk, x: int) -> Backbone:
         spatial.append(walk.only(y, "DEPTHWISE_CONV_2D", what=layer))
         y = walk.take(f"{layer}.depthwise", spatial[-1])
         x, width = _project(walk, layer, x, y, width=width, adds=stride_of(spatial[-1]) == 1)
+        walk.blocks[index] = walk.source(x)
     blocks = mobilenet_v2.BLOCKS
     multiplier, divisor = mobilenet_width(
         "MobileNetV2", _widths(walk, len(blocks)), (32, *(spec.channels for spec in blocks))
@@ -89,6 +93,7 @@ def _walk_edgetpu(walk: Walk, x: int) -> Backbone:
         spatial.append(filters)
         adds = spec.residual and stride_of(filters) == 1
         x, width = _project(walk, layer, x, y, width=width, adds=adds)
+        walk.blocks[index] = walk.source(x)
     x = walk.take("backbone.last", walk.only(x, "CONV_2D", what="the last convolution"))
     multiplier, divisor = mobilenet_width(
         "MobileNet EdgeTPU",
@@ -108,8 +113,9 @@ def _walk_edgetpu(walk: Walk, x: int) -> Backbone:
 def _expansion(walk: Walk, x: int, layer: str, *, kernel: int = 1) -> Operator:
     """Return the convolution that expands a block's input; a sum may read it too."""
     found = [op for op in walk.readers(x) if op.name == "CONV_2D"]
-    if len(found) != 1:
+    if not 1 <= len(found) <= 2:  # one may be the decoder's
         raise WeightsError(f"{layer}: {len(found)} convolutions to expand it. {KNOWN}")
+    found.sort(key=lambda op: op.index)
     size = walk.shape(found[0])[1:3]
     if size != (kernel, kernel):
         raise WeightsError(
@@ -123,7 +129,9 @@ def _project(walk: Walk, layer: str, x: int, y: int, *, width: int, adds: bool) 
 
     ``adds``: the block adds its input where that has as many channels.
     """
-    project = walk.only(y, "CONV_2D", what=layer)
+    project = walk.earliest(y, "CONV_2D")  # the decoder may read these features too
+    if project is None or {op.name for op in walk.readers(y)} != {"CONV_2D"}:
+        project = walk.only(y, "CONV_2D", what=layer)
     y = walk.take(f"{layer}.project", project)
     channels = walk.shape(project)[0]
     sums = [op for op in walk.readers(y) if op.name == "ADD"]

@@ -14,9 +14,9 @@ CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D")
 _PRECISIONS = ("QUANTIZE", "DEQUANTIZE")
 
 KNOWN = (
-    "Known here are .tflite files of DeepLab v3 on MobileNetV2 and MobileNet EdgeTPU (any depth "
-    "multiplier, float or integer) and MobileNetV2 classifiers. For another network import its "
-    "checkpoint."
+    "Known here are .tflite files of DeepLab v3 and v3+ on MobileNetV2 and MobileNet EdgeTPU (any "
+    "depth multiplier, float or integer) and MobileNetV2 classifiers. For another network import "
+    "its checkpoint."
 )
 """The end of every refusal."""
 
@@ -27,13 +27,17 @@ class Walk:
 
     file: TfliteFile
     layers: dict[str, Operator] = field(default_factory=dict)
+    blocks: dict[int, int] = field(default_factory=dict)
+    _sums: dict[str, Operator] = field(default_factory=dict)
     _sources: dict[int, int] = field(default_factory=dict)
     _readers: dict[int, list[Operator]] = field(default_factory=dict)
+    _writers: dict[int, Operator] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for operator in self.file.operators:
             if not operator.inputs or not operator.outputs:
                 raise WeightsError(f"a {operator.name} reads or writes nothing: damaged file.")
+            self._writers[operator.outputs[0]] = operator
             if operator.name in _PRECISIONS:
                 self._sources[operator.outputs[0]] = self.source(operator.inputs[0])
                 continue
@@ -59,6 +63,36 @@ class Walk:
         self.layers[layer] = operator
         return operator.outputs[0]
 
+    def take_sum(self, layer: str, first: Operator, second: Operator) -> None:
+        """Note a layer that two convolutions compute, of its first inputs and of its others."""
+        self._sums[layer] = first
+        self.layers[layer] = second
+
+    def operators(self) -> list[Operator]:
+        """Return all operators that are noted."""
+        return [*self.layers.values(), *self._sums.values()]
+
+    def writer(self, tensor: int) -> Operator | None:
+        """Return the operator that computes a tensor."""
+        return self._writers.get(self.source(tensor))
+
+    def earliest(self, tensor: int, kind: str) -> Operator | None:
+        """Return the first of a kind that reads a tensor; others of it are low-level features."""
+        return min(
+            (op for op in self.readers(tensor) if op.name == kind),
+            key=lambda op: (self.has_activation(op) and kind == "CONV_2D", op.index),
+            default=None,
+        )
+
+    def has_activation(self, operator: Operator) -> bool:
+        """Whether a convolution ends in ReLU or ReLU6."""
+        return bool(operator.options.get("fused_activation_function"))
+
+    def numbers(self, tensor: int) -> list[float]:
+        """Return a few stored numbers; nothing where they are computed."""
+        constant = self.file.tensors[self.source(tensor)]
+        return constant.dequantize().ravel()[:8].tolist() if constant.is_constant else []
+
     def only(self, tensor: int, *kinds: str, what: str) -> Operator:
         """Return the one reader of a tensor, which must be of one of these kinds."""
         readers = self.readers(tensor)
@@ -76,13 +110,20 @@ class Walk:
             raise WeightsError(f"the weights of a {operator.name} are not in the file. {KNOWN}")
         return tensor.shape
 
-    def kernel(self, operator: Operator) -> npt.NDArray[np.float32]:
-        """Return a convolution's weights, in the layout of ``shape``."""
-        self.shape(operator)
-        return self.file.tensors[self.weights(operator)].dequantize()
+    def kernel(self, layer: str) -> npt.NDArray[np.float32]:
+        """Return the weights of a layer: OHWI, or 1HWC where it is depthwise."""
+        parts = [op for op in (self._sums.get(layer), self.layers[layer]) if op is not None]
+        for part in parts:
+            self.shape(part)
+        kernels = [self.file.tensors[self.weights(part)].dequantize() for part in parts]
+        return np.concatenate(kernels, axis=3) if len(kernels) > 1 else kernels[0]
 
-    def bias(self, operator: Operator) -> npt.NDArray[np.float32]:
-        """Return a convolution's biases, zeros where it has none."""
+    def bias(self, layer: str) -> npt.NDArray[np.float32]:
+        """Return the biases of a layer, zeros where it has none."""
+        own = self._bias(self.layers[layer])
+        return own + self._bias(self._sums[layer]) if layer in self._sums else own
+
+    def _bias(self, operator: Operator) -> npt.NDArray[np.float32]:
         number = self.source(operator.inputs[2]) if len(operator.inputs) > 2 else -1
         if number < 0 or not self.file.tensors[number].is_constant:
             channels = 3 if operator.name == "DEPTHWISE_CONV_2D" else 0

@@ -8,17 +8,21 @@ import pytest
 import torch
 from PIL import Image
 
+from deeplab import zoo
 from deeplab.errors import ModelError, WeightsError
 from deeplab.models import DeepLab, build
 from deeplab.models.count import count_network
 from deeplab.tflite import file as tflite_file
 from deeplab.tflite.file import Operator, Quantization, Tensor, TfliteFile
-from deeplab.weights import load, load_with_report
+from deeplab.weights import import_file, load, load_with_report, open_release
+from deeplab.weights.release import labels_of
 from deeplab.weights.tflite import from_tflite, read_tflite
 from deeplab.weights.tflite_backbones import walk_backbone
 from deeplab.weights.tflite_head import walk_head
 from deeplab.weights.tflite_walk import Walk, rate_of, stride_of
 
+ROOT = Path(__file__).parents[2]
+PHOTOS, RESULTS = ROOT / "examples" / "photos", ROOT / "docs" / "results"
 STARTER = "models/deeplabv3_257_mv_gpu.tflite"
 CLASSIFIER = "models/mobilenet_v2_1.0_224_quant.tflite"
 EDGETPU = "models/deeplab_mobilenet_edgetpu_slim_cityscapes_quant.tflite"
@@ -274,5 +278,82 @@ def test_another_rate_or_order_is_refused(reference: Path):
         from_tflite(changed("ADD", add_to_itself))
     with pytest.raises(WeightsError, match=r"blocks\.16\.depthwise has \(stride, rate\) \(1, 3\)"):
         from_tflite(changed("DEPTHWISE_CONV_2D", dilate))
-    with pytest.raises(WeightsError, match="order"):
-        from_tflite(changed("CONCATENATION", swap))
+    # The pooled image may come last, as other libraries have it.
+    assert from_tflite(file)[0].pooling_first
+    assert not from_tflite(changed("CONCATENATION", swap))[0].pooling_first
+
+
+BUNDLED = ("voc", "voc-fast")
+
+
+def _shipped(name: str) -> Path:
+    return Path(zoo.__file__).parent / "bundled" / f"{name}.tflite"
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_the_shipped_files_become_the_network_they_were_made_from(name: str):
+    """Two looks, a decoder, a pooled image that is added: nearer to its pair than the file is."""
+    config, _, report = load_with_report(_shipped(name))
+    pair = open_release(RESULTS / name / name)
+    got, wanted = config.to_dict(), pair.config.to_dict()
+    assert got.pop("mirror_scale") == pytest.approx(wanted.pop("mirror_scale"), abs=1e-3)
+    assert got == wanted
+    assert report.labels == pair.labels == labels_of(_shipped(name), config)
+    assert report.input_spec == pair.input_spec
+    assert not report.missing
+    assert not report.ignored
+    assert not report.assumed
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_the_shipped_files_give_the_masks_of_their_pair(name: str):
+    networks = [_network(path) for path in (_shipped(name), RESULTS / name / name)]
+    side = {"voc": 609, "voc-fast": 577}[name]
+    for photo in sorted(PHOTOS.glob("*.jpg"))[1:4:2]:
+        image = _photo(photo, side)
+        with torch.inference_mode():
+            batch = torch.from_numpy(image).permute(2, 0, 1)[None]
+            back, pair = (network(batch)[0].permute(1, 2, 0).numpy() for network in networks)
+        file = _litert(_shipped(name), (image / 127.5 - 1).astype(np.float32))
+        assert (back.argmax(-1) == pair.argmax(-1)).mean() > 0.985
+        assert (back.argmax(-1) == file.argmax(-1)).mean() > 0.985
+        assert len(np.unique(pair.argmax(-1))) > 1
+        assert np.abs(back - pair).mean() < np.abs(file - pair).mean()
+
+
+def test_a_shipped_file_imports_as_a_pair_and_exports_again_as_it_was(tmp_path: Path):
+    import_file(_shipped("voc-fast"), tmp_path / "mine")
+    mine = open_release(tmp_path / "mine")
+    assert mine.input_spec.height == 577
+    assert mine.labels == open_release(RESULTS / "voc-fast" / "voc-fast").labels
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_the_weights_read_back_are_those_stored(name: str):
+    """Each filter is a multiple of one step; the stored integers say which."""
+    file = tflite_file.read(_shipped(name))
+    walk = Walk(file)
+    walk_head(walk, walk_backbone(walk))
+    _, state = load(_shipped(name))
+    for layer in walk.layers.keys() - {"head.project"}:
+        key = f"{layer}.weight" if f"{layer}.weight" in state else f"{layer}.conv.weight"
+        operator = walk.layers[layer]
+        axes = (3, 0, 1, 2) if operator.name == "DEPTHWISE_CONV_2D" else (0, 3, 1, 2)
+        stored = file.tensors[walk.weights(operator)].values.transpose(axes)
+        ours, numbers = (x.reshape(len(stored), -1) for x in (state[key].numpy(), stored))
+        step = np.abs(ours).max(1) / np.maximum(np.abs(numbers.astype(np.float32)).max(1), 1)
+        np.testing.assert_allclose(ours, numbers * step[:, None], atol=1e-5 * np.abs(ours).max())
+    assert {layer.split(".")[0] for layer in walk.layers} == {
+        "backbone", "head", "decoder", "classifier",
+    }  # fmt: skip
+
+
+def test_a_second_look_that_is_none_is_refused():
+    file = tflite_file.read(_shipped("voc"))
+    last = max(op.index for op in file.operators if op.name == "REVERSE_V2")
+    operators = list(file.operators)
+    operators[last] = dataclasses.replace(
+        operators[last], inputs=(operators[last].inputs[0], operators[last].inputs[0])
+    )
+    with pytest.raises(WeightsError, match="no mirrored second look"):
+        from_tflite(dataclasses.replace(file, operators=tuple(operators)))

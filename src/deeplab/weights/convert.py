@@ -36,7 +36,8 @@ def import_file(
         part: of a file with several networks the one to take; see :func:`deeplab.weights.load`.
         labels: the classes; None takes those that the file names, else the set that their count
             means by custom.
-        input_spec: its frame and fit; None takes the frame that the network was made for.
+        input_spec: its frame and fit; None takes the file's, else the one that the network
+            was made for.
         source: where the file comes from, for the provenance; None takes its name.
         licence: SPDX name of the weights' licence, where it is known.
 
@@ -53,6 +54,7 @@ def import_file(
     config, state, report = load_with_report(path, output_stride=output_stride, part=part)
     if labels is None:
         labels, report = _choose_labels(config, report)
+    input_spec = input_spec or report.input_spec
     if input_spec is None:
         height, width = _frame(config)
         input_spec = InputSpec(height=height, width=width)

@@ -100,7 +100,11 @@ def _dispatch(path: Path, choice: _Choice) -> Loaded:
     if is_release(path):
         release = open_release(path)
         state = release.state_dict()
-        return release.config, state, ImportReport(kept=tuple(state), labels=release.labels)
+        return (
+            release.config,
+            state,
+            ImportReport(kept=tuple(state), labels=release.labels, input_spec=release.input_spec),
+        )
     if path.is_dir():
         return _load_folder(path, choice)
     if _is_checkpoint(path):

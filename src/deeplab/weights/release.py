@@ -27,6 +27,8 @@ from deeplab.files import hash_file, replacing
 from deeplab.labels import LABEL_SETS, LabelSet
 from deeplab.models.config import DeepLabConfig
 from deeplab.photo.images import InputSpec
+from deeplab.tflite import file as tflite_file
+from deeplab.weights.tflite_card import read_labels
 
 if TYPE_CHECKING:
     import torch
@@ -77,8 +79,14 @@ def default_labels(num_classes: int) -> LabelSet:
 
 
 def labels_of(path: Path, config: DeepLabConfig) -> LabelSet:
-    """Return the classes of a file of weights: a release pair says, others go by their count."""
-    return open_release(path).labels if is_release(path) else default_labels(config.num_classes)
+    """Return the classes of a file of weights: as it says, else those that their count means."""
+    if is_release(path):
+        return open_release(path).labels
+    labels = None
+    if path.suffix == ".tflite":
+        labels = read_labels(tflite_file.read(path))
+    fits = labels is not None and len(labels) == config.num_classes
+    return labels if labels is not None and fits else default_labels(config.num_classes)
 
 
 def save(

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from deeplab.labels import LabelSet
+from deeplab.photo.images import InputSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +20,7 @@ class ImportReport:
         missing: were needed and not there (they keep their initial values).
         backbone_only: the file was a classifier: head and decoder are all missing.
         labels: the classes, where the file or its ``config.json`` names them.
+        input_spec: the frame, where the file names it, and how photos meet it.
         taken: where in the file the network lay, "state_dict.model"; "" where it is the file.
         others: where more networks lie, which were not taken.
         beside: what else lay in the file.
@@ -32,6 +34,7 @@ class ImportReport:
     missing: tuple[str, ...] = ()
     backbone_only: bool = False
     labels: LabelSet | None = None
+    input_spec: InputSpec | None = None
     taken: str = ""
     others: tuple[str, ...] = ()
     beside: tuple[str, ...] = ()

@@ -20,6 +20,7 @@ from deeplab.tflite.metadata import Metadata, read_metadata
 from deeplab.tflite.optimise import read_record
 from deeplab.weights.report import ImportReport
 from deeplab.weights.tflite_backbones import Backbone, walk_backbone
+from deeplab.weights.tflite_card import read_frame, read_labels
 from deeplab.weights.tflite_head import walk_head
 from deeplab.weights.tflite_walk import CONVOLUTIONS, KNOWN, Walk
 
@@ -81,7 +82,8 @@ def _import(file: TfliteFile) -> tuple[DeepLabConfig, dict[str, torch.Tensor], I
         ignored=tuple(file.tensors[walk.weights(op)].name for op in rest),
         missing=tuple(missing),
         backbone_only=backbone_only,
-        labels=metadata.labels if metadata else None,
+        labels=None if backbone_only else read_labels(file),
+        input_spec=None if backbone_only else read_frame(file),
         assumed=assumed,
     )
     return config, state, report

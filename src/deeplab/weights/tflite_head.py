@@ -247,7 +247,7 @@ def _read_mirror(walk: Walk, total: Operator, logits: int) -> float:
     large = walk.file.tensors[start].shape[1:3]
     for digits in range(1, 8):  # the shortest number that gives this size
         for nudge in (0, 1):
-            scale = round((small[0] - 1) / (large[0] - 1) + nudge * 10**-digits, digits)
+            scale = float(round((small[0] - 1) / (large[0] - 1) + nudge * 10**-digits, digits))
             if [scale_size(side, scale) for side in large] == [*small]:
                 return scale
     raise WeightsError(f"the second look has the size {small} of {large}: no scale gives it.")

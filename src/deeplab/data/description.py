@@ -2,35 +2,39 @@
 
     classes = ["background", "cat", "dog"]
 
-Everything else has a default:
+Everything else has a default; ``docs/dataset-toml.md`` explains every key:
 
     name = "pets"
     images = "images"            # folder of the photos
     masks = "masks"              # folder of the masks
     mask_suffix = ""             # "_mask" when the mask of a.jpg is a_mask.png
-    values = [0, 1, 2]           # the value of each class in greyscale and palette masks
+    values = [0, 1, 2]           # the value (or values) of each class in grey and palette masks
     ignore = 255                 # the value (or list of values) of unlabelled pixels
     colours = [[0, 0, 0], …]     # one per class; RGB masks need them
     ignore_colours = [[224, 224, 192]]
     encoding = "value"           # "colour": read palette masks by colour as well
+    transparent = "background"   # what transparent pixels are: a class, or "ignore"
     background = "background"    # the class that overlays leave clear; "" for none
 
     [splits]
     train = "train.txt"          # a list of names, one a line
     val = "val"                  # or a folder inside images/ (and masks/)
-    test = 0.1                   # or a share of all pairs, chosen by a hash of their names
+    test = 0.1                   # or a share of what the others leave, by a hash of the names
+
+Values and colours may also stand by name: ``values = { background = 0, cat = [1, 255] }``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from deeplab.data.masks import IGNORE, MaskEncoding
+from deeplab.data.pairing import Affixes
 from deeplab.errors import DataError, InputError, near_matches
-from deeplab.files import TOMLDecodeError, parse_toml, replacing, to_toml
+from deeplab.files import TOMLDecodeError, parse_toml, read_text, replacing, to_toml
 from deeplab.labels import Colour, LabelSet
 
 FILE_NAME = "dataset.toml"
@@ -50,11 +54,15 @@ class Description:
     images: str = "images"
     masks: str = "masks"
     mask_suffix: str = ""
-    values: tuple[int, ...] = ()
+    mask_prefix: str = ""
+    image_suffix: str = ""
+    image_prefix: str = ""
+    values: tuple[int | tuple[int, ...], ...] = ()
     ignore: tuple[int, ...] = (IGNORE,)
     colours: tuple[Colour, ...] = ()
     ignore_colours: tuple[Colour, ...] = ()
     encoding: Literal["value", "colour"] = "value"
+    transparent: str = ""
     background: str | None = None
     splits: Mapping[str, Split] = field(default_factory=dict)
 
@@ -78,25 +86,50 @@ class Description:
             raise InputError(
                 f"values: got {len(values)} values for {len(self.classes)} classes; give one each."
             )
+        several = [value if isinstance(value, tuple) else (value,) for value in values]
+        known = {value for group in several for value in group}
         return MaskEncoding(
-            values=values,
-            ignore=tuple(value for value in self.ignore if self.values or value not in values),
+            values=tuple(group[0] for group in several),
+            ignore=tuple(value for value in self.ignore if self.values or value not in known),
             colours=self.colours,
             ignore_colours=self.ignore_colours,
             by_colour=self.encoding == "colour",
+            also=tuple((value, i) for i, group in enumerate(several) for value in group[1:]),
+            transparent=self._transparent(),
         )
 
+    @property
+    def affixes(self) -> Affixes | None:
+        """What is said about the names of photos and masks; None where nothing is."""
+        said = Affixes(self.image_prefix, self.image_suffix, self.mask_prefix, self.mask_suffix)
+        return None if said == Affixes() else said
 
-def read_description(path: Path) -> Description:
+    def _transparent(self) -> int:
+        """Return the class id of transparent pixels, or IGNORE."""
+        labels = self.labels()
+        if self.transparent == "ignore":
+            return IGNORE
+        if self.transparent and (self.transparent in self.classes or labels.background is None):
+            return labels.index(self.transparent)
+        return IGNORE if labels.background is None else labels.background
+
+
+def read_description(path: Path, *, beside: Description | None = None) -> Description:
     """Read a ``dataset.toml``.
+
+    Args:
+        path: the file.
+        beside: what another file says of the classes; keys of ``path`` go before it.
 
     Raises:
         DataError: it is no TOML, has an unknown key, or contradicts itself.
     """
     try:
-        table = parse_toml(path.read_text(encoding="utf-8"))
-    except (TOMLDecodeError, UnicodeDecodeError) as error:
+        table = parse_toml(read_text(path))
+    except TOMLDecodeError as error:
         raise DataError(f"{path}: is not TOML ({error}).") from None
+    except (InputError, RecursionError) as error:
+        raise DataError(f"{path}: {error}") from None
     known = [item.name for item in fields(Description)]
     for key in table:
         if key not in known:
@@ -104,13 +137,40 @@ def read_description(path: Path) -> Description:
                 f"{path}: unknown key '{key}'.{near_matches(key, known)} "
                 f"It may hold: {', '.join(known)}."
             )
-    if "classes" not in table:
+    by_name = next((table[key] for key in ("values", "colours") if _is_table(table.get(key))), None)
+    if "classes" not in table and beside is None and by_name is not None:
+        table["classes"] = list(by_name)
+    if "classes" not in table and beside is None:
         raise DataError(f"{path}: the key 'classes' is missing: the class names, in id order.")
     try:
-        settings: dict[str, Any] = {key: _READERS[key](key, table[key]) for key in table}
+        settings: dict[str, Any] = {}
+        if beside is not None and "classes" not in table:
+            settings = {item.name: getattr(beside, item.name) for item in fields(beside)}
+        classes = table.get("classes", settings.get("classes", ()))
+        for key, value in table.items():
+            named = key in ("values", "colours") and _is_table(value)
+            settings[key] = _READERS[key](key, _in_order(key, value, classes) if named else value)
         return Description(**settings)
     except InputError as error:
         raise DataError(f"{path}: {error}") from None
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, dict) and bool(value)
+
+
+def _in_order(key: str, table: Mapping[str, Any], classes: Sequence[str]) -> list[Any]:
+    """Return what a table says by class name, in the order of the classes."""
+    for name in table:
+        if name not in classes:
+            raise InputError(
+                f"{key}: there is no class '{name}'.{near_matches(name, classes)} "
+                f"The classes are: {', '.join(map(str, classes))}."
+            )
+    missing = [name for name in classes if name not in table]
+    if missing:
+        raise InputError(f"{key}: nothing is said of {', '.join(map(str, missing))}.")
+    return [table[name] for name in classes]
 
 
 def write_description(path: Path, description: Description) -> None:
@@ -137,6 +197,17 @@ def _texts(key: str, value: Any) -> tuple[str, ...]:
     if not isinstance(value, list) or not value or not all(isinstance(v, str) for v in value):
         raise InputError(f"{key}: got {value!r}, expected a list of texts.")
     return tuple(value)
+
+
+def _values(key: str, value: Any) -> tuple[int | tuple[int, ...], ...]:
+    """Read one value per class, or a list of values where a class has several."""
+    if not isinstance(value, list):
+        return _numbers(key, value)
+    if [] in value:
+        raise InputError(f"{key}: got {value!r}, expected at least one value for each class.")
+    return tuple(
+        _numbers(key, item) if isinstance(item, list) else _numbers(key, item)[0] for item in value
+    )
 
 
 def _numbers(key: str, value: Any) -> tuple[int, ...]:
@@ -186,7 +257,8 @@ def _splits(key: str, value: Any) -> dict[str, Split]:
 
 
 _READERS = {
-    "name": _text, "images": _text, "masks": _text, "mask_suffix": _text, "background": _text,
-    "classes": _texts, "values": _numbers, "ignore": _numbers, "colours": _colours,
+    "name": _text, "images": _text, "masks": _text, "mask_suffix": _text, "mask_prefix": _text,
+    "image_suffix": _text, "image_prefix": _text, "background": _text, "transparent": _text,
+    "classes": _texts, "values": _values, "ignore": _numbers, "colours": _colours,
     "ignore_colours": _colours, "encoding": _encoding, "splits": _splits,
 }  # fmt: skip

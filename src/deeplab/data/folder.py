@@ -1,9 +1,12 @@
 """Any folder of photos and masks.
 
     images/a.jpg       photos; subfolders are welcome
-    masks/a.png        masks under the same names
+    masks/a.png        masks under the same names, or with something before or behind them
     dataset.toml       what the masks mean (see ``description.py``), or just
     labels.txt         the class names, one a line, in id order
+
+Where the folders have other names, see ``discovery.py``; where the names of photos and masks
+differ, ``pairing.py``. What was found so, and not said by anybody, is told as assumed.
 
 Splits are, in this order: what ``[splits]`` says; the lists train.txt, val.txt, … beside
 ``images`` (or in ``splits/``); the folders images/train, images/val, …; and else every fifth pair,
@@ -12,17 +15,24 @@ chosen by a hash of its name, is "val" and the rest "train". "all" is every pair
 
 from __future__ import annotations
 
-import hashlib
+from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from deeplab.data.description import FILE_NAME, Description, Split, read_description
+from deeplab.data.discovery import SPLITS, Place, find_places
 from deeplab.data.mask_files import open_mask
+from deeplab.data.masks import list_colours
+from deeplab.data.pairing import Affixes, divide, find_affixes
 from deeplab.data.sample import FileDataset, choose_split, list_pictures
+from deeplab.data.split_rules import Member, SplitRules
 from deeplab.errors import DataError, InputError
+from deeplab.files import read_text
 from deeplab.labels import read_label_file
+from deeplab.photo import find as photo_files
 
 NAME = "folder"
 LOOKS_FOR = f"images/ and masks/ with {FILE_NAME} or labels.txt"
@@ -30,133 +40,258 @@ LOOKS_FOR = f"images/ and masks/ with {FILE_NAME} or labels.txt"
 VALIDATION_SHARE = 0.2
 """The share of pairs that becomes "val" where nobody has said what should."""
 
-_LABELS = "labels.txt"
-_USUAL_SPLITS = ("train", "val", "test", "valid", "validation", "trainval")
+_NAMES = ("labels.txt", "classes.txt", "class_names.txt", "codes.txt")
+_LIST_FOLDERS = (".", "splits", "lists", "ImageSets/Segmentation")
+_DEFAULT = Description(classes=("any",))
+
+
+@dataclass
+class _Found:
+    """The pairs of a folder, by key: the common part of the two names.
+
+    Attributes:
+        photos, masks: by key; every photo has a mask, though its file may be missing.
+        spellings: how lists may call a photo -> its key.
+        folders: the folder of each split, where folders make them.
+        orphans, passed_over, assumed: see :class:`FileDataset`.
+    """
+
+    photos: dict[str, Path] = field(default_factory=dict)
+    masks: dict[str, Path] = field(default_factory=dict)
+    spellings: dict[str, str] = field(default_factory=dict)
+    folders: dict[str, str] = field(default_factory=dict)
+    orphans: list[Path] = field(default_factory=list)
+    passed_over: Counter[str] = field(default_factory=Counter)
+    assumed: list[str] = field(default_factory=list)
 
 
 def find(root: Path) -> Path | None:
-    """Return ``root`` when it has a dataset.toml, or images/ and masks/."""
-    described = (root / FILE_NAME).is_file()
-    plain = (root / "images").is_dir() and (root / "masks").is_dir()
-    return root if described or plain else None
+    """Return ``root`` when it has a dataset.toml, or photos and masks with the names of classes."""
+    if (root / FILE_NAME).is_file() or ((root / "images").is_dir() and (root / "masks").is_dir()):
+        return root
+    return root if _names_file(root) else None
 
 
 def splits(root: Path) -> tuple[str, ...]:
     """Return the names of the splits, "all" last."""
-    return (*_splits(root, _describe(root)), "all")
+    description = _describe(root)
+    return (*_rules(root, description, _find_pairs(root, description)), "all")
 
 
 def open_split(root: Path, split: str) -> FileDataset:
     """Return one split.
 
     Raises:
-        DataError: there is no such split, no photo, no description, or it is wrong.
+        DataError: there is no such split, it is empty, there is no photo, no description, or it is
+            wrong.
     """
     description = _describe(root)
-    for folder in (description.images, description.masks):
-        if not (root / folder).is_dir():
-            raise DataError(f"{root}: there is no folder {folder}/.")
-    photos = list_pictures(root / description.images)
-    if not photos:
-        raise DataError(f"{root / description.images}: there are no photos.")
-    truth = list_pictures(root / description.masks)
-    rules = _splits(root, description)
-    choose_split(split, (*rules, "all"), root)
-    names = _members(split, rules, root, list(photos))
-    suffix = description.mask_suffix
+    found = _find_pairs(root, description)
+    rules = _rules(root, description, found)
+    split = _choose(split, rules, root)
+    members = SplitRules(rules, root, found.photos, found.spellings).members(split)
     return FileDataset(
         layout=NAME,
         root=root,
         split=split,
         labels=description.labels(),
         encoding=description.mask_encoding(),
-        ids=tuple(names),
-        images=tuple(photos.get(name, root / description.images / f"{name}.jpg") for name in names),
-        masks=tuple(
-            truth.get(name + suffix, root / description.masks / f"{name}{suffix}.png")
-            for name in names
-        ),
-        orphans=tuple(
-            path for name, path in truth.items() if name.removesuffix(suffix) not in photos
-        ),
+        ids=tuple(member.key for member in members),
+        images=tuple(_photo_of(member, found, root, description) for member in members),
+        masks=tuple(_mask_of(member, found, root, description) for member in members),
+        orphans=tuple(found.orphans),
+        passed_over=found.passed_over,
+        assumed=tuple(found.assumed),
     )
 
 
-def _describe(root: Path) -> Description:
-    path = root / FILE_NAME
-    if path.is_file():
-        return read_description(path)
-    names = root / _LABELS
-    if not names.is_file():
+def _photo_of(member: Member, found: _Found, root: Path, description: Description) -> Path:
+    if member.key in found.photos:
+        return found.photos[member.key]
+    named = root / member.photo
+    if member.photo and named.is_file():
+        return named
+    return root / description.images / f"{member.key}.jpg"  # is missing; the doctor says so
+
+
+def _mask_of(member: Member, found: _Found, root: Path, description: Description) -> Path:
+    if member.mask:
+        return root / member.mask
+    return found.masks.get(member.key, root / description.masks / f"{member.key}.png")
+
+
+# -- photos and masks ----------------------------------------------------------------------------
+
+
+def _find_pairs(root: Path, description: Description) -> _Found:
+    found = _Found()
+    places = _places(root, description, found)
+    for place in places:
+        folder = place.images.split("/")[0] if place.split else ""
+        if place.split:
+            found.folders[place.split] = folder
+        _add_pairs(root, place, f"{folder}/" if folder else "", description, found)
+    if not found.photos:
+        where = ", ".join(str(root / place.images) for place in places)
+        there = photo_files.describe_passed_over(found.passed_over)
         raise DataError(
-            f"{root}: nothing says what the masks mean. Write the class names into {_LABELS}, one "
-            f"a line, in id order (or write a {FILE_NAME}).{_first_values(root / 'masks')}"
+            f"{where}: there are no photos." + (f" Passed over: {there}." if there else "")
         )
+    if not found.folders:
+        images = root / places[0].images
+        for split, spellings in SPLITS.items():
+            inside = [name for name in spellings if (images / name).is_dir()]
+            if inside:
+                found.folders[split] = inside[0]
+    found.photos = dict(sorted(found.photos.items(), key=lambda item: Path(item[0])))
+    return found
+
+
+def _places(root: Path, description: Description, found: _Found) -> tuple[Place, ...]:
+    stated = Place(description.images, description.masks)
+    usual = Place(_DEFAULT.images, _DEFAULT.masks)
+    missing = [name for name in (stated.images, stated.masks) if not (root / name).is_dir()]
+    if not missing:
+        return (stated,)
+    places = find_places(root) if stated == usual else ()
+    if not places:
+        raise DataError(f"{root}: there is no folder {missing[0]}/.")
+    for place in places:
+        where = f"photos and masks in {place.images or '.'}/"
+        if place.images != place.masks:
+            where = f"photos in {place.images}/, masks in {place.masks}/"
+        found.assumed.append(where)
+    return places
+
+
+def _add_pairs(
+    root: Path, place: Place, prefix: str, description: Description, found: _Found
+) -> None:
+    """Add the pairs of one place; ``prefix`` stands before their keys."""
+    where, truth = root / place.images, root / place.masks
+    affixes = description.affixes
+    if place.images == place.masks:
+        listing = photo_files.list_pictures(where)
+        photos, masks, affixes = divide(listing.pictures, where, affixes)
+        for suffix in (".txt", ".csv", ".toml", ".json", ".xml"):  # lists, names and annotations
+            listing.passed_over.pop(suffix, None)
+        found.passed_over.update(listing.passed_over)
+        if not photos and listing.pictures:
+            raise DataError(
+                f"{where}: nothing tells its photos from its masks. Say in {FILE_NAME} how the "
+                'masks are called: mask_suffix = "_mask" where the mask of a.jpg is a_mask.png.'
+            )
+    else:
+        photos = list_pictures(where, found.passed_over)
+        masks = list_pictures(truth, found.passed_over)
+        affixes = affixes or find_affixes(photos, masks, truth)
+    if description.affixes is None and affixes != Affixes():
+        found.assumed.append(str(affixes))
+    keys = {}
+    for name, path in photos.items():
+        key = affixes.key_of_photo(name)
+        if key is None:
+            found.passed_over[f"photos that are not called {affixes.photo_pattern}"] += 1
+            continue
+        keys[key] = prefix + key
+        found.photos[prefix + key] = path
+        found.spellings[name] = found.spellings[prefix + name] = prefix + key
+        found.masks[prefix + key] = truth / f"{affixes.mask_name(key)}.png"
+    for name, path in masks.items():
+        key = affixes.key_of_mask(name)
+        if key is None:
+            found.passed_over[f"masks that are not called {affixes.mask_pattern}"] += 1
+        elif key in keys:
+            found.masks[keys[key]] = path
+        else:
+            found.orphans.append(path)
+
+
+# -- what the masks mean -------------------------------------------------------------------------
+
+
+def _describe(root: Path) -> Description:
+    names = _names_file(root)
+    beside = None if names is None else _read_names(names)
+    if (root / FILE_NAME).is_file():
+        return read_description(root / FILE_NAME, beside=beside)
+    if beside is None:
+        raise DataError(
+            f"{root}: nothing says what the masks mean. Write the class names into {_NAMES[0]}, "
+            f"one a line, in id order (or write a {FILE_NAME}).{_first_values(root / 'masks')}"
+        )
+    return beside
+
+
+def _names_file(root: Path) -> Path | None:
+    """Return the file with the names of the classes: in the root, or beside photos and masks."""
+    for name in _NAMES:
+        if (root / name).is_file():
+            return root / name
+    if (root / FILE_NAME).is_file():
+        return None
+    for place in find_places(root):
+        for name in _NAMES:
+            if (root / place.images / name).is_file():
+                return root / place.images / name
+    return None
+
+
+def _read_names(path: Path) -> Description:
     try:
-        return Description(classes=read_label_file(names.read_text(encoding="utf-8")).names)
+        names = read_label_file(read_text(path)).names
+        # labelme's lists begin with what its masks hold as 255.
+        return Description(classes=tuple(name for name in names if name != "__ignore__"))
     except InputError as error:
-        raise DataError(f"{names}: {error}") from None
+        raise DataError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
 
 
 def _first_values(folder: Path) -> str:
     """Return what the first mask holds, to help with writing the names down."""
-    first = next(iter(list_pictures(folder).items()), None)
+    first = next(iter(list_pictures(folder).items()), None) if folder.is_dir() else None
     if first is None:
         return ""
     mask = open_mask(first[1])
-    if mask.pixels.ndim == 3:
-        count = len(np.unique(mask.pixels.reshape(-1, 3), axis=0))
-        return f" {first[1].name} is an RGB picture with {count} colours; list them in {FILE_NAME}."
-    values = [int(value) for value in np.unique(mask.pixels)]
+    if mask.grey is None:
+        return f" {first[1].name} is an RGB picture. {list_colours(mask)} Write {FILE_NAME}."
+    values = [int(value) for value in np.unique(mask.grey)]
     some = ", ".join(map(str, values[:12])) + (", …" if len(values) > 12 else "")
     return f" {first[1].name} holds the values {some}."
 
 
-def _splits(root: Path, description: Description) -> Mapping[str, Split]:
+# -- splits --------------------------------------------------------------------------------------
+
+
+def _rules(root: Path, description: Description, found: _Found) -> Mapping[str, Split]:
     if description.splits:
         return description.splits
-    for folder in (root, root / "splits"):
-        lists = {name: folder / f"{name}.txt" for name in _USUAL_SPLITS}
-        found = {name: path for name, path in lists.items() if path.is_file()}
-        if found:
-            return {name: path.relative_to(root).as_posix() for name, path in found.items()}
-    photos = root / description.images
-    folders = {name: name for name in _USUAL_SPLITS if (photos / name).is_dir()}
-    return folders or {"train": 1 - VALIDATION_SHARE, "val": VALIDATION_SHARE}
+    for folder in _LIST_FOLDERS:
+        lists = {
+            split: f"{folder}/{spelling}.txt".removeprefix("./")
+            for split, spellings in SPLITS.items()
+            for spelling in spellings
+            if (root / folder / f"{spelling}.txt").is_file()
+        }
+        if lists:
+            return lists
+    if found.folders:
+        return dict(found.folders)
+    return {"train": 1 - VALIDATION_SHARE, "val": VALIDATION_SHARE}
 
 
-def _members(split: str, rules: Mapping[str, Split], root: Path, names: list[str]) -> list[str]:
-    """Return the names in ``split``, in the order of its list, else sorted."""
-    if split == "all":
-        return names
-    rule = rules[split]
-    if isinstance(rule, float):
-        return _drawn(rules, names)[split]
-    if isinstance(rule, str) and (root / rule).is_file():
-        lines = (root / rule).read_text(encoding="utf-8").splitlines()
-        rule = tuple(line.strip() for line in lines if line.strip())
-    elif isinstance(rule, str):
-        inside = [name for name in names if name.startswith(f"{rule}/")]
-        if not inside:
-            raise DataError(
-                f"splits.{split}: '{rule}' is neither a list in {root} nor a folder with photos."
-            )
-        return inside
-    known = set(names)
-    # A name without a photo stays in: reading it fails, and the doctor lists it.
-    return [n if n in known else Path(n).with_suffix("").as_posix() for n in rule]
+def _choose(split: str, rules: Mapping[str, Split], root: Path) -> str:
+    """Return the split that is meant; "val", "valid" and "validation" are one.
 
-
-def _drawn(rules: Mapping[str, Split], names: list[str]) -> dict[str, list[str]]:
-    """Deal the names out by share, in the order of a hash: stable, and blind to neighbours."""
-    shares = {name: rule for name, rule in rules.items() if isinstance(rule, float)}
-    if sum(shares.values()) > 1 + 1e-9:
-        raise DataError(f"splits: the shares add up to {sum(shares.values()):g}, more than 1.")
-    order = sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())
-    dealt, start, total = {}, 0, 0.0
-    for split, share in shares.items():
-        total += share
-        end = round(total * len(order))
-        dealt[split] = sorted(order[start:end])
-        start = end
-    return dealt
+    Raises:
+        DataError: there is none; the message has the line to write.
+    """
+    known = (*rules, "all")
+    for spellings in SPLITS.values():
+        if split in spellings and split not in known:
+            split = next((name for name in spellings if name in known), split)
+    if split in ("train", "val") and split not in known:
+        raise DataError(
+            f"split: {root} has no split '{split}', only {', '.join(rules)}. Write into "
+            f"{FILE_NAME}: [splits], and below it train = 0.8 and val = 0.2."
+        )
+    return choose_split(split, known, root)

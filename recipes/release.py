@@ -1,6 +1,6 @@
 """Make a model that ships, from its recipe to its file.
 
-    python recipes/release.py voc --data VOC
+    python recipes/release.py voc --data VOC --more COCO_VOC
 
 Trains (interrupted, run it again: it resumes), exports int8 with a certificate, and writes the
 file's hash under the log. The starting weights are downloaded unless they are on this machine. The
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import json
 import shutil
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from pathlib import Path
 from deeplab import zoo
 from deeplab.data import open_dataset
 from deeplab.files import hash_file
+from deeplab.training.settings import read_recipe
 
 STARTS = {
     "voc": "deeplabv3-mobilenetv2-513-int8",
@@ -34,6 +36,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("name", choices=STARTS)
     parser.add_argument("--data", type=Path, required=True, help="VOC 2012, or part of it")
+    parser.add_argument(
+        "--more", type=Path, nargs="*", default=[], help="data sets of the same classes"
+    )
     parser.add_argument("--folder", type=Path, help="where to work (default: runs/NAME)")
     options = parser.parse_args()
     name, data = options.name, options.data
@@ -41,10 +46,11 @@ def main() -> None:
     start = zoo.locate(STARTS[name], weights=True)
 
     recipe = RECIPES / f"{name}.toml"
-    _deeplab("train", recipe, "--data", data, "--init", start, "--folder", folder)
+    more = f"data.more={json.dumps([str(path) for path in options.more])}"
+    _deeplab("train", recipe, "--data", data, "--set", more, "--init", start, "--folder", folder)
     file = folder / f"{name}.tflite"
     with tempfile.TemporaryDirectory() as photos:
-        for photo in choose_photos(data):
+        for photo in choose_photos(data, read_recipe(recipe).data.train):
             shutil.copy(photo, photos)
         _deeplab(
             "export", folder / f"{name}.json", "--to", "tflite", "--precision", "int8",
@@ -57,9 +63,9 @@ def main() -> None:
     print(line)
 
 
-def choose_photos(data: Path) -> list[Path]:
-    """Return photos of the training split, evenly spread, to find the ranges of numbers on."""
-    photos = list(open_dataset(data, split="train").images)
+def choose_photos(data: Path, split: str) -> list[Path]:
+    """Return photos of the split that was learned from, evenly spread, to find ranges on."""
+    photos = list(open_dataset(data, split=split).images)
     step = max(1, len(photos) // CALIBRATION_PHOTOS)
     return photos[::step][:CALIBRATION_PHOTOS]
 

@@ -196,6 +196,21 @@ def test_weights_and_rare_classes_follow_from_the_masks(shapes: Path) -> None:
     assert rare_classes(few) == (1,)
 
 
+def test_more_data_is_learned_from_and_rare_classes_repeat(shapes: Path, tmp_path: Path) -> None:
+    told: list[str] = []
+    settings = _settings(
+        shapes,
+        data={"more": [str(shapes)], "repeat_threshold": 1.0, "check": False},
+        loss={"label_stride": 2},
+        run={"validate_every": 0},
+    )
+    assert run_experiment(settings, tmp_path / "out", tell=told.append).step == 4
+    talk = "\n".join(told)
+    assert "24 pictures to learn from ('train'), 5 to judge by" in talk
+    # Each picture shows the background and one of two classes: √2 times.
+    assert re.search(r"Repeats: (2[4-9]|3\d|4\d) pictures an epoch, each 1\.4 to 1\.4 times", talk)
+
+
 def test_class_weights_have_names() -> None:
     labels = LabelSet(("background", "grey", "light grey"))
     assert choose_class_weights({}, labels, None) is None

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny import no_score, run_tiny, tiny_batches, tiny_network, tiny_settings
+from tiny import ALONE, no_score, run_tiny, tiny_batches, tiny_network, tiny_settings
 
 from deeplab.errors import DataError, InputError, TrainingError
 from deeplab.evaluation.metrics import ConfusionMatrix
@@ -26,6 +26,7 @@ from deeplab.training.guard import collapse_warning, memory_advice
 from deeplab.training.initialise import take_over
 from deeplab.training.loop import Score
 from deeplab.training.optimiser import build_optimiser
+from deeplab.training.step import backward, make_step
 
 TINY = Path(__file__).with_name("tiny.py")
 
@@ -132,6 +133,18 @@ def test_cutting_a_step_in_parts_changes_nothing(tmp_path: Path) -> None:
     parts, _ = run_tiny(tmp_path / "2", tiny_settings(run=frozen | {"accumulate": 4}, **still))
     for name, value in whole.state_dict().items():
         torch.testing.assert_close(parts.state_dict()[name], value, rtol=1e-5, atol=1e-5)
+
+
+def test_a_label_stride_compares_every_nth_pixel() -> None:
+    settings = tiny_settings(data={"crop_size": [33, 33]}, loss={"label_stride": 4})
+    batch = next(tiny_batches(settings)(0))
+    sparse = batch._replace(label=torch.full_like(batch.label, 255))
+    sparse.label[:, ::4, ::4] = batch.label[:, ::4, ::4]
+    losses = []
+    for given, chosen in ((batch, settings), (sparse, tiny_settings())):
+        step = make_step(tiny_network(chosen), chosen, None, ALONE)
+        losses.append(backward(step, given, 0, chosen, ALONE))
+    torch.testing.assert_close(*losses)
 
 
 def test_another_recipe_does_not_resume(tmp_path: Path) -> None:

@@ -39,6 +39,8 @@ def test_settings_survive_their_own_toml(tmp_path: Path) -> None:
         ({"model": {"backbne": "x"}}, r"unknown field 'backbne'\. Did you mean 'backbone'"),
         ({"loss": {"class_weights": [1.0, 2.0]}}, r"class_weights: got \[1\.0, 2\.0\], expected"),
         ({"loss": {"class_weights": {"cat": "x"}}}, r"class_weights.*'x'.*expected"),
+        ({"loss": {"label_stride": 3}}, r"label_stride: got 3, expected a divisor .* 512 and 512"),
+        ({"data": {"repeat_threshold": 2.0}}, r"data\.repeat_threshold: got 2\.0, expected 0 to 1"),
         ({"run": {"batch_size": 0}}, r"run\.batch_size: got 0"),
     ],
 )

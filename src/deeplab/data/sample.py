@@ -121,6 +121,28 @@ class FileDataset:
         return Sample(image=image, label=label, id=self.ids[index])
 
 
+def join(datasets: Sequence[FileDataset]) -> FileDataset:
+    """Return the pairs of several data sets, one after the other, as one; it is named by the first.
+
+    Raises:
+        DataError: their classes, or the values of their masks, differ.
+    """
+    first = datasets[0]
+    for other in datasets[1:]:
+        if other.labels.names != first.labels.names or other.encoding != first.encoding:
+            raise DataError(
+                f"{other.root}: its classes or mask values are not those of {first.root}; data "
+                "sets are joined where both are the same. `deeplab data convert` writes masks anew."
+            )
+    return dataclasses.replace(
+        first,
+        ids=tuple(name for one in datasets for name in one.ids),
+        images=tuple(path for one in datasets for path in one.images),
+        masks=tuple(path for one in datasets for path in one.masks),
+        orphans=tuple(path for one in datasets for path in one.orphans),
+    )
+
+
 def list_pictures(folder: Path, passed_over: Counter[str] | None = None) -> dict[str, Path]:
     """Return every picture below ``folder``: {path without suffix, "/" between parts: file}.
 

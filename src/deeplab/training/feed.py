@@ -11,12 +11,18 @@ from deeplab.data import open_dataset
 from deeplab.data.check import check
 from deeplab.data.loader import Batch, train_loader
 from deeplab.data.memory import MemoryDataset
-from deeplab.data.sample import Dataset
+from deeplab.data.repeats import RepeatedDataset
+from deeplab.data.sample import Dataset, join
 from deeplab.data.transforms import ColourJitter, RareClassCrops, ResizeToRange, TrainTransform
 from deeplab.errors import InputError
 from deeplab.labels import LabelSet
 from deeplab.models import DeepLabConfig
-from deeplab.training.balance import choose_class_weights, count_classes, rare_classes
+from deeplab.training.balance import (
+    choose_class_weights,
+    count_classes,
+    rare_classes,
+    repeat_factors,
+)
 from deeplab.training.processes import Processes
 from deeplab.training.settings import DataSettings, Settings
 
@@ -77,6 +83,7 @@ def open_feed(settings: Settings, processes: Processes, tell: Callable[[str], No
     """
     data, share = settings.data, _share(settings, processes)
     files = [open_dataset(data.path, split=split) for split in (data.train, data.val)]
+    files[0] = join([files[0], *(open_dataset(path, split="train") for path in data.more)])
     if data.check and processes.first:
         report = check(files)
         for fault in report.faults:
@@ -107,6 +114,13 @@ def open_feed(settings: Settings, processes: Processes, tell: Callable[[str], No
         budget = int(data.memory_gb * 2**30)
         training = MemoryDataset(training, max_bytes=budget)
         validation = MemoryDataset(validation, max_bytes=max(budget - training.bytes, 0))
+    if data.repeat_threshold:
+        factors = repeat_factors(files[0], data.repeat_threshold)
+        training = RepeatedDataset(training, factors, seed=settings.run.seed)
+        tell(
+            f"Repeats: {len(training)} pictures an epoch, each {factors.min():.1f} to "
+            f"{factors.max():.1f} times."
+        )
     return Feed(
         training=training,
         validation=validation,

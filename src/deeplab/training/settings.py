@@ -31,6 +31,8 @@ class DataSettings:
     Attributes:
         path: the folder of the data set, in any layout that ``open_dataset`` recognises.
         train: split to learn from.
+        more: folders of further data sets, in the same masks and classes, whose split "train" is
+            learned from too.
         val: split that decides which weights are best.
         crop_size: (height, width) of what the network sees in training.
         resize_range: (shorter, longer) side to which pictures are resized first, and optionally
@@ -44,6 +46,8 @@ class DataSettings:
             that show one.
         rare_classes: the names of those classes; () takes every class of which less than
             ``RARE_SHARE`` of the labelled pixels is.
+        repeat_threshold: pictures of a class that fewer than this share of them show, 0..1, are
+            drawn more often: √(threshold / share) times. 0 draws all alike.
         workers: processes that read pictures; 0 reads in the training process.
         memory_gb: memory in which decoded pictures may be kept, in gigabytes.
         frame: (height, width) of the frame that the released network asks for; () is crop_size.
@@ -54,6 +58,7 @@ class DataSettings:
 
     path: str = ""
     train: str = "train"
+    more: tuple[str, ...] = ()
     val: str = "val"
     crop_size: tuple[int, int] = (513, 513)
     resize_range: tuple[int, ...] = ()
@@ -63,6 +68,7 @@ class DataSettings:
     colour_jitter: float = 0.0
     rare_class_crops: float = 0.0
     rare_classes: tuple[str, ...] = ()
+    repeat_threshold: float = 0.0
     workers: int = 2
     memory_gb: float = 0.0
     frame: tuple[int, ...] = ()
@@ -94,6 +100,8 @@ class LossSettings:
         mining_steps: steps over which mining sets in (hard_example_mining_step).
         every_scale: with an image pyramid, also score each scale by itself (v2).
         upsample_logits: compare at the picture's size (v3, v3+), not at the logits' (v1, v2).
+        label_stride: compare at every n-th row and column of the picture only. On a CPU, with small
+            networks, half of a step is the loss, and 2 spares most of that.
     """
 
     class_weights: dict[str, float] | str = field(default_factory=dict)
@@ -101,6 +109,7 @@ class LossSettings:
     mining_steps: int = 0
     every_scale: bool = False
     upsample_logits: bool = True
+    label_stride: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,6 +244,16 @@ class Settings:
             raise InputError(
                 f"data.rare_classes: got {', '.join(self.data.rare_classes)}, but no crops are "
                 "laid over them; set data.rare_class_crops to a probability such as 0.5."
+            )
+        stride = self.loss.label_stride
+        if stride < 1 or any((side - 1) % stride for side in self.data.crop_size):
+            raise InputError(
+                f"loss.label_stride: got {stride}, expected a divisor of the crop's sides less 1, "
+                f"{' and '.join(str(side - 1) for side in self.data.crop_size)}: the corners stay."
+            )
+        if not 0 <= self.data.repeat_threshold <= 1:
+            raise InputError(
+                f"data.repeat_threshold: got {self.data.repeat_threshold}, expected 0 to 1."
             )
         if not 0 <= self.optimiser.start_share < 1:
             raise InputError(

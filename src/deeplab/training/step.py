@@ -94,11 +94,13 @@ def backward(
     """
     run, device = settings.run, processes.device
     whole = settings.loss.top_k == 1.0 and settings.loss.upsample_logits
-    kept = processes.sum((batch.label != IGNORE).sum()).to(device)
+    stride = settings.loss.label_stride
+    label = batch.label[:, ::stride, ::stride]
+    kept = processes.sum((label != IGNORE).sum()).to(device)
     # DDP averages the gradients of the processes; sums must be undone by their count.
     scale = processes.count if whole else 1 / run.accumulate
     total = torch.zeros((), device=device)
-    images, labels = batch.image.chunk(run.accumulate), batch.label.chunk(run.accumulate)
+    images, labels = batch.image.chunk(run.accumulate), label.chunk(run.accumulate)
     try:
         for part, (x, y) in enumerate(zip(images, labels, strict=True)):
             x = x.to(device, non_blocking=True).contiguous(memory_format=memory_format(run))

@@ -1,13 +1,20 @@
-"""Text is read whatever program saved it, or refused in words."""
+"""Files are written whole, for everybody; text is read whatever program saved it, or refused."""
 
 from __future__ import annotations
 
+import errno
+import os
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from deeplab.errors import InputError
-from deeplab.files import read_text
+from deeplab import files
+from deeplab.errors import InputError, OutputError
+from deeplab.files import is_partial, name_partial, read_text, replacing, replacing_all
 
 TEXT = "background\nKätzchen\n猫\n"
 
@@ -44,3 +51,73 @@ def test_other_encodings_are_named_or_told(tmp_path: Path) -> None:
         read_text(tmp_path)
     path.write_bytes(b"")
     assert read_text(path) == ""
+
+
+# --- writing ------------------------------------------------------------------------------------
+
+
+@contextmanager
+def umask(mask: int) -> Iterator[None]:
+    before = os.umask(mask)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes are POSIX's")
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])
+@pytest.mark.parametrize("writing", [replacing, replacing_all])
+def test_the_umask_decides_who_reads_a_file(tmp_path: Path, mask: int, mode: int, writing) -> None:
+    """Some writers, that of safetensors among them, make their files their owner's alone."""
+    with umask(mask), writing(tmp_path / "net.safetensors") as partial:
+        partial.touch(mode=0o600)
+    assert stat.S_IMODE((tmp_path / "net.safetensors").stat().st_mode) == mode
+    assert os.listdir(tmp_path) == ["net.safetensors"]
+
+
+@pytest.mark.parametrize(
+    "name", ["photo.jpg", "ö" * 120 + ".png", "x." + "y" * 240, "no suffix", ".hidden", "a.tar.gz"]
+)
+def test_names_in_the_making_are_short_hidden_and_known(tmp_path: Path, name: str) -> None:
+    made = name_partial(tmp_path / name)
+    assert made.parent == tmp_path
+    assert made.name.startswith(".")
+    assert len(os.fsencode(made.name)) < 150
+    assert is_partial(made.name)
+    assert not is_partial(name)
+    assert made != name_partial(tmp_path / name)
+
+
+def test_what_killed_processes_left_is_removed_when_it_is_old(tmp_path: Path) -> None:
+    old = [name_partial(tmp_path / "photo.jpg"), name_partial(tmp_path / "folder")]
+    young, foreign = name_partial(tmp_path / "photo.jpg"), tmp_path / ".photo.part.jpg"
+    for path in (old[0], young, foreign):
+        path.write_bytes(b"half")
+    old[1].mkdir()
+    (old[1] / "net.onnx").write_bytes(b"half")
+    long_ago = time.time() - 2 * 86_400
+    for path in (*old, foreign):
+        os.utime(path, (long_ago, long_ago))
+    with replacing(tmp_path / "new.txt") as partial:
+        partial.write_text("new")
+    assert not any(path.exists() for path in old)
+    assert young.exists()
+    assert foreign.exists()
+
+
+def test_a_full_folder_for_temporary_files_is_not_blamed_on_the_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files.tempfile, "gettempdir", lambda: "/full")
+    monkeypatch.setattr(files, "_free", lambda folder: 0 if str(folder) == "/full" else 1 << 30)
+    with (
+        pytest.raises(OutputError, match=r"temporary files, /full, is full; .* TMPDIR"),
+        replacing(tmp_path / "net.onnx"),
+    ):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    with (
+        pytest.raises(OutputError, match=r"cannot write .*net\.onnx: /in/put: Input/output error"),
+        replacing(tmp_path / "net.onnx"),
+    ):
+        raise OSError(errno.EIO, "Input/output error", "/in/put")

@@ -87,13 +87,13 @@ class MissingExtraError(DeepLabError, ImportError):
 
     >>> raise MissingExtraError("The torch runtime", package="torch", extra="train")
     Traceback (most recent call last):
-    deeplab.errors.MissingExtraError: The torch runtime needs 'torch', which is not installed.
-    Install it with: pip install 'deeplab[train]'
+    deeplab.errors.MissingExtraError: The torch runtime needs 'torch', which is not installed. \
+Install it with: pip install 'deeplab[train]'
     """
 
     def __init__(self, what: str, *, package: str, extra: str) -> None:
         super().__init__(
-            f"{what} needs '{package}', which is not installed.\n"
+            f"{what} needs '{package}', which is not installed. "
             f"Install it with: pip install 'deeplab[{extra}]'"
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -12,6 +13,7 @@ import secrets
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from os import PathLike
@@ -28,8 +30,8 @@ else:
     from tomli import loads as parse_toml
 
 __all__ = [
-    "TOMLDecodeError", "hash_file", "parse_toml", "read_text", "replacing", "replacing_all",
-    "to_toml",
+    "TOMLDecodeError", "hash_file", "is_partial", "name_partial", "parse_toml", "read_text",
+    "replacing", "replacing_all", "sweep", "to_toml",
 ]  # fmt: skip
 
 # The longer marks first: UTF-32's begins with UTF-16's.
@@ -40,6 +42,15 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+
+_PARTIAL = re.compile(r"\..*\.[0-9a-f]{8}\.part(\.[^.]{1,16})?", re.DOTALL)
+_OLD_SECONDS = 86_400
+"""A file that nobody finished for so long was left by a process that was killed."""
+
+_ROOM = 1 << 16
+"""Bytes; a disk with less than this is full."""
+
+_swept: set[Path] = set()
 
 
 @contextmanager
@@ -53,17 +64,19 @@ def replacing(path: str | PathLike[str]) -> Iterator[Path]:
         OutputError: the folder does not exist, is not writable, or the disk is full.
     """
     path = Path(path)
-    if not path.name or path.is_dir():
+    if not path.name or os.path.isdir(path):
         raise OutputError(f"output: {path} is a folder, expected the name of a file.")
-    temporary = path.with_name(f".{path.stem[:50]}.{secrets.token_hex(4)}.part{path.suffix}")
+    temporary = name_partial(path)
+    sweep(path.parent)
     try:
         yield temporary
+        _open_to_others(temporary)
         os.replace(temporary, path)
     except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
         if isinstance(error, OSError) and not isinstance(error, OutputError):
-            raise OutputError(_reason(path, error)) from error
+            raise OutputError(_reason(path, error, temporary)) from error
         raise
 
 
@@ -78,11 +91,13 @@ def replacing_all(path: str | PathLike[str]) -> Iterator[Path]:
         OutputError: the folder does not exist, is not writable, or the disk is full.
     """
     path = Path(path)
-    folder: Path | None = None
+    folder = name_partial(path.with_suffix(""))
+    sweep(path.parent)
     try:
-        folder = Path(tempfile.mkdtemp(prefix=f".{path.stem[:50]}.", dir=path.parent))
+        folder.mkdir(mode=0o700)
         yield folder / path.name
         for part in sorted(folder.iterdir(), key=lambda part: part.name == path.name):
+            _open_to_others(part)
             final = path.with_name(part.name)
             if final.is_dir():
                 shutil.rmtree(final)
@@ -90,10 +105,61 @@ def replacing_all(path: str | PathLike[str]) -> Iterator[Path]:
     except OSError as error:
         if isinstance(error, OutputError):
             raise
-        raise OutputError(_reason(path, error)) from error
+        raise OutputError(_reason(path, error, folder)) from error
     finally:
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def name_partial(path: Path) -> Path:
+    """Return a hidden name beside ``path``, never the same twice, for a file in the making.
+
+    It keeps a short suffix, so that writers which look at it work.
+    """
+    suffix = path.suffix if len(path.suffix) <= 17 else ""
+    stem = os.fsencode(path.stem)[:100].decode("utf-8", "ignore")
+    return path.with_name(f".{stem}.{secrets.token_hex(4)}.part{suffix}")
+
+
+def is_partial(name: str) -> bool:
+    """Return whether a file's name is that of a file in the making: no file of anybody's."""
+    return _PARTIAL.fullmatch(name) is not None
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed processes left half done in a folder a day ago or longer.
+
+    A folder is looked at once per process; what cannot be removed stays.
+    """
+    if folder in _swept:
+        return
+    _swept.add(folder)
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if is_partial(entry.name):
+                with contextlib.suppress(OSError):
+                    _remove_old(entry)
+
+
+def _remove_old(entry: os.DirEntry[str]) -> None:
+    if time.time() - entry.stat(follow_symlinks=False).st_mtime < _OLD_SECONDS:
+        return
+    if entry.is_dir(follow_symlinks=False):
+        shutil.rmtree(entry.path, ignore_errors=True)
+    else:
+        os.unlink(entry.path)
+
+
+def _open_to_others(path: Path) -> None:
+    """Let the umask decide who reads a file; some writers make it their owner's alone."""
+    mode = path.stat().st_mode
+    if path.is_dir() or mode & 0o077:
+        return
+    probe = name_partial(path)
+    with contextlib.suppress(OSError):
+        probe.touch(exist_ok=False)
+        allowed = probe.stat().st_mode & 0o666
+        probe.unlink()
+        path.chmod(allowed)
 
 
 def hash_file(path: str | PathLike[str]) -> str:
@@ -166,10 +232,29 @@ def _toml_key(key: str) -> str:
     return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else to_toml(key)
 
 
-def _reason(path: Path, error: OSError) -> str:
+def _reason(path: Path, error: OSError, temporary: Path) -> str:
     folder = path.parent
-    if not folder.exists():
-        return f"output: cannot write {path}: there is no folder {folder}; make it first."
-    if not folder.is_dir():
-        return f"output: cannot write {path}: {folder} is not a folder."
-    return f"output: cannot write {path}: {error.strerror or error}."
+    words = f"output: cannot write {path}: "
+    if not os.path.exists(folder):
+        return f"{words}there is no folder {folder}; make it first."
+    if not os.path.isdir(folder):
+        return f"{words}{folder} is not a folder."
+    if error.errno in (errno.ENOSPC, errno.EDQUOT) and _free(folder) > _ROOM:
+        place = Path(tempfile.gettempdir())
+        if _free(place) <= _ROOM:
+            return (
+                f"{words}the folder for temporary files, {place}, is full; name another in the "
+                "environment variable TMPDIR."
+            )
+    blamed = None if error.filename is None else os.fsdecode(error.filename)
+    if blamed is not None and not blamed.startswith(os.fspath(temporary)):
+        return f"{words}{blamed}: {error.strerror or error}."
+    return f"{words}{error.strerror or error}."
+
+
+def _free(folder: Path) -> int:
+    """Return how many bytes can be written there; where nobody says, many."""
+    try:
+        return shutil.disk_usage(folder).free
+    except OSError:
+        return 2 * _ROOM

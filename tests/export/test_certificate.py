@@ -191,7 +191,7 @@ def test_files_of_several_parts_come_together(pair, tmp_path, format_of):
 
 def test_a_package_that_is_missing_is_named(pair, tmp_path, format_of):
     format_of(lambda plan, target: (), needs=("torch", "no-such-package"), extra="strange")
-    with pytest.raises(MissingExtraError, match=r"'no-such-package'.*\n.*deeplab\[strange\]"):
+    with pytest.raises(MissingExtraError, match=r"'no-such-package'.*deeplab\[strange\]"):
         export(pair, "strange", file=tmp_path / "net.strange")
 
 

@@ -245,7 +245,7 @@ def test_what_is_not_installed(
     package: str, pair: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(MissingExtraError, match=rf"needs '{package}'.*\n.*deeplab\[onnx\]"):
+    with pytest.raises(MissingExtraError, match=rf"needs '{package}'.*deeplab\[onnx\]"):
         module.count_int8(tmp_path / "net.onnx")
 
 

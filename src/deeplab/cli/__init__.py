@@ -6,7 +6,6 @@ Exit codes: 0 all went well; 1 some photos of many could not be done; 2 an error
 
 from __future__ import annotations
 
-import errno
 import io
 import os
 import sys
@@ -17,7 +16,7 @@ import typer
 
 import deeplab
 from deeplab.cli.benchmark import benchmark
-from deeplab.cli.console import complain
+from deeplab.cli.console import Stream, complain
 from deeplab.cli.data import data_app
 from deeplab.cli.evaluate import evaluate
 from deeplab.cli.export import export
@@ -82,10 +81,11 @@ def run(arguments: Sequence[str]) -> int:
             raise
         complain(str(error))
         return 2
-    except OSError as error:
-        if debug or error.errno != errno.ENOSPC:
+    except (OSError, RecursionError, UnicodeError, MemoryError) as error:
+        # Of what was given or of the machine, wherever it comes from; the rest is our own bug.
+        if debug:
             raise
-        complain(f"cannot write to the standard output: {error.strerror}")
+        complain(_in_words(error))
         return 2
     except (KeyboardInterrupt, typer.Abort):
         complain("interrupted")
@@ -100,12 +100,26 @@ def run(arguments: Sequence[str]) -> int:
     return code if isinstance(code, int) else 0
 
 
+def _in_words(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "a file that was given is nested too deeply to be read."
+    if isinstance(error, MemoryError):
+        return "there is not enough memory for this; give a smaller --size or --memory, or less."
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{os.fsdecode(error.filename)}: {error.strerror or error}."
+    return f"{error}."
+
+
 def main() -> None:
     """Run the command line of this process."""
-    for stream in (sys.stdout, sys.stderr):
-        # A path or a label that the terminal cannot show must not end the work.
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
+    # A path or a label that the terminal cannot show must not end the work.
+    if isinstance(sys.stderr, io.TextIOWrapper):
+        sys.stderr.reconfigure(errors="replace")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        lines, encoding = sys.stdout.line_buffering, sys.stdout.encoding
+        sys.stdout = Stream(
+            sys.stdout.detach(), encoding=encoding, errors="replace", line_buffering=lines
+        )
     if "--debug" not in sys.argv:
         _silence_engines()
     code = run(sys.argv[1:])

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any, cast
 
+import typer
 from rich.console import Console
+from rich.segment import Segment
 from rich.text import Text
 
 from deeplab.errors import InputError, near_matches
@@ -16,19 +20,99 @@ if TYPE_CHECKING:
     from deeplab.labels import Colour
 
 
+# Control characters but for tab and line feed, and those that turn the direction of writing: with
+# them, a label or a file's name could move the cursor, or show something else than it is.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+MOST_THREADS = 256
+"""Of one network; LiteRT ends the process where the system gives no more threads."""
+
+MOST_WORKERS = 1024
+"""Photos at the same time."""
+
+MOST_SECONDS = 86_400.0
+"""Of any waiting or measuring: a day."""
+
+_MOST_SIDE = 16_384
+"""Of a network's frame, in pixels."""
+
+
+class Stream(io.TextIOWrapper):
+    """A standard output that shows control characters, and whose errors say that it was the one."""
+
+    def write(self, text: str) -> int:
+        """Write words and numbers, whatever is in them."""
+        return self.write_styled(clean(text))
+
+    def write_styled(self, text: str) -> int:
+        """Write text as it is, with its colours."""
+        try:
+            return super().write(text)
+        except OSError as error:
+            raise _named(error) from None
+
+    def flush(self) -> None:
+        """Write what is left."""
+        try:
+            super().flush()
+        except OSError as error:
+            raise _named(error) from None
+
+
+def _named(error: OSError) -> OSError:
+    error.filename = error.filename or "the standard output"
+    return error
+
+
+class _Styled:
+    """The same stream for a console, which has cleaned what it prints and adds colours to it."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        return self._stream.write_styled(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+class _Console(Console):
+    """Words stand as they are: ``[…]`` is no markup, and control characters are shown."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(highlight=False, soft_wrap=True, markup=False, emoji=False, **options)
+
+    def render(self, renderable: Any, options: Any = None) -> Iterator[Segment]:
+        """Give what is printed, piece by piece."""
+        for segment in super().render(renderable, options):
+            if segment.control or not _CONTROL.search(segment.text):
+                yield segment
+            else:
+                yield Segment(clean(segment.text), segment.style)
+
+
+def clean(text: str) -> str:
+    """Return a text with its control characters as the escapes that JSON has for them."""
+    return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
 def stdout() -> Console:
     """Return the console for results."""
-    return Console(highlight=False, soft_wrap=True)
+    stream = sys.stdout
+    file = cast("IO[str]", _Styled(stream)) if isinstance(stream, Stream) else None
+    return _Console(file=file)
 
 
 def stderr() -> Console:
     """Return the console for progress and for what a pipe must not swallow."""
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+    return _Console(stderr=True)
 
 
 def complain(message: str) -> None:
-    """Print an error to stderr."""
-    print(f"deeplab: {message}", file=sys.stderr)
+    """Print an error to stderr, on one line."""
+    lines = (line.strip() for line in message.splitlines())
+    print(f"deeplab: {clean(' '.join(line for line in lines if line))}", file=sys.stderr)
 
 
 @contextmanager
@@ -43,7 +127,7 @@ def show_stages() -> Iterator[Callable[[str, int, int], None]]:
     )
 
     console = stderr()
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
+    columns = TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn()
     bar = Progress(
         *columns, TimeRemainingColumn(), console=console, transient=True,
         disable=not console.is_terminal,
@@ -106,6 +190,19 @@ def parse_size(option: str, text: str) -> tuple[int, int]:
         InputError: it is no such thing.
     """
     sides = [side.strip() for side in text.lower().replace("×", "x").replace(",", "x").split("x")]
-    if len(sides) > 2 or not all(side.isdecimal() and int(side) > 0 for side in sides):
+    if len(sides) > 2 or not all(side.isdecimal() for side in sides):
         raise InputError(f"{option}: got '{text}', expected HEIGHTxWIDTH, or one number for both.")
+    if not all(len(side) < 10 and 1 <= int(side) <= _MOST_SIDE for side in sides):
+        raise InputError(f"{option}: got '{text}', expected sides from 1 to {_MOST_SIDE} pixels.")
     return int(sides[0]), int(sides[-1])
+
+
+def check_number(value: float | None) -> float | None:
+    """Refuse what is no number; for options, whose ``min`` and ``max`` let it pass.
+
+    Raises:
+        typer.BadParameter: it is "nan".
+    """
+    if value is not None and value != value:
+        raise typer.BadParameter("nan is no number.")
+    return value

@@ -91,6 +91,7 @@ def convert(
 def _print_report(report: Report) -> None:
     from rich.box import SIMPLE
     from rich.table import Table
+    from rich.text import Text
 
     console = stdout()
     for split in report.splits:
@@ -116,8 +117,8 @@ def _print_report(report: Report) -> None:
     height, width = report.crop_size
     typer.echo(f"suggested crop: {height}×{width}; weights: median frequency")
     for fault in report.faults:
-        mark = typer.style("STOP", fg="red") if fault.stops else typer.style("note", fg="yellow")
-        typer.echo(f"{mark} {fault.split}: {len(fault.suspects)} × {fault.what}")
+        mark = Text("STOP", "red") if fault.stops else Text("note", "yellow")
+        console.print(mark.append(f" {fault.split}: {len(fault.suspects)} × {fault.what}", "none"))
         for suspect in fault.suspects[:_LISTED]:
             typer.echo(f"     {Path(suspect.what).name}: {suspect.note}")
         if len(fault.suspects) > _LISTED:

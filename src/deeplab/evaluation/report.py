@@ -13,6 +13,7 @@ from typing import Any
 
 from PIL import Image
 from rich.table import Table
+from rich.text import Text
 
 from deeplab.data.sample import Dataset
 from deeplab.errors import OutputError
@@ -82,7 +83,9 @@ def summary_table(evaluation: Evaluation, *, classes: Sequence[int] | None = Non
             _percent(totals.prediction[index] / pixels),
         )
     table.add_section()
-    table.add_row("[bold]mIoU", f"[bold]{_percent(evaluation.miou)}", f"{_span(low, high)}")
+    table.add_row(
+        Text("mIoU", "bold"), Text(_percent(evaluation.miou), "bold"), f"{_span(low, high)}"
+    )
     if classes is not None:
         table.add_row(
             f"mIoU of {len(classes)} classes",

@@ -1,0 +1,129 @@
+"""What reaches the terminal, and how users' mistakes are told."""
+
+from __future__ import annotations
+
+import errno
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+import typer
+
+from deeplab import cli
+from deeplab.cli.console import clean, complain, parse_size, stderr, stdout
+from deeplab.errors import InputError
+
+HOSTILE = "[red]cat[/red] [/] \x1b]0;title\x07 \x9b2J \u202egpj.exe"
+SHOWN = r"[red]cat[/red] [/] \u001b]0;title\u0007 \u009b2J \u202egpj.exe"
+
+
+def test_labels_stand_in_tables_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("class", title=HOSTILE)
+    table.add_row(HOSTILE)
+    table.add_row(Text(HOSTILE))
+    stdout().print(table)
+    stderr().print(HOSTILE)
+    told = capsys.readouterr()
+    assert told.out.count(SHOWN) == 3
+    assert told.err == SHOWN + "\n"
+
+
+def test_an_error_is_one_line_without_control_characters(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    complain(f"two\n  lines, \r\n{HOSTILE}")
+    assert capsys.readouterr().err == f"deeplab: two lines, {SHOWN}\n"
+    assert clean("plain 猫\ttext\n") == "plain 猫\ttext\n"
+
+
+def in_process(code: str, **options) -> subprocess.CompletedProcess[str]:
+    start = "import sys, typer; from deeplab import cli; from deeplab.cli.console import stdout\n"
+    return subprocess.run(
+        [sys.executable, "-c", f"{start}{code}\ncli.main()"],
+        capture_output=True, text=True, timeout=60, **options,
+    )  # fmt: skip
+
+
+def test_what_is_printed_without_a_console_is_shown_too() -> None:
+    code = f"cli.run = lambda _: print({HOSTILE!r}) or typer.echo({HOSTILE!r}) or 0"
+    done = in_process(code)
+    assert done.stdout == f"{SHOWN}\n" * 2, done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+def test_a_full_output_is_told() -> None:
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "deeplab", "models", "list"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert done.returncode in (1, 2)
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied", "/a/b"), "/a/b: Permission denied."),
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device"),
+        (RecursionError("maximum recursion depth exceeded"), "nested too deeply"),
+        (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"), "invalid start byte"),
+        (MemoryError(), "not enough memory"),
+    ],
+)
+def test_faults_of_the_machine_and_of_files_are_one_line(
+    error: Exception, words: str, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    def fail(*args, **options):
+        raise error
+
+    monkeypatch.setattr(cli, "app", fail)
+    assert cli.run(["segment"]) == 2
+    told = capsys.readouterr().err
+    assert words in told
+    assert told.count("\n") == 1
+    with pytest.raises(type(error)):
+        cli.run(["segment", "--debug"])
+
+
+@pytest.mark.parametrize("text", ["9" * 5000, "513x0", "16385", "99999", "1x2x3", "", "-5", "1e3"])
+def test_sizes_have_an_end(text: str) -> None:
+    with pytest.raises(InputError, match="--size: got"):
+        parse_size("--size", text)
+
+
+def commands(command: click.Command, name: str = "") -> list[tuple[str, click.Parameter]]:
+    if isinstance(inner := getattr(command, "commands", None), dict):
+        return [found for key, sub in inner.items() for found in commands(sub, f"{name} {key}")]
+    return [(f"{name} {parameter.opts[0]}".strip(), parameter) for parameter in command.params]
+
+
+def test_every_number_has_both_ends() -> None:
+    endless = [
+        name
+        for name, parameter in commands(typer.main.get_command(cli.app))
+        if parameter.type.name in ("integer", "float", "integer range", "float range")
+        and (getattr(parameter.type, "min", None) is None or parameter.type.max is None)
+    ]
+    assert endless == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "serve --timeout nan", "serve --max-megabytes inf", "serve --concurrency 2000000000",
+        "benchmark voc --min-secs nan", "benchmark voc --max-secs inf", "benchmark voc --threads 0",
+        "benchmark voc --threads 100000", "segment x.jpg --threads 100000",
+        "segment x.jpg --workers 2000000000", "evaluate voc . --scales nan", "evaluate voc . "
+        "--scales 0", "evaluate voc . --scales 1e9", "evaluate voc . --trimap 1e99",
+        "benchmark voc --output-stride 99999999999999999999", "evaluate voc . --tile 0",
+    ],
+)  # fmt: skip
+def test_numbers_beyond_reason_are_refused_at_once(line: str, capsys) -> None:
+    assert cli.run(line.split()) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert "deeplab: " in told

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from deeplab import zoo
 from deeplab.errors import DeepLabError, InputError, ModelError
 from deeplab.labels import LABEL_SETS, LabelSet, open_labels
+from deeplab.limits import MAX_THREADS, MAX_WORKERS, check_whole
 from deeplab.photo.images import Fit, Geometry, InputSpec, Photo, Source
 from deeplab.photo.results import Segmentation
 from deeplab.photo.upsample import argmax_bilinear
@@ -106,10 +107,9 @@ class Segmenter:
         device: Literal["cpu", "cuda"] | None = None,
         precision: Precision = "float32",
     ) -> None:
-        if threads is not None and (not isinstance(threads, int) or threads < 1):
-            raise InputError(f"threads: got {threads!r}, expected a whole number, 1 or more.")
-        if not isinstance(streams, int) or streams < 1:
-            raise InputError(f"streams: got {streams!r}, expected a whole number, 1 or more.")
+        if threads is not None:
+            check_whole("threads", threads, most=MAX_THREADS)
+        check_whole("streams", streams, most=MAX_WORKERS)
         self._exact = exact
         self._arguments: dict[str, Any] = {
             "model": model,
@@ -193,8 +193,7 @@ class Segmenter:
                 in place of its result and goes on.
         """
         workers = count_cores() if workers is None else workers
-        if not isinstance(workers, int) or workers < 1:
-            raise InputError(f"workers: got {workers!r}, expected a whole number, 1 or more.")
+        check_whole("workers", workers, most=MAX_WORKERS)
         if isinstance(photos, (str, bytes, PathLike)):
             raise InputError(f"photos: got one {type(photos).__name__}, expected several photos.")
         if on_error not in ("raise", "yield"):

@@ -53,11 +53,11 @@ class Settings:
 
     def __post_init__(self) -> None:
         for name in ("warmup_runs", "warmup_min_secs", "min_secs", "run_delay"):
-            if getattr(self, name) < 0:
+            if not getattr(self, name) >= 0:
                 raise InputError(f"{name}: got {getattr(self, name)}, expected 0 or more.")
         if self.num_runs < 1:
             raise InputError(f"num_runs: got {self.num_runs}, expected 1 or more.")
-        if self.max_secs <= 0 or self.max_secs < self.min_secs:
+        if not self.max_secs > 0 or not self.max_secs >= self.min_secs:
             raise InputError(
                 f"max_secs: got {self.max_secs}, expected more than 0, and no less than min_secs "
                 f"({self.min_secs})."

@@ -8,8 +8,17 @@ from typing import TYPE_CHECKING, Annotated, TypeVar, get_args
 
 import typer
 
-from deeplab.cli.console import check_choices, parse_size, show_stages, split_names, stderr, stdout
+from deeplab.cli.console import (
+    check_choices,
+    check_number,
+    parse_size,
+    show_stages,
+    split_names,
+    stderr,
+    stdout,
+)
 from deeplab.errors import InputError, OutputError
+from deeplab.limits import MAX_COUNT, MAX_SECONDS, MAX_THREADS, check_whole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,17 +68,28 @@ def benchmark(
     ] = None,
     split: Annotated[str, typer.Option(help="Of the data set.")] = "val",
     limit: Annotated[
-        int | None, typer.Option(metavar="N", help="Only its first N pictures.")
+        int | None, typer.Option(metavar="N", max=MAX_COUNT, help="Only its first N pictures.")
     ] = None,
     classes: Annotated[
         str | None, typer.Option(metavar="NAMES", help="Average quality over these classes only.")
     ] = None,
-    warmup_runs: Annotated[int, typer.Option(help="At least so many first.")] = 1,
-    warmup_min_secs: Annotated[float, typer.Option(help="And at least so long.")] = 0.5,
-    num_runs: Annotated[int, typer.Option(help="At least so many count.")] = 50,
-    min_secs: Annotated[float, typer.Option(help="And at least so long.")] = 1.0,
-    max_secs: Annotated[float, typer.Option(help="But no longer, each.")] = 150.0,
-    run_delay: Annotated[float, typer.Option(help="Seconds of rest before every run.")] = 0.0,
+    warmup_runs: Annotated[int, typer.Option(max=MAX_COUNT, help="At least so many first.")] = 1,
+    warmup_min_secs: Annotated[
+        float, typer.Option(max=MAX_SECONDS, callback=check_number, help="And at least so long.")
+    ] = 0.5,
+    num_runs: Annotated[int, typer.Option(max=MAX_COUNT, help="At least so many count.")] = 50,
+    min_secs: Annotated[
+        float, typer.Option(max=MAX_SECONDS, callback=check_number, help="And at least so long.")
+    ] = 1.0,
+    max_secs: Annotated[
+        float, typer.Option(max=MAX_SECONDS, callback=check_number, help="But no longer, each.")
+    ] = 150.0,
+    run_delay: Annotated[
+        float,
+        typer.Option(
+            max=MAX_SECONDS, callback=check_number, help="Seconds of rest before every run."
+        ),
+    ] = 0.0,
     enable_op_profiling: Annotated[
         bool, typer.Option("--enable-op-profiling", help="Time every operator, too.")
     ] = False,
@@ -177,11 +197,14 @@ def _numbers(option: str, text: str | None) -> list[int]:
     if text is None:
         return []
     try:
-        return [int(part) for part in split_names(option, text)]
+        numbers = [int(part) for part in split_names(option, text)]
     except ValueError:
         raise InputError(
             f"{option}: got '{text}', expected whole numbers with commas between them."
         ) from None
+    for number in numbers:
+        check_whole(option, number, most=MAX_THREADS)
+    return numbers
 
 
 def _devices(device: str, paths: Sequence[Path]) -> list[Device]:

@@ -15,6 +15,7 @@ from rich.segment import Segment
 from rich.text import Text
 
 from deeplab.errors import InputError, near_matches
+from deeplab.limits import MAX_SIDE
 
 if TYPE_CHECKING:
     from deeplab.labels import Colour
@@ -23,18 +24,6 @@ if TYPE_CHECKING:
 # Control characters but for tab and line feed, and those that turn the direction of writing: with
 # them, a label or a file's name could move the cursor, or show something else than it is.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-
-MOST_THREADS = 256
-"""Of one network; LiteRT ends the process where the system gives no more threads."""
-
-MOST_WORKERS = 1024
-"""Photos at the same time."""
-
-MOST_SECONDS = 86_400.0
-"""Of any waiting or measuring: a day."""
-
-_MOST_SIDE = 16_384
-"""Of a network's frame, in pixels."""
 
 
 class Stream(io.TextIOWrapper):
@@ -83,8 +72,12 @@ class _Console(Console):
     def __init__(self, **options: Any) -> None:
         super().__init__(highlight=False, soft_wrap=True, markup=False, emoji=False, **options)
 
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Make text of a string, a table's cell among them, before its width is measured."""
+        return super().render_str(clean(text), **options)
+
     def render(self, renderable: Any, options: Any = None) -> Iterator[Segment]:
-        """Give what is printed, piece by piece."""
+        """Give what is printed, piece by piece; what came as text already may hold anything."""
         for segment in super().render(renderable, options):
             if segment.control or not _CONTROL.search(segment.text):
                 yield segment
@@ -192,8 +185,8 @@ def parse_size(option: str, text: str) -> tuple[int, int]:
     sides = [side.strip() for side in text.lower().replace("×", "x").replace(",", "x").split("x")]
     if len(sides) > 2 or not all(side.isdecimal() for side in sides):
         raise InputError(f"{option}: got '{text}', expected HEIGHTxWIDTH, or one number for both.")
-    if not all(len(side) < 10 and 1 <= int(side) <= _MOST_SIDE for side in sides):
-        raise InputError(f"{option}: got '{text}', expected sides from 1 to {_MOST_SIDE} pixels.")
+    if not all(len(side) < 10 and 1 <= int(side) <= MAX_SIDE for side in sides):
+        raise InputError(f"{option}: got '{text}', expected sides from 1 to {MAX_SIDE} pixels.")
     return int(sides[0]), int(sides[-1])
 
 

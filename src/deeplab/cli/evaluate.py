@@ -12,10 +12,13 @@ from rich.progress import Progress
 
 from deeplab.cli.console import check_choices, split_names, stderr, stdout
 from deeplab.errors import InputError
+from deeplab.limits import MAX_SIDE
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+
+_LARGEST_SCALE = 16
 
 
 def evaluate(
@@ -27,10 +30,10 @@ def evaluate(
     scales: Annotated[str, typer.Option(help="Scales of the photo: 0.5,1,1.5.")] = "1",
     flip: Annotated[bool, typer.Option("--flip", help="Also look at mirrored photos.")] = False,
     output_stride: Annotated[
-        int | None, typer.Option("--output-stride", help="8 is finer than the trained 16.")
+        int | None, typer.Option("--output-stride", max=32, help="8 is finer than the trained 16.")
     ] = None,
     tile: Annotated[
-        int | None, typer.Option(help="Side of tiles for photos larger than memory.")
+        int | None, typer.Option(max=MAX_SIDE, help="Side of tiles for photos larger than memory.")
     ] = None,
     classes: Annotated[
         str | None, typer.Option(metavar="NAMES", help="Also average over these classes only.")
@@ -65,7 +68,7 @@ def evaluate(
     with join_processes(device) as processes:
         predictor = open_predictor(
             model,
-            scales=_numbers("--scales", scales),
+            scales=_numbers("--scales", scales, most=_LARGEST_SCALE),
             flip=flip,
             output_stride=output_stride,
             tile=tile,
@@ -87,7 +90,9 @@ def evaluate(
             part = count(
                 predictor,
                 dataset,
-                trimap=[int(width) for width in _numbers("--trimap", trimap)] if trimap else [],
+                trimap=[int(width) for width in _numbers("--trimap", trimap, most=MAX_SIDE)]
+                if trimap
+                else [],
                 rank=processes.rank,
                 count=processes.count,
                 each=each,
@@ -104,8 +109,11 @@ def evaluate(
         stderr().print(f"Report: {page}")
 
 
-def _numbers(option: str, text: str) -> list[float]:
+def _numbers(option: str, text: str, *, most: int) -> list[float]:
     try:
-        return [float(part) for part in split_names(option, text)]
+        numbers = [float(part) for part in split_names(option, text)]
     except ValueError:
         raise InputError(f"{option}: got '{text}', expected numbers with commas.") from None
+    if not all(0 < number <= most for number in numbers):
+        raise InputError(f"{option}: got '{text}', expected numbers above 0, at most {most}.")
+    return numbers

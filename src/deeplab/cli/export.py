@@ -9,6 +9,7 @@ import typer
 
 from deeplab.cli.console import check_choices, parse_size, split_names, stderr, stdout
 from deeplab.errors import InputError
+from deeplab.limits import MAX_THREADS
 
 if TYPE_CHECKING:
     from deeplab.data import Dataset
@@ -39,7 +40,7 @@ def export(
         typer.Option(metavar="SIZE", help="Of the frame: 513 or 1025x2049 (default: the pair's)."),
     ] = None,
     output_stride: Annotated[
-        int | None, typer.Option(help="To run at: 8, 16 or 32 (default: the pair's).")
+        int | None, typer.Option(max=32, help="To run at: 8, 16 or 32 (default: the pair's).")
     ] = None,
     calibrate: Annotated[
         str | None,
@@ -61,7 +62,7 @@ def export(
         typer.Option(metavar="DATASET", help="For the certificate: tells what labels say of both."),
     ] = None,
     split: Annotated[str, typer.Option(help="Of the data set.")] = "val",
-    threads: Annotated[int, typer.Option(min=1, help="For the latencies.")] = 1,
+    threads: Annotated[int, typer.Option(min=1, max=MAX_THREADS, help="For the latencies.")] = 1,
     allow: Annotated[
         bool, typer.Option("--allow", help="Keep the file even where it is not equal enough.")
     ] = False,

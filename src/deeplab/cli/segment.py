@@ -17,6 +17,7 @@ import typer
 from deeplab.cli.console import check_choices, complain, split_names, stderr, stdout, swatch
 from deeplab.cli.outputs import SUFFIXES, Job, Writer, plan_jobs, summarise
 from deeplab.errors import DeepLabError, InputError
+from deeplab.limits import MAX_THREADS, MAX_WORKERS
 
 if TYPE_CHECKING:
     from deeplab.photo.results import Segmentation
@@ -59,10 +60,14 @@ def segment(
         str, typer.Option(help="Of the numbers: float32, or bfloat16 (openvino; twice as fast).")
     ] = "float32",
     threads: Annotated[
-        int | None, typer.Option(min=1, help="Threads for a single photo (default: all cores).")
+        int | None,
+        typer.Option(
+            min=1, max=MAX_THREADS, help="Threads for a single photo (default: all cores)."
+        ),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Photos at the same time (default: all cores).")
+        int | None,
+        typer.Option(min=1, max=MAX_WORKERS, help="Photos at the same time (default: all cores)."),
     ] = None,
     exact: Annotated[
         bool, typer.Option("--exact", help="Decode every pixel of a JPEG before resizing.")

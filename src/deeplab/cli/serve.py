@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 
-from deeplab.cli.console import check_choices, complain
+from deeplab.cli.console import check_choices, check_number, complain
 from deeplab.errors import MissingExtraError
+from deeplab.limits import MAX_COUNT, MAX_SECONDS, MAX_THREADS, MAX_WORKERS
 
 if TYPE_CHECKING:
     import socket
@@ -24,20 +25,39 @@ def serve(
         ),
     ] = None,
     host: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="0 takes any that is free.")] = 8000,
-    max_megabytes: Annotated[float, typer.Option(help="Of one upload.")] = 20,
-    max_megapixels: Annotated[float, typer.Option(help="Of one photo.")] = 50,
+    port: Annotated[int, typer.Option(max=65535, help="0 takes any that is free.")] = 8000,
+    max_megabytes: Annotated[
+        float, typer.Option(max=100_000, callback=check_number, help="Of one upload.")
+    ] = 20,
+    max_megapixels: Annotated[
+        float, typer.Option(max=100_000, callback=check_number, help="Of one photo.")
+    ] = 50,
     timeout: Annotated[
-        float, typer.Option(metavar="SECONDS", help="From a photo's last byte to its result.")
+        float,
+        typer.Option(
+            metavar="SECONDS",
+            max=MAX_SECONDS,
+            callback=check_number,
+            help="From a photo's last byte to its result.",
+        ),
     ] = 30,
     transfer_timeout: Annotated[
-        float, typer.Option(metavar="SECONDS", help="For sending a photo, and for taking a result.")
+        float,
+        typer.Option(
+            metavar="SECONDS",
+            max=MAX_SECONDS,
+            callback=check_number,
+            help="For sending a photo, and for taking a result.",
+        ),
     ] = 30,
     concurrency: Annotated[
-        int | None, typer.Option(min=1, help="Photos worked on at once (default: all cores).")
+        int | None,
+        typer.Option(min=1, max=MAX_WORKERS, help="Photos worked on at once (default: all cores)."),
     ] = None,
-    queue: Annotated[int, typer.Option(min=0, help="Photos that may wait.")] = 64,
-    threads: Annotated[int, typer.Option(min=1, help="Of the network, for each photo.")] = 1,
+    queue: Annotated[int, typer.Option(min=0, max=MAX_COUNT, help="Photos that may wait.")] = 64,
+    threads: Annotated[
+        int, typer.Option(min=1, max=MAX_THREADS, help="Of the network, for each photo.")
+    ] = 1,
     runtime: Annotated[
         str | None, typer.Option(help="The engine, where several run the model.")
     ] = None,

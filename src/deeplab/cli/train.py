@@ -10,6 +10,7 @@ import typer
 
 from deeplab.cli.console import stderr
 from deeplab.errors import InputError
+from deeplab.limits import MAX_COUNT
 
 
 def train(
@@ -26,8 +27,12 @@ def train(
     init: Annotated[
         str | None, typer.Option(metavar="FILE", help="Weights to start from, of any origin.")
     ] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps.")] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Pictures per step.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, max=MAX_COUNT, help="Optimiser steps.")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, max=MAX_COUNT, help="Pictures per step.")
+    ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option(

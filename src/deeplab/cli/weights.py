@@ -19,7 +19,7 @@ def import_weights(
         Path, typer.Option("-o", "--output", metavar="NAME", help="Name of the release pair.")
     ],
     output_stride: Annotated[
-        int | None, typer.Option(help="To run at: 8, 16 or 32 (default: as trained).")
+        int | None, typer.Option(max=32, help="To run at: 8, 16 or 32 (default: as trained).")
     ] = None,
     part: Annotated[
         str | None,
@@ -79,7 +79,7 @@ def info(
         typer.Option(metavar="SIZE", help="Count for a photo of this size: 513 or 1025x2049."),
     ] = None,
     output_stride: Annotated[
-        int | None, typer.Option(help="Count at this output stride: 8, 16 or 32.")
+        int | None, typer.Option(max=32, help="Count at this output stride: 8, 16 or 32.")
     ] = None,
 ) -> None:
     """Describe a model, without running it: parameters and multiply-adds by part."""

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from deeplab.errors import InputError
+from deeplab.limits import MAX_SECONDS, MAX_WORKERS, check_whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,8 +33,12 @@ class Limits:
         for name in ("max_megabytes", "max_megapixels", "timeout_seconds", "transfer_seconds"):
             if not 0 < getattr(self, name) < math.inf:
                 raise InputError(f"{name}: got {getattr(self, name)}, expected more than 0.")
-        if self.concurrency < 1:
-            raise InputError(f"concurrency: got {self.concurrency}, expected at least 1.")
+        for name in ("timeout_seconds", "transfer_seconds"):
+            if getattr(self, name) > MAX_SECONDS:
+                raise InputError(
+                    f"{name}: got {getattr(self, name):g}, expected {MAX_SECONDS:g} at most, a day."
+                )
+        check_whole("concurrency", self.concurrency, most=MAX_WORKERS)
         if self.queue < 0:
             raise InputError(f"queue: got {self.queue}, expected 0 or more.")
 

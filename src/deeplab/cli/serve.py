@@ -25,7 +25,7 @@ def serve(
         ),
     ] = None,
     host: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(max=65535, help="0 takes any that is free.")] = 8000,
+    port: Annotated[int, typer.Option(max=MAX_COUNT, help="0 takes any that is free.")] = 8000,
     max_megabytes: Annotated[
         float, typer.Option(max=100_000, callback=check_number, help="Of one upload.")
     ] = 20,

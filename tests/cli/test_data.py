@@ -73,7 +73,7 @@ def test_convert(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         capsys, "data", "convert", tmp_path / "coco.json", "-o", tmp_path / "out", "--split", "val"
     )
     assert code == 0
-    assert "1 pairs in 'val'; classes: background, cat" in out
+    assert "1 pairs, 1 in 'val'; classes: background, cat" in out
     assert (open_dataset(tmp_path / "out", split="val")[0].label == 1).sum() == 400
     code, _, err = run(
         capsys, "data", "convert", tmp_path / "coco.json", "-o", tmp_path / "out", "--split", "val"

@@ -23,7 +23,7 @@ from deeplab.data.shapes import (
     fill_polygon,
     rotate_points,
 )
-from deeplab.errors import DataError
+from deeplab.errors import DataError, DeepLabError
 from tiny_folder import HEIGHT, WIDTH, photo
 
 SQUARE = [4, 4, 23, 4, 23, 23, 4, 23]  # x, y, …: 20 × 20 pixels with its border
@@ -86,7 +86,7 @@ def test_compressed_runs_of_every_length() -> None:
 def test_wrong_run_lengths_are_refused() -> None:
     with pytest.raises(DataError, match="add up to 5, expected 6"):
         decode_row_rle([2, 3], (2, 3))
-    with pytest.raises(DataError, match="add up to"):
+    with pytest.raises(DataError, match="a run of -2 pixels"):
         decode_row_rle([8, -2], (2, 3))
 
 
@@ -101,7 +101,8 @@ def test_shapes() -> None:
     )
     assert (turned != disc.T).mean() < 0.01
     assert rotate_points([(1, 0)], (0, 0), 90)[0] == pytest.approx((0, 1))
-    assert not fill_polygon((9, 9), [(1, 1), (5, 5)]).any()
+    with pytest.raises(DataError, match="an outline of 2 points"):
+        fill_polygon((9, 9), [(1, 1), (5, 5)])
 
 
 # -- COCO ----------------------------------------------------------------------------------------
@@ -135,13 +136,14 @@ def test_coco_instances(tmp_path: Path) -> None:
     path = tmp_path / "instances.json"
     path.write_text(json.dumps(coco(annotations)))
     seen: list[tuple[int, int]] = []
-    count = convert(
+    made = convert(
         path,
         tmp_path / "out",
         images=tmp_path / "photos",
+        split="train",
         progress=lambda done, total: seen.append((done, total)),
     )
-    assert count == 2
+    assert made.splits == {"train": 2}
     assert seen == [(1, 2), (2, 2)]
     dataset = open_dataset(tmp_path / "out")
     assert dataset.ids == ("a", "b")
@@ -157,7 +159,7 @@ def test_a_second_split_keeps_the_ids(tmp_path: Path) -> None:
     save_photos(tmp_path, "a.jpg", "b.jpg", "c.jpg")
     path = tmp_path / "train.json"
     path.write_text(json.dumps(coco([{"image_id": 7, "category_id": 3, "segmentation": [SQUARE]}])))
-    convert(path, tmp_path / "out")
+    convert(path, tmp_path / "out", split="train")
     second = coco([{"image_id": 5, "category_id": 1, "segmentation": [SQUARE]}])
     second["images"] = [{"id": 5, "file_name": "x/c.jpg", "height": HEIGHT, "width": WIDTH}]
     second["categories"] = [{"id": 1, "name": "dog"}]
@@ -189,7 +191,7 @@ def test_coco_panoptic(tmp_path: Path) -> None:
     annotation = {"image_id": 7, "file_name": "a.png", "segments_info": segments}
     path = tmp_path / "panoptic.json"
     path.write_text(json.dumps(coco([annotation])))
-    assert convert(path, tmp_path / "out") == 1
+    assert convert(path, tmp_path / "out").count == 1
     dataset = open_dataset(tmp_path / "out")
     assert dataset.labels.names == ("cat", "dog")
     assert dataset.labels.background is None
@@ -224,7 +226,7 @@ def test_labelme(tmp_path: Path) -> None:
     second = {"imagePath": "..\\x\\b.jpg", "shapes": [shape("dog", [[30, 20], [30, 30]], "circle")]}
     (tmp_path / "set" / "a.json").write_text(json.dumps(first))
     (tmp_path / "set" / "b.json").write_text(json.dumps(second))
-    convert(tmp_path / "set", tmp_path / "out")
+    convert(tmp_path / "set", tmp_path / "out", split="train")
     dataset = open_dataset(tmp_path / "out")
     assert dataset.labels.names == ("background", "cat", "dog")
     expected = np.where(square(), 1, 0)
@@ -276,22 +278,23 @@ def test_cvat(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (CVAT.replace("<tag", "<polyline"), "polyline 'cat', which has no area"),
-        (CVAT.replace('width="64"', ""), "not complete CVAT XML"),
+        (CVAT.replace("<tag", "<polyline"), "polyline 5 'cat' has no area"),
+        (CVAT.replace('width="64"', ""), "image 0 has no width"),
         ("<html></html>", "begins with <html>"),
         ("<annotations><track/></annotations>", "CVAT for video"),
         ("<annotations>", "is not XML"),
         ("<annotations></annotations>", "no photos"),
-        (CVAT.replace("a.jpg", "b.jpg"), r"'sub/b\.jpg' is not in"),
-        (CVAT.replace("a.jpg", "a.txt"), "does not end like a picture"),
+        (CVAT.replace("a.jpg", "b.jpg"), r"1 photo is not in .*: 'sub/b\.jpg'"),
+        (CVAT.replace("a.jpg", "a.txt"), r"a\.txt: the file is empty"),
     ],
 )
 def test_wrong_xml_is_refused(tmp_path: Path, text: str, message: str) -> None:
     save_photos(tmp_path / "images", "a.jpg")
     (tmp_path / "images" / "a.txt").write_text("")
     (tmp_path / "annotations.xml").write_text(text)
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(DeepLabError, match=message):
         convert(tmp_path / "annotations.xml", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
@@ -300,7 +303,7 @@ def test_wrong_xml_is_refused(tmp_path: Path, text: str, message: str) -> None:
         ("{", "is not JSON"),
         ("[]", "is not an export that is known"),
         ('{"shapes": [], "imagePath": "a.jpg"}', "Name the folder"),
-        ('{"images": [{}], "annotations": [], "categories": []}', "not complete COCO JSON"),
+        ('{"images": [{}], "annotations": [], "categories": []}', r"images\[0\] has no id"),
     ],
 )
 def test_wrong_json_is_refused(tmp_path: Path, content: str, message: str) -> None:

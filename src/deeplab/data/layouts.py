@@ -7,7 +7,7 @@ from os import PathLike
 from pathlib import Path
 from typing import NamedTuple
 
-from deeplab.data import ade20k, camvid, cityscapes, folder, voc
+from deeplab.data import ade20k, camvid, cityscapes, folder, roboflow, voc
 from deeplab.data.description import FILE_NAME
 from deeplab.data.sample import FileDataset
 from deeplab.errors import DataError
@@ -25,7 +25,7 @@ class Layout(NamedTuple):
 
 LAYOUTS = tuple(
     Layout(module.NAME, module.LOOKS_FOR, module.find, module.splits, module.open_split)
-    for module in (voc, cityscapes, ade20k, camvid, folder)
+    for module in (voc, cityscapes, ade20k, camvid, roboflow, folder)
 )
 """In the order in which they are tried. A dataset.toml comes before them all."""
 
@@ -50,9 +50,8 @@ def list_splits(path: str | PathLike[str]) -> tuple[str, ...]:
     return layout.splits(root)
 
 
-def _recognise(path: Path) -> tuple[Layout, Path]:
-    if not path.is_dir():
-        raise DataError(f"{path}: there is no such folder; expected the folder of a data set.")
+def find_layout(path: Path) -> tuple[Layout, Path] | None:
+    """Return the layout in which ``path`` stands, and its folder; None if it is in none."""
     described = (path / FILE_NAME).is_file()
     for layout in LAYOUTS:
         if described and layout.name != folder.NAME:
@@ -60,5 +59,14 @@ def _recognise(path: Path) -> tuple[Layout, Path]:
         root = layout.find(path)
         if root is not None:
             return layout, root
+    return None
+
+
+def _recognise(path: Path) -> tuple[Layout, Path]:
+    if not path.is_dir():
+        raise DataError(f"{path}: there is no such folder; expected the folder of a data set.")
+    found = find_layout(path)
+    if found is not None:
+        return found
     looked = "\n".join(f"  {layout.name}: {layout.looks_for}" for layout in LAYOUTS)
     raise DataError(f"{path}: no known layout. A data set is one of\n{looked}")

@@ -43,7 +43,7 @@ from deeplab.data.fields import (
     text,
     whole,
 )
-from deeplab.data.masks import open_mask
+from deeplab.data.mask_files import open_mask
 from deeplab.data.shapes import Box, Patch, Size, decode_coco_rle, merge, polygon_patch
 from deeplab.errors import DataError
 

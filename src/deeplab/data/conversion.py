@@ -15,7 +15,8 @@ from types import TracebackType
 from deeplab.data.description import FILE_NAME, Description, write_description
 from deeplab.data.duplicates import Hash
 from deeplab.data.export import Embedded, listed
-from deeplab.data.masks import UInt8, write_mask
+from deeplab.data.mask_files import UInt8
+from deeplab.data.masks import write_mask
 from deeplab.data.sample import PHOTO_SUFFIXES
 from deeplab.errors import DataError, OutputError
 from deeplab.files import read_text

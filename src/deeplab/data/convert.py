@@ -41,7 +41,8 @@ from deeplab.data.export import (
     path_of,
 )
 from deeplab.data.export_photos import check_unshared, name_photos
-from deeplab.data.masks import IGNORE, UInt8
+from deeplab.data.mask_files import UInt8
+from deeplab.data.masks import IGNORE
 from deeplab.data.recognise import read_export
 from deeplab.errors import DataError, ImageError, InputError
 from deeplab.labels import voc_colours

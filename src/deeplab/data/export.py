@@ -15,7 +15,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from deeplab.data.fields import UnreadableError, WithoutAreaError
-from deeplab.data.masks import IGNORE, UInt8
+from deeplab.data.mask_files import UInt8
+from deeplab.data.masks import IGNORE
 from deeplab.data.shapes import Box, Patch, Size, box_points, polygon_patch
 from deeplab.errors import DataError, InputError
 from deeplab.files import read_text

@@ -30,6 +30,7 @@ from deeplab.data.supervisely import check_project, find_supervisely, read_super
 from deeplab.data.via import is_via, is_via_3, read_via, read_via_csv
 from deeplab.data.yolo import find_yolo, read_yolo
 from deeplab.errors import DataError
+from deeplab.photo import find as photo_files
 
 READS = (
     "COCO JSON, labelme or Supervisely (their folder), CVAT's XML, YOLO's data.yaml, Label "
@@ -220,8 +221,12 @@ def _read_layout(layout: Layout, root: Path) -> Export:
     names = layout.splits(root)
     if not names:
         raise DataError(f"{root}: has no splits.")
+    said: list[str] = []
     for name in sorted(names, key=lambda name: name == "all"):
         dataset = layout.open_split(root, name)
+        said += dataset.assumed
+        if dataset.passed_over:
+            said.append(f"passed over: {photo_files.describe_passed_over(dataset.passed_over)}")
         for photo, mask in zip(dataset.images, dataset.masks, strict=True):
             if photo in seen:
                 continue
@@ -242,5 +247,5 @@ def _read_layout(layout: Layout, root: Path) -> Export:
         names=dataset.labels.names,
         drawings=tuple(drawings),
         labels=dataset.labels,
-        notes=tuple(notes),
+        notes=unique((*notes, *said)),
     )

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from deeplab.data.fields import UnreadableError, whole
-from deeplab.data.masks import UInt8
+from deeplab.data.mask_files import UInt8
 
 Bools = npt.NDArray[np.bool_]
 Size: TypeAlias = tuple[int, int]

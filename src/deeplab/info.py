@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from deeplab import zoo
 from deeplab.errors import InputError, MissingExtraError, ModelError
-from deeplab.labels import LabelSet
+from deeplab.labels import LabelSet, open_labels
 from deeplab.photo.images import InputSpec
 from deeplab.runtimes import describe as describe_file
 from deeplab.runtimes import find_engines
 from deeplab.runtimes.network import Variant
+from deeplab.runtimes.network_card import read_normalisation
 from deeplab.tflite import file as tflite_file
 from deeplab.weights.release import is_release
 
@@ -123,8 +124,8 @@ def describe(
     *,
     size: Sequence[int] | None = None,
     output_stride: int | None = None,
-    labels: LabelSet | None = None,
-    normalisation: Normalisation | None = None,
+    labels: LabelSet | str | None = None,
+    normalisation: Normalisation | str | None = None,
     fit: Fit | None = None,
     output_name: str | None = None,
 ) -> ModelInfo:
@@ -151,8 +152,12 @@ def describe(
     """
     if isinstance(model, (str, PathLike)):
         path = Path(model)
-        told = {"labels": labels, "normalisation": normalisation, "fit": fit,
-                "output_name": output_name}  # fmt: skip
+        told = {
+            "labels": open_labels(labels) if labels is not None else None,
+            "normalisation": read_normalisation(normalisation) if normalisation else None,
+            "fit": fit,
+            "output_name": output_name,
+        }
         if _is_tflite(path):
             return _describe_tflite(path, size, output_stride, told)
         if path.suffix in (".onnx", ".xml", ".pte"):

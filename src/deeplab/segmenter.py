@@ -32,7 +32,7 @@ from deeplab.runtimes import (
     open_network,
 )
 from deeplab.runtimes.answers import check_count
-from deeplab.runtimes.network_card import NetworkCard
+from deeplab.runtimes.network_card import NetworkCard, read_normalisation
 
 Runtime = Literal["litert", "onnx", "openvino", "executorch", "torch"]
 Labels = LabelSet | str | PathLike[str]
@@ -58,8 +58,9 @@ class Segmenter:
             what the model was published with, letterbox where it does not say.
         labels: a label set, its name ("voc"), or the path of a label file with one name per line;
             None takes the model's own.
-        normalisation: (mean, std), three numbers each in units of 0..255; None takes the model's
-            own, and where a ``.tflite`` does not say, (2/255) x - 1.
+        normalisation: (mean, std), three numbers each in units of 0..255, or "imagenet", "0..1",
+            "-1..1", "0..255"; None takes the model's own, and where a ``.tflite`` does not say,
+            -1..1.
         exact: decode every pixel of a JPEG. Otherwise large JPEGs are decoded at a half, a quarter
             or an eighth, never below three times what the network sees.
         size: (height, width) of the network's frame, for release pairs and files that take any;
@@ -99,7 +100,7 @@ class Segmenter:
         runtime: Runtime | None = None,
         fit: Fit | None = None,
         labels: Labels | None = None,
-        normalisation: Normalisation | None = None,
+        normalisation: Normalisation | str | None = None,
         exact: bool = False,
         size: tuple[int, int] | None = None,
         output_stride: int | None = None,
@@ -131,7 +132,7 @@ class Segmenter:
         file = describe(
             located.path,
             runtime=runtime,
-            normalisation=normalisation,
+            normalisation=read_normalisation(normalisation) if normalisation else None,
             assume=known.input if known else None,
             labels=open_labels(labels) if labels is not None else None,
             fit=fit,

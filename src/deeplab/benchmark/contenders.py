@@ -6,8 +6,8 @@ import dataclasses
 import itertools
 import os
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from deeplab.errors import InputError
 from deeplab.info import ModelInfo, describe
 from deeplab.runtimes import Precision, find_engines
 from deeplab.segmenter import default_threads
+from deeplab.tflite import file as tflite_file
 from deeplab.weights.release import find_pair
 
 Device = Literal["cpu", "cuda"]
@@ -35,6 +36,7 @@ class Contender:
         output_stride: where it is not the model's own.
         precision: in what the engine computes; "bfloat16" with OpenVINO only.
         labels: the classes, where the model does not say; a file or a name.
+        told: what else it does not say: normalisation, fit, output_name, in pairs.
         stored: the precision of the weights in the file; None where it does not tell.
         frame_stride: the output stride at which it runs, None where the file does not tell.
         file_bytes: what has to be shipped; for a pair the weights.
@@ -49,6 +51,7 @@ class Contender:
     output_stride: int | None = None
     precision: Precision = "float32"
     labels: str | None = None
+    told: tuple[tuple[str, str], ...] = ()
     stored: str | None = None
     frame_stride: int | None = None
     file_bytes: int = 0
@@ -74,11 +77,12 @@ class Contender:
             "model": str(self.path),
             "threads": self.threads,
             "runtime": self.runtime,
-            "labels": self.labels,
             "size": self.size,
             "output_stride": self.output_stride,
             "precision": self.precision,
             "device": self.device if self.runtime == "torch" else None,
+            "labels": self.labels,
+            **dict(self.told),
         }
 
     @property
@@ -104,6 +108,7 @@ class Choices:
         output_strides: of release pairs.
         precisions: in what OpenVINO computes; the other engines have no choice.
         labels: the classes of models that do not say; a file or a name.
+        told: what else they do not say: normalisation, fit, output_name.
     """
 
     runtimes: Sequence[str] = ()
@@ -113,6 +118,7 @@ class Choices:
     output_strides: Sequence[int] = ()
     precisions: Sequence[Precision] = ()
     labels: str | None = None
+    told: Mapping[str, str] = field(default_factory=dict)
 
 
 def plan_contenders(models: Sequence[tuple[str, Path]], choices: Choices) -> list[Contender]:
@@ -159,14 +165,14 @@ def plan_contenders(models: Sequence[tuple[str, Path]], choices: Choices) -> lis
 
 def _combine(name: str, path: Path, runtime: str, choices: Choices) -> list[Contender]:
     is_pair = runtime == "torch"
-    takes_sizes = is_pair or path.suffix in (".onnx", ".xml")
+    takes_sizes = is_pair or path.suffix in (".onnx", ".xml") or _is_open(path)
     found = []
     for device, size, stride in itertools.product(
         (choices.devices if is_pair else ()) or ("cpu",),
         (choices.sizes if takes_sizes else ()) or (None,),
         (choices.output_strides if is_pair else ()) or (None,),
     ):
-        info = _describe(path, size, stride)
+        info = _describe(path, size, stride, choices.told)
         found += [
             Contender(
                 name=name,
@@ -178,6 +184,7 @@ def _combine(name: str, path: Path, runtime: str, choices: Choices) -> list[Cont
                 output_stride=stride,
                 precision=precision,
                 labels=choices.labels,
+                told=tuple(choices.told.items()),
                 stored=info.precision if info else None,
                 frame_stride=info.output_stride if info else None,
                 file_bytes=(info.file_bytes if info else None) or _count_bytes(path),
@@ -198,11 +205,21 @@ def find_models(models: Sequence[str], *, progress: zoo.Progress | None = None) 
     return [find_pair(model) or zoo.locate(model, progress=progress) for model in models]
 
 
-def _describe(path: Path, size: tuple[int, int] | None, stride: int | None) -> ModelInfo | None:
+def _describe(
+    path: Path, size: tuple[int, int] | None, stride: int | None, told: Mapping[str, Any]
+) -> ModelInfo | None:
     """Return what the file says of itself; None for kinds that say nothing."""
     if path.suffix in (".tflite", ".json", ".safetensors"):
-        return describe(path, size=size, output_stride=stride)
+        return describe(path, size=size, output_stride=stride, **told)
     return None
+
+
+def _is_open(path: Path) -> bool:
+    """Whether a ``.tflite`` takes frames of any size."""
+    if path.suffix != ".tflite":
+        return False
+    file = tflite_file.read(path)
+    return -1 in file.tensors[file.inputs[0]].signature[1:]
 
 
 def _count_bytes(path: Path) -> int:

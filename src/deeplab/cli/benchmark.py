@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar, get_args
 
 import typer
 
+from deeplab.cli import model_options
 from deeplab.cli.console import (
     check_choices,
     check_number,
@@ -59,10 +60,10 @@ def benchmark(
     precision: Annotated[
         str | None, typer.Option(metavar="NAMES", help="OpenVINO computes in: float32,bfloat16.")
     ] = None,
-    labels: Annotated[
-        str | None,
-        typer.Option(metavar="FILE|NAME", help="The classes, where the model does not say."),
-    ] = None,
+    labels: model_options.Labels = None,
+    normalisation: model_options.Normalise = None,
+    fit: model_options.Fit = None,
+    output_name: model_options.OutputName = None,
     data: Annotated[
         Path | None, typer.Option(metavar="DATASET", help="Measure quality too, on this data set.")
     ] = None,
@@ -139,6 +140,9 @@ def benchmark(
         raise OutputError(
             f"output: {profiling_output_csv_file} exists already. Add --overwrite to replace it."
         )
+    told = model_options.read_model_options(
+        labels=labels, normalisation=normalisation, fit=fit, output_name=output_name
+    )
     paths = _find_models(models)
     choices = Choices(
         runtimes=_names("--runtime", runtime, get_args(Runtime)),
@@ -148,6 +152,9 @@ def benchmark(
         output_strides=_numbers("--output-stride", output_stride),
         precisions=_names("--precision", precision, get_args(Precision)),
         labels=labels,
+        told={
+            name: value for name, value in told.items() if name != "labels" and value is not None
+        },
     )
     contenders = plan_contenders(list(zip(models, paths, strict=True)), choices)
     pictures = _find_photos(photos)

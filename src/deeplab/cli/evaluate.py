@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, cast, get_args
 import typer
 from rich.progress import Progress
 
+from deeplab.cli import model_options
 from deeplab.cli.console import check_choices, split_names, stderr, stdout
 from deeplab.errors import InputError
 from deeplab.limits import MAX_SIDE
@@ -44,6 +45,11 @@ def evaluate(
     runtime: Annotated[
         str | None, typer.Option(help="Of exported files, where several run them: openvino.")
     ] = None,
+    labels: model_options.Labels = None,
+    normalisation: model_options.Normalise = None,
+    fit: model_options.Fit = None,
+    size: model_options.Size = None,
+    output_name: model_options.OutputName = None,
     device: Annotated[str, typer.Option(help="Of torch networks: auto, cpu, cuda.")] = "auto",
     report: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write report.html, report.json, pictures.")
@@ -55,7 +61,7 @@ def evaluate(
 ) -> None:
     """Score a network on a data set: mIoU with its interval, IoU by class, the whole protocol."""
     from deeplab.data import open_dataset
-    from deeplab.evaluation.protocol import Evaluation, open_predictor
+    from deeplab.evaluation.protocol import Evaluation, FilePredictor, open_predictor
     from deeplab.evaluation.protocol import evaluate as count
     from deeplab.evaluation.report import summary_table, to_dict, write_report
     from deeplab.evaluation.server import ServerWriter
@@ -65,6 +71,9 @@ def evaluate(
     dataset = open_dataset(data, split=split)
     chosen = None if classes is None else dataset.labels.indices(split_names("--classes", classes))
     check_choices("--runtime", [runtime] if runtime else [], get_args(Runtime))
+    told = model_options.read_model_options(
+        labels=labels, normalisation=normalisation, fit=fit, size=size, output_name=output_name
+    )
     with join_processes(device) as processes:
         predictor = open_predictor(
             model,
@@ -74,7 +83,10 @@ def evaluate(
             tile=tile,
             device=processes.device,
             runtime=cast("Runtime | None", runtime),
+            **told,
         )
+        if processes.first and isinstance(predictor, FilePredictor):
+            model_options.tell_assumed(model, predictor.segmenter.card)
         writer = None
         if server is not None:
             writer = ServerWriter((report or Path()) / "server", server, dataset.labels)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, get_args
 
 import typer
 
+from deeplab.cli import model_options
 from deeplab.cli.console import check_choices, complain, split_names, stderr, stdout, swatch
 from deeplab.cli.outputs import SUFFIXES, Job, Writer, plan_jobs, summarise
 from deeplab.errors import DeepLabError, InputError
@@ -72,14 +73,11 @@ def segment(
     exact: Annotated[
         bool, typer.Option("--exact", help="Decode every pixel of a JPEG before resizing.")
     ] = False,
-    labels: Annotated[
-        str | None,
-        typer.Option(metavar="FILE|NAME", help="The model's classes, where its file has none."),
-    ] = None,
-    fit: Annotated[
-        str | None,
-        typer.Option("--fit", help="How photos meet the network's frame: letterbox or stretch."),
-    ] = None,
+    labels: model_options.Labels = None,
+    normalisation: model_options.Normalise = None,
+    fit: model_options.Fit = None,
+    size: model_options.Size = None,
+    output_name: model_options.OutputName = None,
     crf: Annotated[
         bool, typer.Option("--crf", help="Refine the edges with a fully connected CRF.")
     ] = False,
@@ -102,9 +100,14 @@ def segment(
         if folder
         else [Job(photo, {}) for photo, _ in found]
     )
-    _check_settings(runtime, precision, fit)
-    settings = {"threads": threads, "fit": fit, "labels": labels, "exact": exact}
-    segmenter = _open(model, runtime=runtime, precision=precision, **settings)
+    _check_settings(runtime, precision)
+    told = model_options.read_model_options(
+        labels=labels, normalisation=normalisation, fit=fit, size=size, output_name=output_name
+    )
+    segmenter = _open(
+        model, runtime=runtime, precision=precision, threads=threads, exact=exact, **told
+    )
+    model_options.tell_assumed(model, segmenter.card)
     kept = None if only is None else split_names("--only", only)
     if kept:
         if {*segmenter.labels.indices(kept)} == {segmenter.labels.background}:
@@ -140,14 +143,12 @@ def _kinds(save: str | None, *, writing: bool) -> list[str]:
     return list(dict.fromkeys(kinds))
 
 
-def _check_settings(runtime: str | None, precision: str, fit: str | None) -> None:
-    from deeplab.photo.images import Fit
+def _check_settings(runtime: str | None, precision: str) -> None:
     from deeplab.runtimes import Precision
     from deeplab.segmenter import Runtime
 
     check_choices("--precision", [precision], get_args(Precision))
     check_choices("--runtime", [runtime] if runtime else [], get_args(Runtime))
-    check_choices("--fit", [fit] if fit else [], get_args(Fit))
 
 
 def _open(model: str, *, runtime: str | None, **settings: Any) -> Segmenter:

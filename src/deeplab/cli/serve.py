@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 
+from deeplab.cli import model_options
 from deeplab.cli.console import check_choices, check_number, complain
 from deeplab.errors import MissingExtraError
 from deeplab.limits import MAX_COUNT, MAX_SECONDS, MAX_THREADS, MAX_WORKERS
@@ -61,10 +62,11 @@ def serve(
     runtime: Annotated[
         str | None, typer.Option(help="The engine, where several run the model.")
     ] = None,
-    labels: Annotated[
-        str | None,
-        typer.Option(metavar="FILE|NAME", help="The model's classes, where its file has none."),
-    ] = None,
+    labels: model_options.Labels = None,
+    normalisation: model_options.Normalise = None,
+    fit: model_options.Fit = None,
+    size: model_options.Size = None,
+    output_name: model_options.OutputName = None,
     access_log: Annotated[
         bool, typer.Option("--access-log/--no-access-log", help="Write a line for every request.")
     ] = True,
@@ -79,6 +81,9 @@ def serve(
     from deeplab.serve.run import listen, run
 
     check_choices("--runtime", [runtime] if runtime else [], get_args(Runtime))
+    told = model_options.read_model_options(
+        labels=labels, normalisation=normalisation, fit=fit, size=size, output_name=output_name
+    )
     limits = Limits(
         max_megabytes=max_megabytes,
         max_megapixels=max_megapixels,
@@ -95,8 +100,10 @@ def serve(
             streams=limits.concurrency,
             threads=threads,
             runtime=cast("Runtime | None", runtime),
-            labels=labels,
+            **told,
         )
+        for name, segmenter in segmenters.items():
+            model_options.tell_assumed(name, segmenter.card)
         app = build_app(segmenters, limits=limits, files=files)
         _start_log(access_log)
         _greet(listening, list(segmenters))

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from deeplab.cli import model_options
 from deeplab.cli.console import in_bytes, parse_size, stdout
 from deeplab.errors import InputError, OutputError
+
+if TYPE_CHECKING:
+    from deeplab.info import ModelInfo
+    from deeplab.photo.images import InputSpec
 
 
 def import_weights(
@@ -81,17 +86,28 @@ def info(
     output_stride: Annotated[
         int | None, typer.Option(max=32, help="Count at this output stride: 8, 16 or 32.")
     ] = None,
+    labels: model_options.Labels = None,
+    normalisation: model_options.Normalise = None,
+    fit: model_options.Fit = None,
+    output_name: model_options.OutputName = None,
 ) -> None:
-    """Describe a model, without running it: parameters and multiply-adds by part."""
-    from rich.table import Table
-
+    """Describe a model, without running it: how it is fed, what it answers, what its parts cost."""
     from deeplab.info import describe
 
-    found = describe(
-        _locate(model),
-        size=parse_size("--size", size) if size else None,
-        output_stride=output_stride,
+    told = model_options.read_model_options(
+        labels=labels, normalisation=normalisation, fit=fit, size=size, output_name=output_name
     )
+    found = describe(_locate(model), output_stride=output_stride, **told)
+    if found.parts:
+        _show_parts(found)
+    for field, value in _facts(found).items():
+        if value:
+            typer.echo(f"{field}: {value}")
+
+
+def _show_parts(found: ModelInfo) -> None:
+    from rich.table import Table
+
     table = Table("part", title=found.architecture, title_justify="left")
     for heading in ("parameters", "folded", "multiply-adds"):
         table.add_column(heading, justify="right")
@@ -102,10 +118,19 @@ def info(
     table.add_row("all", _count(found.parameters), _count(found.folded_parameters),
                   _count(found.macs))  # fmt: skip
     stdout().print(table)
+
+
+def _facts(found: ModelInfo) -> dict[str, str | None]:
     height, width = found.size
-    lines = {
-        "counted at": f"{height}×{width}"
-        + (f", output stride {found.output_stride}" if found.output_stride else ""),
+    stride = f", output stride {found.output_stride}" if found.output_stride else ""
+    card = found.card
+    answer = card and ("probabilities" if card.softmaxed else card.output)
+    return {
+        "counted at" if found.parts else "frame": f"{height}×{width}{stride}",
+        "normalisation": _normalisation(found.input),
+        "fit": found.input.fit if found.input else None,
+        "answer": f"{answer} of {found.num_classes} classes" if answer else None,
+        "assumed": "; ".join(card.assumed.values()) if card else None,
         "precision": found.precision,
         "file": in_bytes(found.file_bytes) if found.file_bytes else None,
         "labels": ", ".join(found.labels.names) if found.labels else None,
@@ -114,9 +139,19 @@ def info(
         "optimised": "; ".join(found.optimised) or None,
         **{f"score {name}": str(value) for name, value in found.scores.items()},
     }
-    for field, value in lines.items():
-        if value:
-            typer.echo(f"{field}: {value}")
+
+
+def _normalisation(spec: InputSpec | None) -> str | None:
+    """Return how pixels are brought to the network, by its usual name where it has one."""
+    from deeplab.runtimes.network_card import NORMALISATIONS
+
+    if spec is None:
+        return None
+    for name, usual in NORMALISATIONS.items():
+        if usual == (tuple(spec.mean), tuple(spec.std)):
+            return name
+    mean, std = (",".join(f"{value:g}" for value in part) for part in (spec.mean, spec.std))
+    return f"{mean}/{std}"
 
 
 def _locate(source: str) -> Path:

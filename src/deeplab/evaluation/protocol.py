@@ -27,10 +27,11 @@ from deeplab.evaluation.metrics import (
     stack,
 )
 from deeplab.evaluation.objects import ObjectCounts
-from deeplab.labels import LabelSet
+from deeplab.labels import LabelSet, open_labels
 from deeplab.photo.images import Geometry, InputSpec
 from deeplab.photo.upsample import argmax_bilinear
 from deeplab.runtimes import FILE_SUFFIXES, find_engines
+from deeplab.weights.release import find_pair
 
 if TYPE_CHECKING:
     import torch
@@ -59,16 +60,16 @@ class FilePredictor:
     """An exported file, run as ``deeplab segment`` runs it: letterbox, network, exact mask."""
 
     def __init__(self, segmenter: Segmenter, name: str) -> None:
-        self._segmenter, self._name = segmenter, name
+        self.segmenter, self._name = segmenter, name
         self.labels = segmenter.labels
 
     def __call__(self, photo: UInt8) -> UInt8:
         """Return the mask of a photo."""
-        return self._segmenter(photo).mask
+        return self.segmenter(photo).mask
 
     def describe(self) -> dict[str, Any]:
         """Return the protocol."""
-        spec = self._segmenter.spec
+        spec = self.segmenter.spec
         return {
             "model": self._name,
             "input": f"{spec.fit} to {spec.height}×{spec.width}",
@@ -224,7 +225,8 @@ def open_predictor(
     tile: int | None = None,
     device: torch.device | None = None,
     runtime: Runtime | None = None,
-    labels: LabelSet | None = None,
+    labels: LabelSet | str | None = None,
+    **told: Any,
 ) -> Predictor:
     """Open whatever can be measured: a release pair, foreign weights, an exported file, a name.
 
@@ -238,14 +240,17 @@ def open_predictor(
         device: torch only; None is the CPU.
         runtime: exported files only; None takes the usual one of that kind of file.
         labels: the classes, where the model does not say; None takes its own.
+        **told: what else :class:`~deeplab.segmenter.Segmenter` takes: normalisation, fit, size,
+            output_name. With these a release pair runs as ``deeplab segment`` runs it, too.
 
     Raises:
         InputError: scales, flip, stride or tiles for an exported file, whose frame is fixed.
         ModelError: the model cannot be opened.
     """
     path = Path(model)
+    told = {name: value for name, value in told.items() if value is not None}
     is_exported = path.suffix in FILE_SUFFIXES and find_engines(path) != ("torch",)
-    if is_exported or not (path.exists() or path.with_suffix(".json").exists()):
+    if is_exported or told or not (path.exists() or path.with_suffix(".json").exists()):
         if tuple(scales) != (1.0,) or flip or output_stride or tile:
             raise InputError(
                 "scales, flip, output_stride, tile: an exported file has one fixed frame; evaluate "
@@ -253,19 +258,19 @@ def open_predictor(
             )
         from deeplab.segmenter import Segmenter
 
-        return FilePredictor(Segmenter(model, runtime=runtime, labels=labels), path.name)
+        opened = Segmenter(find_pair(model) or model, runtime=runtime, labels=labels, **told)
+        return FilePredictor(opened, path.name)
     from deeplab import weights
     from deeplab.models import build
     from deeplab.weights.release import labels_of
 
     config, state = weights.load(path)
-    if labels is None:
-        labels = labels_of(path, config)
+    named = labels_of(path, config) if labels is None else open_labels(labels)
     network = build(config)
     network.load_state_dict(state)
     return TorchPredictor(
         network=network.to(device).eval(),
-        labels=labels,
+        labels=named,
         name=path.name,
         scales=scales,
         flip=flip,

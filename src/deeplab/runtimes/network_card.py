@@ -9,11 +9,13 @@ card, of what the file says, what the caller says, and what must be assumed.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from deeplab.errors import ModelError
+from deeplab.errors import InputError, ModelError
 from deeplab.labels import LabelSet
 from deeplab.photo.images import InputSpec
 
@@ -25,6 +27,56 @@ VERSION = 1
 Output = Literal["logits", "label map"]
 Normalisation = tuple[tuple[float, float, float], tuple[float, float, float]]
 """(mean, std) in units of 0..255."""
+
+NORMALISATIONS: dict[str, Normalisation] = {
+    "imagenet": ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375)),
+    "0..1": ((0.0, 0.0, 0.0), (255.0, 255.0, 255.0)),
+    "-1..1": ((127.5, 127.5, 127.5), (127.5, 127.5, 127.5)),
+    "0..255": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+}
+"""The usual ones by name: torchvision's, and the ranges to which pixels are brought."""
+
+
+def read_normalisation(value: Normalisation | Sequence[Any] | str) -> Normalisation:
+    """Return (mean, std) of one of :data:`NORMALISATIONS`, of "MEAN/STD", or of two of numbers.
+
+    MEAN and STD are one number or three with commas between them, in units of 0..255; numbers that
+    are all 1 or less are taken in units of 0..1, as torch's users write them.
+
+    Raises:
+        InputError: it is none of these.
+    """
+    if isinstance(value, str) and value.lower() in NORMALISATIONS:
+        return NORMALISATIONS[value.lower()]
+    try:
+        parts = re.split(r"[/;:]", value) if isinstance(value, str) else value
+        mean, std = (_three(part) for part in parts)
+    except (TypeError, ValueError):
+        raise InputError(
+            f"normalisation: got {value!r}, expected {', '.join(NORMALISATIONS)}, or MEAN/STD: one "
+            "number or three with commas for each, in units of 0..255."
+        ) from None
+    if min(std) <= 0 or not all(map(math.isfinite, (*mean, *std))):
+        raise InputError(f"normalisation: got the std {std}, expected numbers above 0.")
+    if max(*map(abs, mean), *std) <= 1:
+        if (*mean, *std) == (0, 0, 0, 1, 1, 1):
+            raise InputError(
+                f"normalisation: {value!r} may mean 0..1 or 0..255; write the one that it is."
+            )
+        mean, std = _times_255(mean), _times_255(std)
+    return mean, std
+
+
+def _three(part: str | float | Sequence[float]) -> tuple[float, float, float]:
+    given = part.split(",") if isinstance(part, str) else part
+    numbers = [float(one) for one in given] if isinstance(given, Sequence) else [float(given)]
+    red, green, blue = numbers * 3 if len(numbers) == 1 else numbers
+    return red, green, blue
+
+
+def _times_255(values: tuple[float, float, float]) -> tuple[float, float, float]:
+    red, green, blue = (255 * value for value in values)
+    return red, green, blue
 
 
 @dataclass(frozen=True, kw_only=True)

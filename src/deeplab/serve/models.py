@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from deeplab import zoo
 from deeplab.errors import InputError
@@ -36,7 +37,7 @@ def open_models(
     streams: int,
     threads: int = 1,
     runtime: Runtime | None = None,
-    labels: str | None = None,
+    **told: Any,
 ) -> dict[str, Segmenter]:
     """Return name → segmenter, each for several photos at once.
 
@@ -45,19 +46,21 @@ def open_models(
         streams: photos at the same time.
         threads: of the network, for each photo.
         runtime: the engine; None takes the usual one of each file.
-        labels: the classes, see :class:`~deeplab.segmenter.Segmenter`; for one model only.
+        **told: what else :class:`~deeplab.segmenter.Segmenter` takes: labels, normalisation, fit,
+            size, output_name; for one model only.
 
     Raises:
-        InputError: ``labels`` for several models, or they do not fit.
+        InputError: something is told of several models, or does not fit.
         ModelError: a file cannot be run.
         MissingExtraError: the engine is not installed.
     """
-    if labels is not None and len(files) > 1:
-        raise InputError(
-            f"--labels: got '{labels}' for {len(files)} models; each has classes of its own. "
-            "Serve them in several processes."
-        )
+    for name, value in told.items():
+        if value is not None and len(files) > 1:
+            raise InputError(
+                f"--{name.replace('_', '-')}: got '{value}' for {len(files)} models; each has its "
+                "own. Serve them in several processes."
+            )
     return {
-        name: Segmenter(path, threads=threads, streams=streams, runtime=runtime, labels=labels)
+        name: Segmenter(path, threads=threads, streams=streams, runtime=runtime, **told)
         for name, path in files.items()
     }

@@ -149,7 +149,8 @@ class Optimisation:
             ModelError: the file is damaged.
         """
         file = self._file
-        if not (self._idle or self._poolings or entries or files):
+        is_alone = len(file.outputs) == 1
+        if is_alone and not (self._idle or self._poolings or entries or files):
             return file.data if self._output == file.outputs[0] else cut(file, self._output)
         edit = GraphEdit(file)
         for step in self._idle:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -113,6 +114,14 @@ def test_torch_stays_in_its_rooms(path):
 
 def test_no_folder_is_deeper_than_two():
     assert all(len(path.relative_to(SOURCE).parts) <= 2 for path in FILES)
+
+
+def test_the_guide_to_changes_names_files_that_are_there():
+    guide = (SOURCE.parents[1] / "CONTRIBUTING.md").read_text("utf-8").partition("change …?")[2]
+    named = re.findall(r"`([a-z_]+/[a-z_/.]+(?:\.py|/))`", guide.partition("## House rules")[0])
+    assert len(named) > 12
+    for name in named:
+        assert (SOURCE / name).exists() or (SOURCE.parents[1] / name).exists(), name
 
 
 def test_importing_is_light():

@@ -19,7 +19,7 @@ from deeplab.cli.console import (
     stdout,
 )
 from deeplab.errors import InputError, OutputError
-from deeplab.limits import MAX_COUNT, MAX_SECONDS, MAX_THREADS, check_whole
+from deeplab.limits import MAX_COUNT, MAX_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -204,14 +204,11 @@ def _numbers(option: str, text: str | None) -> list[int]:
     if text is None:
         return []
     try:
-        numbers = [int(part) for part in split_names(option, text)]
+        return [int(part) for part in split_names(option, text)]
     except ValueError:
         raise InputError(
             f"{option}: got '{text}', expected whole numbers with commas between them."
         ) from None
-    for number in numbers:
-        check_whole(option, number, most=MAX_THREADS)
-    return numbers
 
 
 def _devices(device: str, paths: Sequence[Path]) -> list[Device]:

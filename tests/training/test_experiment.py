@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny import tiny_network, tiny_settings
+from tiny import shapes_settings, tiny_network, tiny_settings
 
 from deeplab.cli import run as run_command
 from deeplab.data import open_dataset
@@ -38,37 +38,9 @@ from deeplab.weights import open_release
 QUIET: dict[str, Any] = {"tell": lambda text: None}
 
 
-@pytest.fixture
-def shapes(tmp_path: Path) -> Path:
-    """A clean data set of noisy squares on noise: 12 to learn from, 5 to judge by."""
-    folder = tmp_path / "shapes"
-    random = np.random.default_rng(0)
-    for split, count in (("train", 12), ("val", 5)):
-        for kind in ("images", "masks"):
-            (folder / kind / split).mkdir(parents=True)
-        for index in range(count):
-            label = np.zeros((48, 64), np.uint8)
-            top, left = random.integers(0, 24, 2)
-            label[top : top + 24, left : left + 32] = 1 + index % 2
-            image = random.integers(0, 60, (48, 64, 3)) + 90 * label[..., None]
-            name = f"{split}/{index}.png"
-            Image.fromarray(image.astype(np.uint8)).save(folder / "images" / name)
-            Image.fromarray(label).save(folder / "masks" / name)
-    (folder / "dataset.toml").write_text(
-        'classes = ["background", "grey", "white"]\n[splits]\ntrain = "train"\nval = "val"\n'
-    )
-    return folder
-
-
-def _settings(folder: Path, **tables: dict[str, Any]) -> Settings:
-    data = {"path": str(folder), "crop_size": [33, 49], "workers": 0}
-    run = {"steps": 4, "validate_every": 2, **tables.pop("run", {})}
-    return tiny_settings(data=data | tables.pop("data", {}), run=run, **tables)
-
-
 def test_a_folder_becomes_a_release_pair(shapes: Path, tmp_path: Path) -> None:
     told: list[str] = []
-    settings = _settings(
+    settings = shapes_settings(
         shapes,
         data={"rare_class_crops": 0.5, "colour_jitter": 0.2, "memory_gb": 0.1, "workers": 1},
         loss={"class_weights": "auto"},
@@ -96,21 +68,23 @@ def test_a_folder_becomes_a_release_pair(shapes: Path, tmp_path: Path) -> None:
 def test_crops_lie_over_the_classes_that_are_named(shapes: Path, tmp_path: Path) -> None:
     told: list[str] = []
     data = {"rare_class_crops": 1.0, "rare_classes": ["White"]}
-    run_experiment(_settings(shapes, data=data), tmp_path / "out", tell=told.append)
+    run_experiment(shapes_settings(shapes, data=data), tmp_path / "out", tell=told.append)
     assert "Crops over rare classes: white." in told
     with pytest.raises(InputError, match=r"no class 'whyte'\. Did you mean 'white'"):
         run_experiment(
-            _settings(shapes, data=data | {"rare_classes": ["whyte"]}), tmp_path / "no", **QUIET
+            shapes_settings(shapes, data=data | {"rare_classes": ["whyte"]}),
+            tmp_path / "no",
+            **QUIET,
         )
     with pytest.raises(InputError, match=r"data\.rare_classes: got white, but no crops"):
-        _settings(shapes, data={"rare_classes": ["white"]})
+        shapes_settings(shapes, data={"rare_classes": ["white"]})
 
 
 def test_a_release_pair_starts_the_next_training(shapes: Path, tmp_path: Path) -> None:
-    run_experiment(_settings(shapes), tmp_path / "first", **QUIET)
+    run_experiment(shapes_settings(shapes), tmp_path / "first", **QUIET)
     told: list[str] = []
     again = Settings.from_dict(
-        _settings(shapes).to_dict()
+        shapes_settings(shapes).to_dict()
         | {"model": {}, "init": {"path": str(tmp_path / "first/tiny.json"), "classifier": True}}
     )
     run_experiment(again, tmp_path / "second", tell=told.append)
@@ -122,7 +96,7 @@ def test_a_release_pair_starts_the_next_training(shapes: Path, tmp_path: Path) -
 def test_a_network_is_released_at_the_stride_it_was_validated_at(
     shapes: Path, tmp_path: Path
 ) -> None:
-    settings = _settings(shapes, run={"validate_output_stride": 4})
+    settings = shapes_settings(shapes, run={"validate_output_stride": 4})
     run_experiment(settings, tmp_path, **QUIET)
     release = open_release(tmp_path / "tiny")
     assert release.config.output_stride == 4
@@ -135,12 +109,12 @@ def test_a_broken_data_set_stops_before_the_first_step(shapes: Path, tmp_path: P
     bad = np.full((48, 64), 7, np.uint8)
     Image.fromarray(bad).save(shapes / "masks/train/3.png")
     with pytest.raises(DataError, match=r"3\.png"):
-        run_experiment(_settings(shapes), tmp_path / "out", **QUIET)
+        run_experiment(shapes_settings(shapes), tmp_path / "out", **QUIET)
     assert not (tmp_path / "out").exists()
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(shapes: Path, tmp_path: Path) -> None:
-    settings = _settings(shapes, run={"batch_size": 5, "accumulate": 2})
+    settings = shapes_settings(shapes, run={"batch_size": 5, "accumulate": 2})
     with pytest.raises(InputError, match="5 cannot be shared by 1 processes in 2 parts"):
         run_experiment(settings, tmp_path / "out", **QUIET)
 
@@ -156,7 +130,7 @@ def test_the_command_says_that_it_was_interrupted(
         arguments += ["--set", setting]
     signalled = contextlib.nullcontext([signal.SIGTERM])
     with monkeypatch.context() as patched:
-        patched.setattr("deeplab.training.loop.catch_signals", lambda: signalled)
+        patched.setattr("deeplab.training.loop.catch_signals", lambda tell: signalled)
         assert run_command(arguments) == 130
     assert not [*(tmp_path / "out").glob("*.json")]
     assert run_command(arguments) == 0
@@ -198,7 +172,7 @@ def test_weights_and_rare_classes_follow_from_the_masks(shapes: Path) -> None:
 
 def test_more_data_is_learned_from_and_rare_classes_repeat(shapes: Path, tmp_path: Path) -> None:
     told: list[str] = []
-    settings = _settings(
+    settings = shapes_settings(
         shapes,
         data={"more": [str(shapes)], "repeat_threshold": 1.0, "check": False},
         loss={"label_stride": 2},

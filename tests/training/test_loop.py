@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny import ALONE, no_score, run_tiny, tiny_batches, tiny_network, tiny_settings
+from tiny import ALONE, TinyJudge, run_tiny, tiny_batches, tiny_network, tiny_settings
 
 from deeplab.errors import DataError, InputError, TrainingError
 from deeplab.evaluation.metrics import ConfusionMatrix
@@ -24,8 +24,8 @@ from deeplab.models.layers import resize
 from deeplab.training.checkpoint import LAST, load_checkpoint
 from deeplab.training.guard import collapse_warning, memory_advice
 from deeplab.training.initialise import take_over
-from deeplab.training.loop import Score
 from deeplab.training.optimiser import build_optimiser
+from deeplab.training.state import Progress
 from deeplab.training.step import backward, make_step
 
 TINY = Path(__file__).with_name("tiny.py")
@@ -50,7 +50,9 @@ def test_the_loss_falls_and_history_tells_it(tmp_path: Path) -> None:
     first, last = ([float(row["loss"]) for row in part] for part in (rows[:10], rows[-10:]))
     assert sum(last) < 0.7 * sum(first)
     assert rows[59]["miou"] == "0.6"
-    assert "validation mIoU" in (tmp_path / "history.svg").read_text()
+    plot = (tmp_path / "history.svg").read_text()
+    assert "loss: first" in plot
+    assert "mIoU: 0.600 (best 0.600 at 60)" in plot
 
 
 def test_tensorboard_shows_the_history_and_forgets_what_resuming_drops(tmp_path: Path) -> None:
@@ -72,15 +74,17 @@ def test_tensorboard_shows_the_history_and_forgets_what_resuming_drops(tmp_path:
 def test_a_resumed_training_equals_an_uninterrupted_one(tmp_path: Path) -> None:
     settings = tiny_settings(optimiser={"ema_decay": 0.9})
     whole, _ = run_tiny(tmp_path / "whole", settings)
-    calls = []
 
-    def stop_after_four(network: DeepLab, step: int) -> Score:
-        calls.append(step)
+    def terminate(step: int) -> float:
         os.kill(os.getpid(), signal.SIGTERM)
-        return no_score(network, step)
+        return step / 100
 
-    _, stopped = run_tiny(tmp_path / "parts", settings, validate=stop_after_four)
+    told: list[str] = []
+    _, stopped = run_tiny(
+        tmp_path / "parts", settings, judge=TinyJudge(terminate), tell=told.append
+    )
     assert (stopped.step, stopped.stopped) == (4, "a signal asked for it")
+    assert told[-1] == "Saved after step 4; the same command goes on."
     resumed, progress = run_tiny(tmp_path / "parts", settings)
     assert progress.step == 6
     assert _equal(whole.state_dict(), resumed.state_dict())
@@ -165,7 +169,7 @@ def test_nan_stops_with_the_culprit_and_a_clean_checkpoint(tmp_path: Path) -> No
     with pytest.raises(TrainingError, match=r"nan at step 2\. The batch itself holds NaN"):
         run_tiny(tmp_path, settings, batches=poisoned)
     assert np.load(tmp_path / "culprit_step2.npz")["label"].shape == (4, 33, 33)
-    saved = load_checkpoint(tmp_path, settings.to_dict())
+    saved = load_checkpoint(tmp_path)
     assert saved is not None
     assert saved["progress"]["step"] == 2
     assert all(torch.isfinite(value).all() for value in saved["network"].values())
@@ -183,15 +187,10 @@ def test_a_label_that_is_no_class_is_named(tmp_path: Path) -> None:
 
 
 def test_early_stopping_keeps_the_best(tmp_path: Path) -> None:
-    released = []
+    judge = TinyJudge(lambda step: 0.5 if step == 3 else 0.1)
     settings = tiny_settings(run={"steps": 20, "validate_every": 1, "patience": 2})
-    _, progress = run_tiny(
-        tmp_path,
-        settings,
-        validate=lambda network, step: Score(miou=0.5 if step == 3 else 0.1, accuracy=0.5),
-        release=lambda network, progress: released.append(progress.step),
-    )
-    assert (progress.step, progress.best_step, released) == (5, 3, [1, 3])
+    _, progress = run_tiny(tmp_path, settings, judge=judge)
+    assert (progress.step, progress.best_step, judge.released) == (5, 3, [1, 3])
     assert "no better mIoU than 0.5000" in progress.stopped
 
 
@@ -297,15 +296,16 @@ def test_what_is_released_lies_between_start_and_end(tmp_path: Path) -> None:
     end, _ = run_tiny(tmp_path / "end", tiny_settings())
     settings = tiny_settings(optimiser={"start_share": 0.25})
     released: list[DeepLab] = []
-    found, _ = run_tiny(
-        tmp_path / "between",
-        settings,
-        release=lambda network, progress: released.append(copy.deepcopy(network)),
-    )
+
+    class Keeps(TinyJudge):
+        def release(self, network: DeepLab, progress: Progress) -> None:
+            released.append(copy.deepcopy(network))
+
+    found, _ = run_tiny(tmp_path / "between", settings, judge=Keeps())
     for name, value in found.state_dict().items():
         torch.testing.assert_close(value, 0.75 * end.state_dict()[name] + 0.25 * start[name])
     assert _equal(released[-1].state_dict(), found.state_dict())
-    with pytest.raises(InputError, match=r"optimiser.start_share: got 1.5"):
+    with pytest.raises(InputError, match=r"start_share: got 1\.5, expected 0 to 0\.9999"):
         tiny_settings(optimiser={"start_share": 1.5})
 
 

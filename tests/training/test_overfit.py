@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from tiny import ALONE, no_release
+from tiny import ALONE, TinyJudge
 
 from deeplab.data import open_dataset
 from deeplab.data.loader import Batch
 from deeplab.data.transforms import resize_image, resize_label
 from deeplab.evaluation.metrics import ConfusionMatrix
 from deeplab.models import DeepLab, build
-from deeplab.training.loop import Score, train
+from deeplab.training.loop import Score, Surroundings, train
 from deeplab.training.settings import Settings
 
 SIZE = 65
+GOAL = 0.96
 NAMES = ("2007_000032", "2007_000063")
 # Averages of statistics must follow within a hundred steps, not tens of thousands.
 QUICK = {"dropout": 0.0, "backbone_bn_decay": 0.8, "head_bn_decay": 0.8}
@@ -82,23 +83,21 @@ def test_four_real_pictures_are_learned_by_heart(
     def batches(step: int) -> Iterator[Batch]:
         return itertools.repeat(batch)
 
-    def validate(network: DeepLab, step: int) -> Score:
-        mask = network.upsample(network(batch.image), (SIZE, SIZE)).argmax(1)
-        totals = ConfusionMatrix.of(batch.label.numpy(), mask.numpy(), classes).totals
-        miou = float(totals.mean_iou())
-        scores.append(miou)
-        # Patience ends the run at the first validation after the goal is reached.
-        return Score(miou=1.0 if max(scores) > 0.97 else step / 1e6, accuracy=0.0)
+    class Judge(TinyJudge):
+        def validate(self, network: DeepLab, step: int, watch: Callable[[int, int], bool]) -> Score:
+            mask = network.upsample(network(batch.image), (SIZE, SIZE)).argmax(1)
+            totals = ConfusionMatrix.of(batch.label.numpy(), mask.numpy(), classes).totals
+            scores.append(float(totals.mean_iou()))
+            # Patience ends the run at the first validation after the goal is reached.
+            return Score(miou=1.0 if max(scores) > GOAL else step / 1e6, accuracy=0.0)
 
     scores: list[float] = []
     train(
         network,
         settings,
         batches=batches,
-        validate=validate,
-        release=no_release,
-        folder=tmp_path,
-        processes=ALONE,
-        tell=lambda text: None,
+        around=Surroundings(
+            folder=tmp_path, processes=ALONE, judge=Judge(), tell=lambda text: None
+        ),
     )
-    assert max(scores) > 0.97
+    assert max(scores) > GOAL

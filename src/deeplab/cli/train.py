@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +9,7 @@ import typer
 
 from deeplab.cli.console import stderr
 from deeplab.errors import InputError
+from deeplab.files import parse_toml
 from deeplab.limits import MAX_COUNT
 
 
@@ -77,6 +77,6 @@ def train(
 def _parse(text: str) -> Any:
     """Return a TOML value; what is none is a text."""
     try:
-        return json.loads(text)
-    except ValueError:
+        return parse_toml(f"value = {text}")["value"]
+    except (RecursionError, ValueError):
         return text.strip("'\"")

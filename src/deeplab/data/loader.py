@@ -8,6 +8,7 @@ with the joint batch sees.
 from __future__ import annotations
 
 import functools
+import signal
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
@@ -130,8 +131,19 @@ def train_loader(
             num_workers=workers,
             prefetch_factor=_PREFETCHED_BATCHES if workers else None,
             pin_memory=pin_memory,
+            worker_init_fn=_ignore_signals,
         )
     )
+
+
+def _ignore_signals(worker: int) -> None:
+    """Leave the end of a training to the main process: workers end when it does.
+
+    Ctrl-C and ``docker stop`` reach the whole group of processes, and a training whose workers
+    are dead cannot end its step.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 class _Steps:

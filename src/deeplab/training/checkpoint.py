@@ -3,18 +3,43 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from deeplab.errors import InputError, OutputError
+from deeplab.errors import DeepLabError, InputError, OutputError
 from deeplab.files import replacing
+from deeplab.models.config import DeepLabConfig
+from deeplab.training.settings import Settings
 
 LAST = "last.pt"
 
+State = dict[str, Any]
 
-def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
+_PARTS = {
+    "recipe": dict,
+    "config": dict,
+    "identity": dict,
+    "origin": str,
+    "network": dict,
+    "optimiser": dict,
+    "progress": dict,
+}
+
+_FREE = frozenset(
+    f"run.{name}"
+    for name in (
+        "compile", "device", "log_every", "patience", "save_every", "steps", "validate_every",
+    )
+) | {
+    "data.check", "data.memory_gb", "data.more", "data.path", "data.workers", "init.path", "licence",
+}  # fmt: skip
+"""Settings that may change when a training is resumed: the others make another training of it."""
+
+
+def save_checkpoint(folder: Path, state: State) -> None:
     """Write ``last.pt`` under a temporary name, flush it to the disk, then rename it.
 
     Raises:
@@ -26,51 +51,119 @@ def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
             file.flush()
             os.fsync(file.fileno())
     except (OSError, RuntimeError) as error:
+        if "DataLoader worker" in str(error):  # torch reports those wherever we happen to be
+            raise
         raise OutputError(f"checkpoint: {folder / LAST} cannot be written: {error}.") from error
 
 
-def load_checkpoint(folder: Path, recipe: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the state in ``last.pt``, or None where a training starts anew.
-
-    Args:
-        folder: of the training.
-        recipe: the settings now, as ``Settings.to_dict``; they must be those of the checkpoint,
-            except for what does not change the course: device, workers, logging, saving.
+def load_checkpoint(folder: Path) -> State | None:
+    """Return the state in ``last.pt``, or None where there is none.
 
     Raises:
-        InputError: the recipe has changed since, or the file cannot be read.
+        InputError: the file is damaged, or no checkpoint of ours.
     """
     path = folder / LAST
     if not path.exists():
         return None
     try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a damaged file
-        raise InputError(f"checkpoint: {path} cannot be read ({error}); move it away.") from error
-    changed = _differences(state["recipe"], recipe)
-    if changed:
         raise InputError(
-            f"checkpoint: {path} belongs to another recipe; it differs in {', '.join(changed)}. "
+            f"checkpoint: {path} cannot be read ({type(error).__name__}): it is damaged, or not "
+            "from a training. Move it away to start anew."
+        ) from error
+    whole = isinstance(state, dict) and all(
+        isinstance(state.get(name), kind) for name, kind in _PARTS.items()
+    )
+    if not whole or type(state["progress"].get("step")) is not int:
+        raise InputError(
+            f"checkpoint: {path} is not from a training, or from one of an older version. Move it "
+            "away to start anew."
+        )
+    found: State = state
+    return found
+
+
+def check_checkpoint(
+    saved: Mapping[str, Any], settings: Settings, identity: Mapping[str, Any], folder: Path
+) -> list[str]:
+    """Return the harmless changes since a checkpoint, in words.
+
+    Args:
+        saved: the state that :func:`load_checkpoint` returned.
+        settings: of the training that is to go on.
+        identity: of its data: classes, and a fingerprint of each list.
+        folder: where the checkpoint is.
+
+    Raises:
+        InputError: the data is another, or a setting that decides the course.
+    """
+    path = folder / LAST
+    for name, value in identity.items():
+        if saved["identity"].get(name) != value:
+            raise InputError(
+                f"checkpoint: {path} belongs to a training on other data: {name} was "
+                f"{_short(saved['identity'].get(name))}, is {_short(value)}. Take another folder "
+                "(--folder), or the data of then."
+            )
+    try:
+        then = Settings.from_dict(saved["recipe"])
+        config = DeepLabConfig.from_dict(saved["config"]).to_dict()
+    except DeepLabError as error:
+        raise InputError(
+            f"checkpoint: {path} is from another version, whose recipe is not understood here "
+            f"({error}). Take another folder (--folder)."
+        ) from error
+    old, new = then.to_dict(), settings.to_dict()
+    old["model"], new["model"] = _models(then, settings, config)
+    changed = _differences(old, new)
+    strict = [words for name, words in changed.items() if name not in _FREE]
+    if strict:
+        raise InputError(
+            f"checkpoint: {path} belongs to another recipe; it differs in {', '.join(strict)}. "
             "Take another folder (--folder), or restore those settings to resume."
         )
-    return state
+    done = saved["progress"]["step"]
+    if settings.run.steps < done:
+        raise InputError(
+            f"run.steps: got {settings.run.steps}, but the training in {folder} has done {done}; "
+            f"give {done} or more, or take another folder (--folder)."
+        )
+    return list(changed.values())
 
 
-_FREE = frozenset(
-    f"run.{name}" for name in ("device", "save_every", "log_every", "patience", "compile")
-) | {"data.workers", "data.check", "data.path", "init.path", "licence"}
+def _models(
+    old: Settings, new: Settings, config: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return both tables of the network, so that a spelled-out default is no difference.
+
+    Without starting weights the recipe alone decides the network. With them, what is not named is
+    theirs, and naming it changes nothing.
+    """
+    if not new.init.path:
+        return dict(config), new.network(config["num_classes"]).to_dict()
+    named = new.model.items()
+    return old.model, {
+        k: v for k, v in named if k in old.model or _plain(v) != _plain(config.get(k))
+    }
 
 
-def _differences(old: dict[str, Any], new: dict[str, Any], where: str = "") -> list[str]:
-    names = []
+def _differences(old: dict[str, Any], new: dict[str, Any], where: str = "") -> dict[str, str]:
+    """Return what differs: {dotted name: in words}."""
+    names: dict[str, str] = {}
     for name in sorted({*old, *new}):
         dotted, a, b = f"{where}{name}", old.get(name), new.get(name)
         if isinstance(a, dict) and isinstance(b, dict):
-            names += _differences(a, b, f"{dotted}.")
-        elif _plain(a) != _plain(b) and dotted not in _FREE:
-            names.append(f"{dotted} (was {a!r}, is {b!r})")
+            names |= _differences(a, b, f"{dotted}.")
+        elif _plain(a) != _plain(b):
+            names[dotted] = f"{dotted} (was {a!r}, is {b!r})"
     return names
 
 
 def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _short(value: Any) -> str:
+    text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    return text if len(text) <= 100 else f"{text[:97]}..."

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from deeplab import weights
-from deeplab.files import replacing
+from deeplab.errors import InputError
 from deeplab.labels import LabelSet
-from deeplab.models import DeepLab, build
+from deeplab.models import DeepLab, DeepLabConfig, build
+from deeplab.training.checkpoint import check_checkpoint, load_checkpoint
 from deeplab.training.feed import Feed, open_feed
-from deeplab.training.initialise import take_over
-from deeplab.training.judge import Judge
-from deeplab.training.loop import train
+from deeplab.training.folder import RunFolder
+from deeplab.training.guard import failures_in_words, interrupt_on_termination
+from deeplab.training.initialise import choose_config, take_over
+from deeplab.training.judge import DatasetJudge
+from deeplab.training.loop import NOBODY, Callbacks, Surroundings, train
 from deeplab.training.normalisation import (
     choose_batch_norm,
     measure_statistics,
@@ -32,8 +37,29 @@ from deeplab.weights.release import labels_of
 _MEASURED = 4  # steps whose pictures give new batch norms their first statistics
 
 
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """The network before the first step.
+
+    Attributes:
+        network: built, with its first weights.
+        origin: where they came from, in a word.
+        fresh: names of the tensors that did not come from there.
+        knows_classes: whether it can be judged: no classifier row is random.
+    """
+
+    network: DeepLab
+    origin: str
+    fresh: tuple[str, ...]
+    knows_classes: bool
+
+
 def run_experiment(
-    settings: Settings, folder: Path, *, tell: Callable[[str], None] = print
+    settings: Settings,
+    folder: Path,
+    *,
+    tell: Callable[[str], None] = print,
+    callbacks: Callbacks = NOBODY,
 ) -> Progress:
     """Train what the settings say, resuming where ``folder`` holds a checkpoint.
 
@@ -42,76 +68,93 @@ def run_experiment(
     Under ``torchrun`` every process calls this with the same arguments.
 
     Raises:
-        InputError, DataError, WeightsError: the settings, data or starting weights do not fit.
+        InputError, DataError, WeightsError: the settings, data or starting weights do not fit,
+            or the folder belongs to another training.
         TrainingError: the training cannot go on.
     """
-    with join_processes(settings.run.device) as processes:
-        say = _Log(folder, tell) if processes.first else (lambda text: None)
-        return _run(settings, folder, processes, say)
-
-
-class _Log:
-    """Tells, and keeps in log.txt what was told; a folder is not made for it alone."""
-
-    def __init__(self, folder: Path, tell: Callable[[str], None]) -> None:
-        self._folder, self._tell, self._waiting = folder, tell, ""
-
-    def __call__(self, text: str) -> None:
-        self._tell(text)
-        self._waiting += f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n"
-        if self._folder.is_dir():
-            with (self._folder / "log.txt").open("a", encoding="utf-8") as log:
-                log.write(self._waiting)
-            self._waiting = ""
+    with join_processes(settings.run.device) as processes, failures_in_words():
+        alone = interrupt_on_termination() if processes.count == 1 else contextlib.nullcontext()
+        if not processes.first:
+            return _run(settings, RunFolder(folder, lambda text: None), processes, callbacks)
+        with alone, RunFolder(folder, tell) as place:
+            return _run(settings, place, processes, callbacks)
 
 
 def _run(
-    settings: Settings, folder: Path, processes: Processes, tell: Callable[[str], None]
+    settings: Settings, place: RunFolder, processes: Processes, callbacks: Callbacks
 ) -> Progress:
-    feed = open_feed(settings, processes, tell)
+    tell = place.tell
+    feed = processes.together(lambda: open_feed(settings, processes, tell))
+    identity = feed.identity()
+    saved = load_checkpoint(place.path)
     torch.manual_seed(settings.run.seed)
-    network, fresh, started = _start(settings, feed.labels, tell)
-    _settle_batch_norm(network, fresh, settings, feed, processes, tell)
-    if processes.first:
-        (folder / "predictions").mkdir(parents=True, exist_ok=True)
-        with replacing(folder / "recipe.toml") as partial:
-            partial.write_text(write_toml(settings), encoding="utf-8")
+    if saved is not None:
+        changes = check_checkpoint(saved, settings, identity, place.path)
+        start = _continue(saved, feed.labels)
+        tell(f"Resuming after step {saved['progress']['step']}.")
+        if changes:
+            tell(f"Changed since: {', '.join(changes)}.")
+    else:
+        start = _start(settings, feed.labels, tell)
+    network = start.network
+    resumed = saved is not None
+    _settle_batch_norm(start, settings, feed, processes, resumed=resumed, tell=tell)
     teacher = None
     if settings.teacher.path:
         teacher = open_teacher(settings.teacher, feed.labels)
         tell(f"Teacher: {Path(settings.teacher.path).name}.")
-    judge = Judge(settings, feed.validation, processes, folder, started, tell)
+    if processes.first:
+        place.begin(write_toml(settings))
+    around = Surroundings(
+        folder=place.path,
+        processes=processes,
+        judge=DatasetJudge(settings, feed.validation, processes, place.path, start.origin, tell),
+        tell=tell,
+        callbacks=callbacks,
+        papers={
+            "recipe": settings.to_dict(),
+            "config": network.config.to_dict(),
+            "identity": identity,
+            "origin": start.origin,
+        },
+        saved=saved,
+        judge_start=start.knows_classes,
+    )
+    batches = feed.batches(settings, network.config, processes)
     progress = train(
         network,
         settings,
-        batches=feed.batches(settings, network.config, processes),
-        validate=judge.validate,
-        release=judge.release,
-        folder=folder,
-        processes=processes,
+        batches=batches,
+        around=around,
         teacher=teacher,
         class_weights=feed.class_weights,
-        tell=tell,
     )
+    ended = [f"{progress.step} of {settings.run.steps} steps", progress.best_in_words]
     reason = f" Stopped: {progress.stopped}." if progress.stopped else ""
-    tell(f"{progress.step} steps; best mIoU {progress.best:.4f} at {progress.best_step}.{reason}")
+    tell("; ".join(filter(None, ended)) + f".{reason}")
     return progress
 
 
-def _start(
-    settings: Settings, labels: LabelSet, tell: Callable[[str], None]
-) -> tuple[DeepLab, tuple[str, ...], str]:
-    """Return the network, the names of its new tensors, and where the others came from."""
+def _continue(saved: Mapping[str, Any], labels: LabelSet) -> Start:
+    """Return the network of a checkpoint; the loop gives it its weights."""
+    config = DeepLabConfig.from_dict(saved["config"])
+    if config.num_classes != len(labels):
+        raise InputError(
+            f"checkpoint: its network has {config.num_classes} classes, the data {len(labels)}."
+        )
+    return Start(network=build(config), origin=saved["origin"], fresh=(), knows_classes=False)
+
+
+def _start(settings: Settings, labels: LabelSet, tell: Callable[[str], None]) -> Start:
+    """Return the network with random weights, or with those of ``init.path``."""
     classes, path = len(labels), settings.init.path
     if not path:
         network = build(settings.network(classes))
         tell("Starting weights: random.")
-        return network, tuple(network.state_dict()), "random"
+        every = tuple(network.state_dict())
+        return Start(network=network, origin="random", fresh=every, knows_classes=False)
     found, state, _ = weights.load_with_report(path)
-    config = settings.network(classes)
-    if not settings.model:
-        config = dataclasses.replace(found, num_classes=classes)
-    network = build(config)
+    network = build(choose_config(settings.model, found, classes))
     report = take_over(
         network,
         state,
@@ -120,31 +163,36 @@ def _start(
         classifier=settings.init.classifier,
     )
     tell(str(report))
-    return network, report.rebuilt, Path(path).name
+    return Start(
+        network=network,
+        origin=Path(path).name,
+        fresh=report.rebuilt,
+        knows_classes=len(report.classes) == classes,
+    )
 
 
 def _settle_batch_norm(
-    network: DeepLab,
-    fresh: tuple[str, ...],
+    start: Start,
     settings: Settings,
     feed: Feed,
     processes: Processes,
+    *,
+    resumed: bool,
     tell: Callable[[str], None],
 ) -> None:
     """Give batch norms that are new, or came folded, statistics; freeze them or train them."""
+    network, device, pretrained = start.network, processes.device, bool(settings.init.path)
     pictures: list[torch.Tensor] = []
-    if settings.init.path:
+    if pretrained and not resumed:
         # Every process looks at the pictures of the first, so that all stay equal.
         first = dataclasses.replace(processes, rank=0)
         stream = feed.batches(settings, network.config, first)(0)
         pictures = [batch.image for batch in itertools.islice(stream, _MEASURED)]
-        norms = measure_statistics(network, fresh, pictures, processes.device)
+        norms = measure_statistics(network, start.fresh, pictures, device)
         seen = len(pictures) * feed.share
         tell(f"Batch norm: {norms} new ones measured on {seen} pictures.")
-    tell(choose_batch_norm(network, settings.run, processes, pretrained=bool(pictures)))
-    if (
-        pictures
-        and not network.batch_norm_frozen
-        and restore_statistics(network, pictures, processes.device)
-    ):
+    tell(choose_batch_norm(network, settings.run, processes, pretrained=pretrained))
+    if network.batch_norm_frozen or not pictures:
+        return
+    if restore_statistics(network, pictures, device):
         tell("Batch norm: it was folded in the starting weights; its statistics are measured anew.")

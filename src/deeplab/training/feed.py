@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -14,7 +16,7 @@ from deeplab.data.memory import MemoryDataset
 from deeplab.data.repeats import RepeatedDataset
 from deeplab.data.sample import Dataset, join
 from deeplab.data.transforms import ColourJitter, RareClassCrops, ResizeToRange, TrainTransform
-from deeplab.errors import InputError
+from deeplab.errors import DataError, InputError
 from deeplab.labels import LabelSet
 from deeplab.models import DeepLabConfig
 from deeplab.training.balance import (
@@ -49,6 +51,18 @@ class Feed:
     def labels(self) -> LabelSet:
         """The classes."""
         return self.training.labels
+
+    def identity(self) -> dict[str, Any]:
+        """Return what makes this data this data and no other: classes, and each list's print.
+
+        The lists count with the sizes of their photo files, not with the folder's name: a data
+        set may be moved, and its masks mended.
+        """
+        return {
+            "classes": list(self.labels.names),
+            "pictures to learn from": _fingerprint(self.training),
+            "pictures to judge by": _fingerprint(self.validation),
+        }
 
     def batches(
         self, settings: Settings, config: DeepLabConfig, processes: Processes
@@ -93,6 +107,9 @@ def open_feed(settings: Settings, processes: Processes, tell: Callable[[str], No
     validation: Dataset
     training, validation = files
     labels = training.labels
+    for split in files:
+        if len(split) == 0:
+            raise DataError(f"data: the split '{split.split}' of {data.path} holds no picture.")
     tell(
         f"Data: {len(training)} pictures to learn from ('{data.train}'), {len(validation)} to "
         f"judge by ('{data.val}'), {len(labels)} classes."
@@ -128,6 +145,14 @@ def open_feed(settings: Settings, processes: Processes, tell: Callable[[str], No
         rare=rare,
         share=share,
     )
+
+
+def _fingerprint(dataset: Dataset) -> str:
+    digest = hashlib.sha256()
+    for name, photo in zip(dataset.ids, dataset.images, strict=True):
+        size = photo.stat().st_size if photo.is_file() else 0
+        digest.update(f"{name}\0{size}\0".encode("utf-8", "surrogateescape"))
+    return f"{len(dataset)} ({digest.hexdigest()[:16]})"
 
 
 def _share(settings: Settings, processes: Processes) -> int:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import signal
+import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -136,10 +138,32 @@ def memory_advice(error: BaseException) -> str | None:
 
 
 @contextmanager
-def catch_signals() -> Iterator[list[int]]:
+def failures_in_words() -> Iterator[None]:
+    """Say what to do where memory runs out inside, or a data worker dies.
+
+    Raises:
+        TrainingError: so it was.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        advice = memory_advice(error)
+        if "DataLoader worker" in str(error):
+            advice = (
+                f"data.workers: {str(error).splitlines()[0]} Most often memory ran out: take fewer "
+                "workers, or 0."
+            )
+        if advice is None:
+            raise
+        raise TrainingError(advice) from error
+
+
+@contextmanager
+def catch_signals(tell: Callable[[str], None]) -> Iterator[list[int]]:
     """Collect SIGINT and SIGTERM instead of dying, so that the step can end and be saved.
 
-    A second SIGINT interrupts at once.
+    The first is answered at once, in words; a second SIGINT interrupts at once. Outside the main
+    thread nothing is caught: Python delivers signals there only.
     """
     caught: list[int] = []
 
@@ -147,11 +171,36 @@ def catch_signals() -> Iterator[list[int]]:
         if number == signal.SIGINT and caught:
             raise KeyboardInterrupt
         caught.append(number)
+        if len(caught) == 1:
+            # A signal may come amid a write to the very stream that is told.
+            with contextlib.suppress(RuntimeError):
+                tell("Stopping: this step ends and is saved. Ctrl-C once more stops at once.")
 
-    kinds = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(kind, note) for kind in kinds]
-    try:
+    with _handling((signal.SIGINT, signal.SIGTERM), note):
         yield caught
+
+
+@contextmanager
+def interrupt_on_termination() -> Iterator[None]:
+    """Treat SIGTERM as Ctrl-C: what is half done is tidied up, and the command ends with 130."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    with _handling((signal.SIGTERM,), interrupt):
+        yield
+
+
+@contextmanager
+def _handling(
+    kinds: Sequence[signal.Signals], handler: Callable[[int, FrameType | None], None]
+) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = [signal.signal(kind, handler) for kind in kinds]
+    try:
+        yield
     finally:
-        for kind, handler in zip(kinds, before, strict=True):
-            signal.signal(kind, handler)
+        for kind, former in zip(kinds, before, strict=True):
+            signal.signal(kind, former)

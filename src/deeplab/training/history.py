@@ -1,36 +1,47 @@
-"""What a training leaves to look at: history.csv, its plot, TensorBoard, a progress bar."""
+"""What a training leaves to look at: history.csv, its plot, TensorBoard."""
 
 from __future__ import annotations
 
 import csv
 import importlib
 import io
-import time
-from collections.abc import Callable, Sequence
+import math
+import os
+from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
+from deeplab.errors import InputError
 from deeplab.files import replacing
-from deeplab.plot import Panel, Point, picture, text
+from deeplab.training.history_plot import draw_history
 
 COLUMNS = ("step", "loss", "learning_rate", "images_per_second", "seconds", "miou", "accuracy")
 Row = dict[str, float]
 
 
 class History:
-    """Rows of numbers by step, kept on disk; resuming drops what lies after the checkpoint."""
+    """Rows of numbers by step, kept on disk; resuming drops what lies after the checkpoint.
 
-    def __init__(self, folder: Path, *, before: int | None = None) -> None:
-        """Open the history in ``folder``; ``before`` keeps the rows of earlier steps only."""
+    Attributes:
+        path: history.csv.
+        rows: one per step that has numbers; ``iou.NAME`` is the IoU of a class.
+    """
+
+    def __init__(
+        self, folder: Path, *, before: int | None = None, tell: Callable[[str], None] = print
+    ) -> None:
+        """Open the history in ``folder``; ``before`` keeps the rows up to that step only.
+
+        A file that is no history is put aside, and ``tell`` says so.
+        """
         self.path, self.rows = folder / "history.csv", list[Row]()
-        if self.path.exists() and before is not None:
-            with self.path.open(newline="") as file:
-                rows = [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
-            self.rows = [row for row in rows if row["step"] <= before]
+        if before is not None and self.path.exists():
+            try:
+                self.rows = [row for row in read_history(self.path) if row["step"] <= before]
+            except InputError as error:
+                aside = self.path.with_name("history.damaged.csv")
+                os.replace(self.path, aside)
+                tell(f"{error} It is kept as {aside.name}, and a new one begun.")
         self._board = _tensorboard(folder, before)
 
     def add(self, step: int, **values: float) -> None:
@@ -42,19 +53,35 @@ class History:
             for name, value in values.items():
                 self._board.add_scalar(name, value, step)
         table = io.StringIO()
-        writer = csv.DictWriter(table, COLUMNS, lineterminator="\n")
+        classes = dict.fromkeys(name for row in self.rows for name in row if name not in COLUMNS)
+        writer = csv.DictWriter(table, (*COLUMNS, *classes), lineterminator="\n")
         writer.writeheader()
-        writer.writerows({k: f"{v:.6g}" for k, v in row.items()} for row in self.rows)
+        writer.writerows({k: _cell(k, v) for k, v in row.items()} for row in self.rows)
         _write(self.path, table.getvalue())
 
     def plot(self) -> None:
-        """Write history.svg: the loss, smoothed, and the validation mIoU over the steps."""
-        losses = [(row["step"], row["loss"]) for row in self.rows if "loss" in row]
-        scores = [(row["step"], row["miou"]) for row in self.rows if "miou" in row]
-        panels = [("loss", _smooth(losses), "#c0392b"), ("validation mIoU", scores, "#2471a3")]
-        drawn = [panel for panel in panels if panel[1]]
-        body = "".join(_panel(*panel, top=20 + 230 * index) for index, panel in enumerate(drawn))
-        _write(self.path.with_suffix(".svg"), picture(760, 20 + 230 * len(drawn), body))
+        """Write history.svg."""
+        _write(self.path.with_suffix(".svg"), draw_history(self.rows))
+
+
+def read_history(path: Path) -> list[Row]:
+    """Return the rows of a history.csv.
+
+    Raises:
+        InputError: it is no such table.
+    """
+    try:
+        table = csv.DictReader(io.StringIO(path.read_text("utf-8"), newline=""))
+        rows = [{k: float(v) for k, v in row.items() if v} for row in table]
+        if all("step" in row and all(map(math.isfinite, row.values())) for row in rows):
+            return rows
+    except (OSError, UnicodeDecodeError, csv.Error, ValueError, TypeError, AttributeError):
+        pass
+    raise InputError(f"history: {path} is damaged, or no history.")
+
+
+def _cell(name: str, value: float) -> str:
+    return f"{value:.0f}" if name == "step" else f"{value:.6g}"
 
 
 def _write(path: Path, text: str) -> None:
@@ -70,70 +97,3 @@ def _tensorboard(folder: Path, before: int | None) -> Any:
         return board.SummaryWriter(str(folder), purge_step=None if before is None else before + 1)
     except ImportError:
         return None
-
-
-def _smooth(points: Sequence[Point]) -> list[Point]:
-    width = max(1, len(points) // 60)
-    windows = [points[max(0, i - width + 1) : i + 1] for i in range(len(points))]
-    return [(w[-1][0], sum(value for _, value in w) / len(w)) for w in windows]
-
-
-def _panel(title: str, points: Sequence[Point], colour: str, *, top: int) -> str:
-    steps, values = [p[0] for p in points], [p[1] for p in points]
-    low, high = min(values), max(values)
-    top_number = high if high > low else low + 1.0
-    panel = Panel(
-        left=60, top=top + 20, width=680, height=170, x=(0, max(steps[-1], 1)), y=(low, top_number)
-    )
-    heading = f"{title}: last {values[-1]:.4g}, from {low:.4g} to {high:.4g}"
-    return (
-        text(60, top + 8, heading, bold=True)
-        + panel.axes()
-        + text(54, top + 24, f"{high:.3g}", anchor="end")
-        + text(54, top + 194, f"{low:.3g}", anchor="end")
-        + text(740, top + 208, f"step {steps[-1]:.0f}", anchor="end")
-        + panel.line(points, colour)
-        + panel.dots(points if len(points) <= 60 else points[-1:], colour)
-    )
-
-
-class ProgressLine:
-    """A bar with throughput and remaining time on a terminal; plain lines in a log."""
-
-    def __init__(self, total: int, start: int, *, show: bool, tell: Callable[[str], None]) -> None:
-        console = Console(stderr=True)
-        self._tell, self._show = tell, show
-        self._begin, self._start, self._total = time.perf_counter(), start, total
-        self._bar: Progress | None = None
-        if show and console.is_terminal:
-            self._bar = Progress(
-                MofNCompleteColumn(),
-                BarColumn(),
-                TextColumn("{task.description}"),
-                TimeRemainingColumn(elapsed_when_finished=True),
-                console=console,
-            )
-            self._task = self._bar.add_task("", total=total, completed=start)
-
-    def __enter__(self) -> ProgressLine:
-        if self._bar:
-            self._bar.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._bar:
-            self._bar.stop()
-
-    def update(self, done: int, words: str, *, log: bool) -> None:
-        """Show that ``done`` steps are finished; ``log`` asks for a line where there is no bar."""
-        if self._bar:
-            self._bar.update(self._task, completed=done, description=words)
-        elif self._show and log:
-            pace = (time.perf_counter() - self._begin) / max(done - self._start, 1)
-            left = int(pace * (self._total - done))
-            self._tell(f"step {done}/{self._total}  {words}  left {left // 60}:{left % 60:02d}")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from deeplab.errors import InputError, WeightsError
 from deeplab.labels import LabelSet
+from deeplab.models.config import DeepLabConfig
 from deeplab.models.deeplab import ASPP, DeepLab, DensePredictionCell
 from deeplab.training.optimiser import classifier_layers
 
@@ -44,6 +46,39 @@ class InitReport:
         return "\n".join(lines)
 
 
+_BACKBONE_FIELDS = (
+    "backbone", "depth_multiplier", "divisible_by", "padding", "lost_stride_rate", "stride_unit",
+    "stride_conv", "pool_ceil_mode", "last_conv", "gate_slope", "backbone_bn_eps",
+    "backbone_bn_decay", "pixel_mean", "pixel_std", "channel_order", "align_corners",
+)  # fmt: skip
+"""What weights of a backbone are bound to: they were trained with it."""
+
+
+def choose_config(
+    model: Mapping[str, Any], found: DeepLabConfig, num_classes: int
+) -> DeepLabConfig:
+    """Return the network to build for starting weights: theirs, but for what ``model`` names.
+
+    Of the same version, everything that is not named is the start's. Another version has a head
+    of its own; the backbone's conventions are the start's all the same.
+
+    Raises:
+        InputError: ``model`` names another backbone, whose weights these are not.
+        ConfigError: the network contradicts itself.
+    """
+    theirs = found.to_dict()
+    for name in ("backbone", "depth_multiplier"):
+        if model.get(name, theirs[name]) != theirs[name]:
+            raise InputError(
+                f"init.path: the starting weights have {name} = {theirs[name]!r}, the recipe asks "
+                f"for {model[name]!r}, which they do not fit. Leave model.{name} out, or take "
+                "other starting weights."
+            )
+    if model.get("version", found.version) != found.version:
+        theirs = {name: theirs[name] for name in _BACKBONE_FIELDS}
+    return DeepLabConfig.from_dict({**theirs, **model, "num_classes": num_classes})
+
+
 def _short(names: Sequence[str]) -> str:
     """List layers rather than tensors: four tensors of a batch norm are one word."""
     layers = list(dict.fromkeys(name.rsplit(".", 1)[0] for name in names))
@@ -66,7 +101,7 @@ def take_over(
     it starts by handing the features on; where it cannot, the rows start anew too.
 
     Raises:
-        WeightsError: nothing at all fits.
+        WeightsError: most of the backbone does not fit.
     """
     own = model.state_dict()
     layers = {id(layer) for layer in classifier_layers(model)}
@@ -99,9 +134,12 @@ def take_over(
                 kept.append(name)
             elif name not in passing:
                 rebuilt.append(name)
-    if not kept:
+    backbone = [name for name in own if name.startswith("backbone.")]
+    fitting = sum(name.startswith("backbone.") for name in kept)
+    if 2 * fitting < len(backbone):
         raise WeightsError(
-            "init.path: no tensor of the file fits this network; is it another backbone?"
+            f"init.path: of the backbone's {len(backbone)} tensors only {fitting} are in the file "
+            f"with the same name and shape; {model.config.backbone} needs weights of its own kind."
         )
     return InitReport(
         kept=tuple(kept),

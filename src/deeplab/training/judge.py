@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from deeplab.data.masks import UInt8
 from deeplab.data.sample import Dataset
 from deeplab.evaluation.pictures import draw_comparison
 from deeplab.evaluation.protocol import Evaluation, TorchPredictor, evaluate
@@ -25,7 +26,11 @@ from deeplab.weights.release import save
 _SHOWN = 4  # pictures of the validation split that are drawn each time
 
 
-class Judge:
+class _GivenUpError(Exception):
+    """Somebody wants the training to end before the validation does."""
+
+
+class DatasetJudge:
     """Validates: counts, draws some predictions, warns of collapse, writes the release pair."""
 
     def __init__(
@@ -43,8 +48,10 @@ class Judge:
         names = settings.run.validate_classes
         self.classes = dataset.labels.indices(names) if names else None
 
-    def validate(self, network: DeepLab, step: int) -> Score:
-        """Score the network on the validation split, over all processes."""
+    def validate(
+        self, network: DeepLab, step: int, watch: Callable[[int, int], bool]
+    ) -> Score | None:
+        """Score the network on the validation split, over all processes; None where given up."""
         run, processes = self.settings.run, self.processes
         predictor = TorchPredictor(
             network=network,
@@ -56,8 +63,10 @@ class Judge:
             bfloat16=run.precision == "bfloat16",
             frame=self._input_spec(network.config) if run.validate_frame else None,
         )
-        part = evaluate(predictor, self.dataset, rank=processes.rank, count=processes.count)
-        found = functools.reduce(Evaluation.merge, processes.gather(part))
+        parts = processes.gather(self._count(predictor, watch))
+        if any(part is None for part in parts):
+            return None
+        found: Evaluation = functools.reduce(Evaluation.merge, parts)
         if processes.first:
             self._draw(predictor, step)
         totals = found.confusion.totals
@@ -73,11 +82,37 @@ class Judge:
         }
         miou = float(totals.mean_iou(self.classes))
         over = f" over {len(self.classes)} classes" if self.classes else ""
-        self.tell(f"step {step}: mIoU {miou:.4f}{over}, pixel accuracy {found.accuracy:.4f}")
+        when = f"step {step}" if step else "start"
+        self.tell(f"{when}: mIoU {miou:.4f}{over}, pixel accuracy {found.accuracy:.4f}")
         warning = collapse_warning(totals, found.labels)
         if warning:
             self.tell(warning)
-        return Score(miou=miou, accuracy=found.accuracy)
+        iou = zip(found.labels.names, map(float, totals.iou), strict=True)
+        return Score(
+            miou=miou,
+            accuracy=found.accuracy,
+            iou={name: value for name, value in iou if not np.isnan(value)},
+        )
+
+    def _count(
+        self, predictor: TorchPredictor, watch: Callable[[int, int], bool]
+    ) -> Evaluation | None:
+        """Judge this process's part of the pictures; None where that is given up."""
+        processes, done = self.processes, 0
+        total = len(range(processes.rank, len(self.dataset), processes.count))
+
+        def each(index: int, name: str, mask: UInt8) -> None:
+            nonlocal done
+            done += 1
+            if watch(done, total):
+                raise _GivenUpError
+
+        try:
+            return evaluate(
+                predictor, self.dataset, rank=processes.rank, count=processes.count, each=each
+            )
+        except _GivenUpError:
+            return None
 
     def _input_spec(self, config: DeepLabConfig) -> InputSpec:
         assert config.pixel_mean is not None

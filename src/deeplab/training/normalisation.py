@@ -70,7 +70,7 @@ def shorten_averages(model: DeepLab, run: RunSettings, *, pretrained: bool) -> s
     validation (of all steps, with weights that bring their statistics), where theirs would not
     get through this five times.
     """
-    first = run.steps if pretrained else min(run.validate_every or run.steps, run.steps)
+    first = run.steps if pretrained else min(run.validation_interval or run.steps, run.steps)
     shorter = 0
     least = min(_LARGEST_MOMENTUM, 2 * _FEWEST_SPANS / first)
     for module in model.modules():

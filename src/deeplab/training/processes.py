@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from deeplab.errors import InputError
+from deeplab.errors import DeepLabError, InputError
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,22 @@ class Processes:
             value = value.to(self.device, copy=True)
             dist.all_reduce(value)
         return value
+
+    def together(self, work: Callable[[], Result]) -> Result:
+        """Return the result of some work; where it failed on one process, all of them fail.
+
+        Raises:
+            DeepLabError: what the first process that failed raised.
+        """
+        result, error = None, None
+        try:
+            result = work()
+        except DeepLabError as caught:
+            error = caught
+        errors = [one for one in self.gather(error) if one is not None]
+        if errors:
+            raise error or errors[0]
+        return cast("Result", result)
 
     def share_buffers(self, network: nn.Module) -> None:
         """Give all processes the batch norm statistics of the first."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from deeplab.errors import InputError, near_matches
+from deeplab.training.limits import Limits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,14 +32,14 @@ class Schedule:
     """
 
     policy: Literal["poly", "step", "cosine"] = "poly"
-    base: float = 0.007
-    power: float = 0.9
-    decay_every: int = 2000
-    decay_factor: float = 0.1
-    end: float = 0.0
-    decay_steps: int = 0
-    start_steps: int = 0
-    start: float = 1e-4
+    base: Annotated[float, Limits(0.0, 1e15)] = 0.007
+    power: Annotated[float, Limits(0.0, 100.0)] = 0.9
+    decay_every: Annotated[int, Limits(1, 1e9)] = 2000
+    decay_factor: Annotated[float, Limits(0.0, 1.0)] = 0.1
+    end: Annotated[float, Limits(0.0, 1e15)] = 0.0
+    decay_steps: Annotated[int, Limits(0, 1e9)] = 0
+    start_steps: Annotated[int, Limits(0, 1e9)] = 0
+    start: Annotated[float, Limits(0.0, 1e15)] = 1e-4
     start_ramp: bool = False
 
     def __post_init__(self) -> None:
@@ -50,8 +51,6 @@ class Schedule:
             )
         if not self.base > 0:
             raise InputError(f"schedule.base: got {self.base}, expected a rate above 0.")
-        if self.decay_every < 1:
-            raise InputError(f"schedule.decay_every: got {self.decay_every}, expected 1 or more.")
 
     def learning_rate(self, step: int, total_steps: int) -> float:
         """Return the learning rate of 0-based ``step`` in a training of ``total_steps``."""

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from deeplab.errors import InputError, near_matches
-from deeplab.files import TOMLDecodeError, parse_toml, to_toml
+from deeplab.files import TOMLDecodeError, parse_toml, read_text, to_toml
 from deeplab.models.config import DeepLabConfig
+from deeplab.training.limits import Limits, check_numbers
 from deeplab.training.schedule import Schedule
 
 Record = TypeVar("Record")
@@ -60,18 +62,18 @@ class DataSettings:
     train: str = "train"
     more: tuple[str, ...] = ()
     val: str = "val"
-    crop_size: tuple[int, int] = (513, 513)
-    resize_range: tuple[int, ...] = ()
-    scale_range: tuple[float, float] = (0.5, 2.0)
-    scale_step: float = 0.25
+    crop_size: Annotated[tuple[int, int], Limits(17, 16_385)] = (513, 513)
+    resize_range: Annotated[tuple[int, ...], Limits(1, 65_535)] = ()
+    scale_range: Annotated[tuple[float, float], Limits(0.01, 100.0)] = (0.5, 2.0)
+    scale_step: Annotated[float, Limits(0.0, 100.0)] = 0.25
     flip: bool = True
-    colour_jitter: float = 0.0
-    rare_class_crops: float = 0.0
+    colour_jitter: Annotated[float, Limits(0.0, 1.0)] = 0.0
+    rare_class_crops: Annotated[float, Limits(0.0, 1.0)] = 0.0
     rare_classes: tuple[str, ...] = ()
-    repeat_threshold: float = 0.0
-    workers: int = 2
-    memory_gb: float = 0.0
-    frame: tuple[int, ...] = ()
+    repeat_threshold: Annotated[float, Limits(0.0, 1.0)] = 0.0
+    workers: Annotated[int, Limits(0, 256)] = 2
+    memory_gb: Annotated[float, Limits(0.0, 65_536.0)] = 0.0
+    frame: Annotated[tuple[int, ...], Limits(17, 16_385)] = ()
     check: bool = True
 
 
@@ -104,12 +106,12 @@ class LossSettings:
             networks, half of a step is the loss, and 2 spares most of that.
     """
 
-    class_weights: dict[str, float] | str = field(default_factory=dict)
-    top_k: float = 1.0
-    mining_steps: int = 0
+    class_weights: Annotated[dict[str, float] | str, Limits(0.0, 1e6)] = field(default_factory=dict)
+    top_k: Annotated[float, Limits(1e-6, 1.0)] = 1.0
+    mining_steps: Annotated[int, Limits(0, 1e9)] = 0
     every_scale: bool = False
     upsample_logits: bool = True
-    label_stride: int = 1
+    label_stride: Annotated[int, Limits(1, 64)] = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,8 +125,8 @@ class TeacherSettings:
     """
 
     path: str = ""
-    weight: float = 1.0
-    temperature: float = 2.0
+    weight: Annotated[float, Limits(0.0, 1e6)] = 1.0
+    temperature: Annotated[float, Limits(0.01, 1000.0)] = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,16 +153,16 @@ class OptimiserSettings:
             2109.01903. 0 releases what was learned as it is.
     """
 
-    momentum: float = 0.9
+    momentum: Annotated[float, Limits(0.0, 0.9999)] = 0.9
     nesterov: bool = False
-    weight_decay: float = 4e-5
-    bias_multiplier: float = 2.0
-    head_multiplier: float = 1.0
+    weight_decay: Annotated[float, Limits(0.0, 10.0)] = 4e-5
+    bias_multiplier: Annotated[float, Limits(0.0, 1e6)] = 2.0
+    head_multiplier: Annotated[float, Limits(0.0, 1e6)] = 1.0
     head_is_classifier: bool = False
     frozen: tuple[str, ...] = ()
-    clip_norm: float = 0.0
-    ema_decay: float = 0.0
-    start_share: float = 0.0
+    clip_norm: Annotated[float, Limits(0.0, 1e9)] = 0.0
+    ema_decay: Annotated[float, Limits(0.0, 0.999999)] = 0.0
+    start_share: Annotated[float, Limits(0.0, 0.9999)] = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,7 +181,8 @@ class RunSettings:
         compile: run through ``torch.compile``.
         batch_norm: ``auto`` freezes below 12 pictures per statistic and synchronises over
             several GPUs; ``frozen``, ``train``.
-        validate_every: steps between validations; 0 validates at the end only.
+        validate_every: steps between validations; 0 validates at the end only; ``auto`` is a
+            tenth of the steps, from 10 to 1000.
         validate_frame: fit the pictures into ``data.frame`` at validation, as the exported file
             will, instead of showing them at their own size.
         validate_scales: of the pictures at validation.
@@ -188,29 +191,43 @@ class RunSettings:
             16 is finer at 8, and slower. 0 is the trained one.
         validate_classes: names of the classes whose mean decides which weights are best; () is
             all. For data that hardly shows the others.
-        save_every: steps between checkpoints; each validation saves too.
+        save_every: steps between checkpoints; ``auto`` saves once a minute. Each validation saves
+            too.
         patience: validations without improvement after which training stops; 0 never stops.
-        log_every: steps between lines of history.csv.
+        log_every: steps between lines of history.csv; ``auto`` is a twentieth of the steps, from
+            1 to 10.
     """
 
-    steps: int = 30_000
-    batch_size: int = 16
-    accumulate: int = 1
-    seed: int = 0
+    steps: Annotated[int, Limits(1, 1e9)] = 30_000
+    batch_size: Annotated[int, Limits(1, 65_536)] = 16
+    accumulate: Annotated[int, Limits(1, 65_536)] = 1
+    seed: Annotated[int, Limits(0, 2**63 - 1)] = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["float32", "bfloat16"] = "float32"
     channels_last: bool = True
     compile: bool = False
     batch_norm: Literal["auto", "frozen", "train"] = "auto"
-    validate_every: int = 1000
+    validate_every: Annotated[int | Literal["auto"], Limits(0, 1e9)] = "auto"
     validate_frame: bool = False
-    validate_scales: tuple[float, ...] = (1.0,)
+    validate_scales: Annotated[tuple[float, ...], Limits(0.1, 10.0)] = (1.0,)
     validate_flip: bool = False
-    validate_output_stride: int = 0
+    validate_output_stride: Annotated[int, Limits(0, 32)] = 0
     validate_classes: tuple[str, ...] = ()
-    save_every: int = 500
-    patience: int = 0
-    log_every: int = 10
+    save_every: Annotated[int | Literal["auto"], Limits(1, 1e9)] = "auto"
+    patience: Annotated[int, Limits(0, 1e9)] = 0
+    log_every: Annotated[int | Literal["auto"], Limits(1, 1e9)] = "auto"
+
+    @property
+    def validation_interval(self) -> int:
+        """Steps between validations; 0 validates at the end only."""
+        if self.validate_every == "auto":
+            return min(max(self.steps // 10, 10), 1000)
+        return self.validate_every
+
+    @property
+    def log_interval(self) -> int:
+        """Steps between lines of the history."""
+        return min(max(self.steps // 20, 1), 10) if self.log_every == "auto" else self.log_every
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -234,12 +251,13 @@ class Settings:
             raise InputError(
                 "model.num_classes: follows from the data set's labels; remove it from the recipe."
             )
-        if not self.name or "/" in self.name:
-            raise InputError(f"name: got '{self.name}', expected a name for files, without '/'.")
-        for name in ("steps", "batch_size", "accumulate", "log_every", "save_every"):
-            value = getattr(self.run, name)
-            if value < 1:
-                raise InputError(f"run.{name}: got {value}, expected 1 or more.")
+        if not self.name.strip(".") or set(self.name) & set("/\\\0") or len(self.name) > 100:
+            raise InputError(
+                f"name: got '{self.name[:110]}', expected a name for files: at most 100 "
+                "characters, no '/'."
+            )
+        check_numbers(self)
+        _check_shapes(self)
         if self.data.rare_classes and not self.data.rare_class_crops:
             raise InputError(
                 f"data.rare_classes: got {', '.join(self.data.rare_classes)}, but no crops are "
@@ -250,15 +268,6 @@ class Settings:
             raise InputError(
                 f"loss.label_stride: got {stride}, expected a divisor of the crop's sides less 1, "
                 f"{' and '.join(str(side - 1) for side in self.data.crop_size)}: the corners stay."
-            )
-        if not 0 <= self.data.repeat_threshold <= 1:
-            raise InputError(
-                f"data.repeat_threshold: got {self.data.repeat_threshold}, expected 0 to 1."
-            )
-        if not 0 <= self.optimiser.start_share < 1:
-            raise InputError(
-                f"optimiser.start_share: got {self.optimiser.start_share}, expected a share from "
-                "0 to below 1."
             )
         self.network(2)  # refuses unknown fields now rather than after reading the data
 
@@ -287,12 +296,15 @@ def read_recipe(path: str | Path, overrides: Mapping[str, Any] | None = None) ->
         InputError: no such file, no TOML, or a setting that does not exist.
     """
     path = Path(path)
+    if not os.path.exists(path):  # unlike Path's, it takes a name of any length
+        raise InputError(f"recipe: there is no file {path}.")
+    text = read_text(path)
     try:
-        values = parse_toml(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"recipe: there is no file {path}.") from None
-    except (TOMLDecodeError, UnicodeDecodeError) as error:
+        values = parse_toml(text)
+    except TOMLDecodeError as error:
         raise InputError(f"recipe: {path} is not TOML: {error}.") from error
+    except (RecursionError, ValueError) as error:
+        raise InputError(f"recipe: {path} cannot be read: tables or numbers too long.") from error
     values.setdefault("name", path.stem)
     return Settings.from_dict(apply_overrides(values, overrides or {}))
 
@@ -321,6 +333,43 @@ def write_toml(settings: Settings) -> str:
         else:
             top.append(f"{name} = {to_toml(value)}")
     return "\n\n".join(["\n".join(top), *tables]) + "\n"
+
+
+def _check_shapes(settings: Settings) -> None:
+    """Refuse values that are right one by one and wrong together."""
+    data, run, optimiser = settings.data, settings.run, settings.optimiser
+    if len(data.resize_range) not in (0, 2, 3) or list(data.resize_range[:2]) != sorted(
+        data.resize_range[:2]
+    ):
+        raise InputError(
+            f"data.resize_range: got {list(data.resize_range)}, expected [shorter, longer] or "
+            "[shorter, longer, factor]."
+        )
+    if len(data.frame) not in (0, 2):
+        raise InputError(f"data.frame: got {list(data.frame)}, expected [height, width] or [].")
+    if data.scale_range[0] > data.scale_range[1]:
+        raise InputError(
+            f"data.scale_range: got {list(data.scale_range)}, expected [smallest, largest]."
+        )
+    if run.batch_size < run.accumulate:
+        raise InputError(
+            f"run.accumulate: got {run.accumulate} parts of {run.batch_size} pictures, expected "
+            "at most one part per picture."
+        )
+    if run.validate_output_stride not in (0, 4, 8, 16, 32):
+        raise InputError(
+            f"run.validate_output_stride: got {run.validate_output_stride}, expected 4, 8, 16, 32, "
+            "or 0 for the trained one."
+        )
+    if not run.validate_scales:
+        raise InputError("run.validate_scales: got none, expected at least one, like [1.0].")
+    if run.validate_frame and (run.validate_scales != (1.0,) or run.validate_flip):
+        raise InputError(
+            "run.validate_frame: a frame is looked at once; leave validate_scales and "
+            "validate_flip out."
+        )
+    if optimiser.nesterov and not optimiser.momentum:
+        raise InputError("optimiser.nesterov: looks ahead along a momentum; set one.")
 
 
 def _record(cls: type[Record], values: Mapping[str, Any], where: str) -> Record:
@@ -355,7 +404,8 @@ def _value(kind: Any, value: Any, where: str) -> Any:
     if dataclasses.is_dataclass(kind) and isinstance(value, Mapping):
         return _record(typing.cast("type[Any]", kind), value, f"{where}.")
     if origin is Literal:
-        if value in arguments:
+        # True == 1, but no setting means that.
+        if any(type(value) is type(one) and value == one for one in arguments):
             return value
         near = near_matches(value, arguments) if isinstance(value, str) else ""
         raise InputError(f"{where}: got {value!r}, expected one of {arguments}.{near}")
@@ -363,15 +413,39 @@ def _value(kind: Any, value: Any, where: str) -> Any:
         kinds = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else list(arguments)
         if len(kinds) == len(value):
             return tuple(_value(k, v, where) for k, v in zip(kinds, value, strict=True))
-    elif origin is types.UnionType:
+    elif origin in (types.UnionType, typing.Union):
         for one in arguments:
             with contextlib.suppress(InputError):
                 return _value(one, value, where)
     elif kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
+        return _as_float(value, where)
     elif origin is dict and isinstance(value, Mapping):
+        if arguments[1] is Any:
+            return dict(value)
         return {name: _value(arguments[1], item, f"{where}.{name}") for name, item in value.items()}
     elif isinstance(kind, type) and type(value) is kind:
         return value
-    expected = getattr(kind, "__name__", str(kind)) if origin is None else str(kind)
-    raise InputError(f"{where}: got {value!r}, expected {expected}.")
+    raise InputError(f"{where}: got {value!r}, expected {describe_kind(kind)}.")
+
+
+def _as_float(value: float, where: str) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        raise InputError(f"{where}: got a number of {len(str(value))} digits.") from None
+
+
+def describe_kind(kind: Any) -> str:
+    """Return an annotation in words: ``"int or 'auto'"``."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Literal:
+        return " or ".join(repr(one) for one in arguments)
+    if origin in (types.UnionType, typing.Union):
+        return " or ".join(describe_kind(one) for one in arguments)
+    if origin is tuple:
+        if arguments[-1] is Ellipsis:
+            return f"a list of {describe_kind(arguments[0])}"
+        return f"[{', '.join(describe_kind(one) for one in arguments)}]"
+    if origin is dict:
+        return "a table by name" if arguments[1] is Any else f"{{name = {arguments[1].__name__}}}"
+    return str(getattr(kind, "__name__", kind))

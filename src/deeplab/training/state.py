@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from deeplab.errors import InputError
 from deeplab.models.deeplab import DeepLab
-from deeplab.training.checkpoint import load_checkpoint, save_checkpoint
 from deeplab.training.optimiser import MovingAverage, build_optimiser, set_learning_rate
 from deeplab.training.settings import Settings
 from deeplab.training.step import memory_format
@@ -27,17 +27,24 @@ class Progress:
 
     Attributes:
         step: steps done.
-        best: the best mIoU so far; negative before the first validation.
+        judged: steps done at the last validation, None before the first.
+        best: the best mIoU so far, None before the first validation.
         best_step: steps done then.
         stale: validations since.
         stopped: why it ended before the last step, or empty.
     """
 
     step: int = 0
-    best: float = -1.0
+    judged: int | None = None
+    best: float | None = None
     best_step: int = 0
     stale: int = 0
     stopped: str = ""
+
+    @property
+    def best_in_words(self) -> str:
+        """What is best so far; empty before the first validation."""
+        return "" if self.best is None else f"best mIoU {self.best:.4f} at {self.best_step}"
 
     @property
     def interrupted(self) -> bool:
@@ -65,41 +72,40 @@ class TrainingState:
         if settings.optimiser.ema_decay:
             self.average = MovingAverage(network, settings.optimiser.ema_decay)
         self.progress = Progress()
-        self._started = {name: value.clone() for name, value in network.state_dict().items()}
+        self._start: Weights | None = None
+        if settings.optimiser.start_share:
+            self._start = {name: value.clone() for name, value in network.state_dict().items()}
 
-    def resume(self, folder: Path) -> bool:
-        """Continue from the checkpoint in ``folder``; return whether there was one.
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        """Continue from what :meth:`to_dict` returned.
 
         Raises:
-            InputError: it cannot be read, or belongs to another training.
+            InputError: it does not fit this network and optimiser.
         """
-        saved = load_checkpoint(folder, self.settings.to_dict())
-        if saved is None:
-            return False
-        self.network.load_state_dict(saved["network"])
-        self.optimiser.load_state_dict(saved["optimiser"])
-        if self.average is not None:
-            self.average.load(saved["average"])
-        self.progress = Progress(**saved["progress"])
+        try:
+            self.network.load_state_dict(saved["network"])
+            self.optimiser.load_state_dict(saved["optimiser"])
+            if self.average is not None:
+                self.average.load(saved["average"])
+            self.progress = Progress(**saved["progress"])
+            if self._start is not None:
+                self._start = {name: saved["start"][str(name)] for name in self._start}
+        except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise InputError(
+                "checkpoint: last.pt does not fit this network; it is damaged, or from another "
+                "version. Move it away to start anew."
+            ) from error
         self.progress.stopped = ""
-        return True
 
-    def save(self, folder: Path) -> None:
-        """Write the checkpoint.
-
-        Raises:
-            OutputError: it cannot be written.
-        """
-        save_checkpoint(
-            folder,
-            {
-                "recipe": self.settings.to_dict(),
-                "network": self.network.state_dict(),
-                "optimiser": self.optimiser.state_dict(),
-                "average": None if self.average is None else self.average.state,
-                "progress": vars(self.progress),
-            },
-        )
+    def to_dict(self) -> dict[str, Any]:
+        """Return all that :meth:`restore` needs, as values that a checkpoint holds."""
+        return {
+            "network": self.network.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "average": None if self.average is None else self.average.state,
+            "progress": vars(self.progress),
+            "start": self._start,
+        }
 
     def apply_gradient(self, rate: float) -> None:
         """Take a step of ``rate`` down the gradient that has been summed up; count it."""
@@ -113,8 +119,9 @@ class TrainingState:
     def learned(self) -> Weights:
         """Return the weights that are judged: averaged, and blended with the first."""
         weights = dict(self.network.state_dict()) if self.average is None else self.average.state
-        share = self.settings.optimiser.start_share
-        return blend(weights, self._started, share) if share else weights
+        if self._start is None:
+            return weights
+        return blend(weights, self._start, self.settings.optimiser.start_share)
 
     @contextlib.contextmanager
     def judged(self) -> Iterator[DeepLab]:

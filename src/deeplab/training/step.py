@@ -10,9 +10,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from deeplab.data.loader import Batch
 from deeplab.data.masks import IGNORE
-from deeplab.errors import TrainingError
 from deeplab.models.deeplab import DeepLab
-from deeplab.training.guard import memory_advice
+from deeplab.training.guard import failures_in_words
 from deeplab.training.losses import segmentation_loss
 from deeplab.training.processes import Processes
 from deeplab.training.settings import LossSettings, RunSettings, Settings
@@ -101,7 +100,7 @@ def backward(
     scale = processes.count if whole else 1 / run.accumulate
     total = torch.zeros((), device=device)
     images, labels = batch.image.chunk(run.accumulate), label.chunk(run.accumulate)
-    try:
+    with failures_in_words():
         for part, (x, y) in enumerate(zip(images, labels, strict=True)):
             x = x.to(device, non_blocking=True).contiguous(memory_format=memory_format(run))
             y = y.to(device, non_blocking=True)
@@ -113,11 +112,6 @@ def backward(
                 loss = step_loss(x, y, kept, step)
                 (loss * scale).backward()
             total += loss.detach() * (scale / processes.count if whole else scale)
-    except (RuntimeError, MemoryError) as error:
-        advice = memory_advice(error)
-        if advice is None:
-            raise
-        raise TrainingError(advice) from error
     shared = processes.sum(total)
     return shared if whole else shared / processes.count
 

@@ -1,0 +1,64 @@
+"""How far a training is, for whoever waits: a bar on a terminal, plain lines in a log."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+_SILENCE = 5.0  # seconds after which a log hears how far a validation is
+
+
+class ProgressLine:
+    """A bar with throughput and remaining time on a terminal; plain lines in a log."""
+
+    def __init__(self, total: int, start: int, *, show: bool, tell: Callable[[str], None]) -> None:
+        console = Console(stderr=True)
+        self._tell, self._show = tell, show
+        self._begin, self._start, self._total = time.perf_counter(), start, total
+        self._told = self._begin
+        self._bar: Progress | None = None
+        if show and console.is_terminal:
+            self._bar = Progress(
+                MofNCompleteColumn(),
+                BarColumn(),
+                TextColumn("{task.description}"),
+                TimeRemainingColumn(elapsed_when_finished=True),
+                console=console,
+            )
+            self._task = self._bar.add_task("", total=total, completed=start)
+
+    def __enter__(self) -> ProgressLine:
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def looks(self, what: str, done: int, total: int) -> None:
+        """Show that a validation has seen ``done`` of ``total`` pictures."""
+        if self._bar:
+            self._bar.update(self._task, description=f"{what}: {done}/{total} pictures judged")
+        elif self._show and done < total and time.perf_counter() - self._told > _SILENCE:
+            self._told = time.perf_counter()
+            self._tell(f"{what}: {done}/{total} pictures judged")
+
+    def update(self, done: int, words: str) -> None:
+        """Show that ``done`` steps are finished."""
+        if self._bar:
+            self._bar.update(self._task, completed=done, description=words)
+        elif self._show:
+            self._told = time.perf_counter()
+            pace = (time.perf_counter() - self._begin) / max(done - self._start, 1)
+            left = int(pace * (self._total - done))
+            self._tell(f"step {done}/{self._total}  {words}  left {left // 60}:{left % 60:02d}")

@@ -34,7 +34,8 @@ _FREE = frozenset(
         "compile", "device", "log_every", "patience", "save_every", "steps", "validate_every",
     )
 ) | {
-    "data.check", "data.memory_gb", "data.more", "data.path", "data.workers", "init.path", "licence",
+    "data.check", "data.memory_gb", "data.more", "data.path", "data.workers", "init.path",
+    "licence",
 }  # fmt: skip
 """Settings that may change when a training is resumed: the others make another training of it."""
 

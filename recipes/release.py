@@ -1,6 +1,6 @@
 """Make a model that ships, from its recipe to its file.
 
-    python recipes/release.py voc --data VOC --more COCO_VOC
+    python recipes/release.py voc --data VOC
 
 Trains (interrupted, run it again: it resumes), exports int8 with a certificate, and writes the
 file's hash under the log. The starting weights are downloaded unless they are on this machine. The

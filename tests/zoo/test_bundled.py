@@ -199,7 +199,18 @@ def test_the_card_is_made_of_what_is_measured(tmp_path: Path) -> None:
     page = docs / "models/voc.md"
     page.write_text((ROOT / "docs/models/voc.md").read_text("utf-8"), "utf-8")
     command = [sys.executable, ROOT / "benchmarks/card.py", "voc", "--docs", docs]
-    options = ["--data", data, "--peer", "voc-fast", "--rounds", "2", "--threads", "1"]
+    options = [
+        "--data",
+        data,
+        "--peer",
+        "voc-fast",
+        "--rounds",
+        "2",
+        "--threads",
+        "1",
+        "--split",
+        "val",
+    ]
     done = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     measured: dict[str, Any] = json.loads(page.with_suffix(".json").read_text("utf-8"))

@@ -41,12 +41,15 @@ def made_up() -> dict[str, Any]:
         return {
             "model": model, "fit": fit, "bytes": 1, "miou": miou,
             "miou_95": [miou - 0.03, miou + 0.04], "pixel_accuracy": miou + 0.05, "iou": iou,
+            "subset_miou": miou + 0.06, "subset_miou_95": [miou + 0.001, miou + 0.07],
+            "objects": {"count": 569, "two_coloured": round(100 * miou)},
             "protocol": {"input": f"{fit} to 641×641"},
         }  # fmt: skip
 
     return {
         "model": "voc", "file": "voc.tflite", "sha256": "ab" * 32, "bytes": 2345678,
-        "peer": "public", "classes": ["background", "cat"], "split": "val", "pictures": 157,
+        "peer": "public", "split": "val21", "pictures": 157,
+        "subset": {"classes": ["background", "cat"], "split": "val", "pictures": 98},
         "shown_in": {"background": 156, "cat": 43, "tv": 0},
         "scores": [score("voc", "letterbox", 0.811), score("voc", "stretch", 0.722),
                    score("public", "letterbox", 0.633), score("public", "stretch", 0.644)],
@@ -62,7 +65,9 @@ def test_the_tables_say_what_was_measured_and_hold_the_places_of_what_was_not(
 ) -> None:
     text = script.write_tables(made_up())
     for part in (
-        "2,345,678 bytes", "ab" * 32, "157 photos (val)", "| 0.811 | 0.781 to 0.851 | 0.861 |",
+        "2,345,678 bytes", "ab" * 32, "157 photos (val21)",
+        "2 classes (background, cat) over the 98 photos",
+        "| 0.811 | 0.781 to 0.851 | 0.871 | 0.812 to 0.881 | 0.861 | 81 of 569 |",
         "| `public` | stretch to 641×641 | 0.644 |", "+16.7 points (95 %: +15.8 to +17.9",
         "| cat | 43 | 0.831 | 0.664 |", "| tv | 0 | n/a | n/a |",
         "| 1 | 20.1 | 40.3 | 2.00× | 60.5 | 3.01× |", "2007_000001 (0.017)",
@@ -96,7 +101,8 @@ def test_every_number_was_measured_and_stands_in_one_place(card: Path, script: M
     assert (model.sha256, model.size) == (measured["sha256"], measured["bytes"])
     assert model.miou == pytest.approx(measured["scores"][0]["miou"], abs=0.0005)
     assert measured["scores"][0]["fit"] == "letterbox"
-    assert measured["pictures"] == 150
+    assert (measured["pictures"], measured["subset"]["pictures"]) == (262, 150)
+    assert all(photos >= 6 for photos in measured["shown_in"].values())
 
 
 def test_show_prints_the_essentials_of_a_card(

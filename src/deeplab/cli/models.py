@@ -133,8 +133,14 @@ def _scores(measured: dict[str, Any] | None) -> dict[str, str]:
         return {}
     own = measured["scores"][0]
     low, high = own["miou_95"]
-    classes = ", ".join(f"{name} {own['iou'][name]:.3f}" for name in measured["classes"])
-    return {"interval": f"{low:.3f} to {high:.3f} (95 %)", "IoU": classes}
+    classes = ", ".join(f"{name} {iou:.3f}" for name, iou in own["iou"].items() if iou is not None)
+    subset = measured["subset"]
+    return {
+        "interval": f"{low:.3f} to {high:.3f} (95 %)",
+        "subset": f"{own['subset_miou']:.3f} of {len(subset['classes'])} classes on "
+        f"{subset['pictures']} of the photos: {', '.join(subset['classes'])}",
+        "IoU": classes,
+    }
 
 
 def _hash_words(sha256: str) -> str:

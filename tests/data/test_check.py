@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from deeplab.data import open_dataset
 from deeplab.data.check import Report, check
 from deeplab.data.check_page import write_page
 from deeplab.data.counts import ClassCounts
-from deeplab.data.duplicates import find_near, perceptual_hash
+from deeplab.data.duplicates import find_near, nearest, perceptual_hash
 from deeplab.data.faults import KINDS
 from deeplab.data.masks import write_mask
 from deeplab.errors import DataError, InputError
@@ -23,6 +24,12 @@ from tiny_folder import HEIGHT, WIDTH, label, make_folder, photo
 
 PALETTE = np.array(voc_colours(256), np.uint8)
 COLOURS = 'classes = ["background", "cat", "dog"]\ncolours = [[0,0,0],[128,0,0],[0,128,0]]\n'
+
+
+@pytest.fixture(autouse=True)
+def _two_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folders here are tiny."""
+    monkeypatch.setattr("deeplab.data.check.SMALL_SPLIT", 2)
 
 
 def look(root: Path) -> Report:
@@ -208,6 +215,31 @@ def near_photo_across(root: Path) -> None:
     Image.fromarray(brighter).save(image(root, 9), quality=80)
 
 
+def passed_over(root: Path) -> None:
+    (root / "images" / "clip.mp4").write_bytes(b"")
+
+
+def split_overlap(root: Path) -> None:
+    (root / "val.txt").write_text("p03\np08\np09\n")
+
+
+def small_split(root: Path) -> None:
+    (root / "val.txt").write_text("p08\n")
+
+
+def transparent(root: Path) -> None:
+    rgba = np.dstack([PALETTE[label(3)], np.where(label(3) == 255, 0, 255)]).astype(np.uint8)
+    describe(root, COLOURS)
+    Image.fromarray(rgba).save(mask(root, 3))
+
+
+def white_among_ones(root: Path) -> None:
+    (root / "labels.txt").write_text("background\ncat\n")
+    for index in range(10):
+        values = (label(index) == 1).astype(np.uint8) * (255 if index == 3 else 1)
+        Image.fromarray(values).save(mask(root, index))
+
+
 PLANTED: dict[str, list[Callable[[Path], None]]] = {
     "missing-photo": [missing_photo],
     "missing-mask": [missing_mask],
@@ -215,6 +247,10 @@ PLANTED: dict[str, list[Callable[[Path], None]]] = {
     "unreadable-photo": [unreadable_photo],
     "unreadable-mask": [unreadable_mask],
     "swapped": [swapped],
+    "passed-over": [passed_over],
+    "split-overlap": [split_overlap],
+    "small-split": [small_split],
+    "transparent": [transparent],
     "size": [size],
     "turned": [turned],
     "maybe-turned": [maybe_turned],
@@ -226,7 +262,7 @@ PLANTED: dict[str, list[Callable[[Path], None]]] = {
     "grey-palette": [grey_palette],
     "palette-order": [palette_order],
     "palettes-differ": [palettes_differ],
-    "ignored-foreground": [ignored_foreground],
+    "ignored-foreground": [ignored_foreground, white_among_ones],
     "only-one-class": [only_one_class],
     "nothing-labelled": [nothing_labelled],
     "one-class": [one_class],
@@ -271,6 +307,7 @@ def test_the_planted_fault_is_found_and_no_other(
     if fault.suspects[0].pair >= 0 and code not in COMPANIONS:
         expected = "p09" if code.endswith("across") else "p03"
         assert [Path(suspect.what).stem for suspect in fault.suspects] == [expected]
+    assert fault.line in fault.cure
     write_page(report, tmp_path / "page.html")
     assert fault.cure.split("`")[0][:20] in (tmp_path / "page.html").read_text("utf-8")
     if KINDS[code].stops:
@@ -278,6 +315,34 @@ def test_the_planted_fault_is_found_and_no_other(
             report.raise_if_broken()
     else:
         report.raise_if_broken()
+
+
+@pytest.mark.parametrize(
+    ("plant", "words"),
+    [
+        (rgb, r"into the order of background, cat, dog: colours = \[\[0, 0, 0\], "),
+        (colours, r"Unknown are: \[224, 224, 192\]\."),
+        (ids, r"Seen in these masks: 0, 1, 7, 255\."),
+        (ignored_foreground, r"Write values = \[0, 255\] and ignore = \[\]"),
+        (white_among_ones, r"Write values = \[0, \[1, 255\]\] and ignore = \[\]"),
+        (split_overlap, r"train = 0\.8 and val = 0\.2"),
+    ],
+)
+def test_the_line_to_write_is_told(
+    tmp_path: Path, plant: Callable[[Path], None], words: str
+) -> None:
+    root = make_folder(tmp_path / "set")
+    plant(root)
+    with pytest.raises(DataError, match=words):
+        look(root).raise_if_broken()
+
+
+def test_the_line_that_is_told_helps(tmp_path: Path) -> None:
+    root = make_folder(tmp_path / "set")
+    white_among_ones(root)
+    describe(root, "values = [0, [1, 255]]\nignore = []\n")
+    assert look(root).faults == ()
+    assert open_dataset(root)[3].label.max() == 1
 
 
 def test_a_clean_set_passes(tmp_path: Path) -> None:
@@ -387,12 +452,46 @@ def test_near_pairs_equal_brute_force() -> None:
     for near in (1, 7, 12, 15):
         distance = (bits[:, None] != bits[None]).sum(-1)
         expected = [(i + 1, j + 1) for i, j in np.argwhere(distance <= near) if i < j]
-        assert find_near(hashes, near=near) == expected
+        assert list(map(tuple, find_near(hashes, near=near).tolist())) == expected
+
+
+def test_each_picture_gets_its_nearest_of_each_split() -> None:
+    draw = np.random.default_rng(0)
+    base = np.zeros((30, 16), np.uint16)
+    for row in base:
+        row[draw.integers(0, 16, 4)] = 1 << draw.integers(0, 16, 4)
+    splits = draw.integers(0, 3, 30).tolist()
+    bits = np.unpackbits(base.view(np.uint8), axis=1)
+    distance = (bits[:, None] != bits[None]).sum(-1)
+    chosen = nearest(find_near(list(base), near=5), list(base), splits)
+    for j in range(30):
+        for split in range(3):
+            close = [i for i in range(j) if splits[i] == split and distance[i, j] <= 5]
+            mine = [i for i, other in chosen if other == j and splits[i] == split]
+            assert mine == ([min(close, key=lambda i: (distance[i, j], i))] if close else [])
+
+
+def test_a_camera_that_stands_still_costs_no_square() -> None:
+    draw = np.random.default_rng(0)
+    scene = draw.integers(0, 65536, 16).astype(np.uint16)
+    flips = np.uint16(1) << draw.integers(0, 16, (5_000, 16)).astype(np.uint16)
+    frames = scene ^ np.where(draw.random((5_000, 16)) < 0.2, flips, 0).astype(np.uint16)
+    start = time.process_time()
+    pairs = find_near(list(frames))
+    found = nearest(pairs, list(frames), [0] * 4_000 + [1] * 1_000)
+    assert time.process_time() - start < 20  # 2 seconds
+    assert len(pairs) < 130 * len(frames)
+    across = {j for i, j in found if i < 4_000 <= j}
+    assert len(across) > 0.95 * 1_000  # a frame of val is found to be like one of train
+
+
+def test_pictures_without_a_hash_are_like_none() -> None:
+    assert len(find_near([None, None])) == 0
+    assert nearest(find_near([None]), [None], [0]) == []
 
 
 def test_pictures_of_one_colour_have_no_hash() -> None:
     assert perceptual_hash(Image.new("RGB", (50, 50), (9, 9, 9))) is None
-    assert find_near([None, None]) == []
 
 
 # -- the real sets -------------------------------------------------------------------------------

@@ -48,11 +48,17 @@ def check(
             progress=progress,
         )
     _print_report(report)
+    if not split and "val" not in known:
+        typer.echo(
+            f"{typer.style('note', fg='yellow')} there is nothing to judge by\n"
+            "     → Write [splits] into dataset.toml, and below it train = 0.8 and val = 0.2."
+        )
+    if page is None:
+        typer.echo("Add --page check.html to see pairs, suspects and what augmentation does.")
+    typer.echo("Do not train on this yet." if report.stops else "Ready to train on.")
     if page is not None:
         write_page(report, page)
         typer.echo(f"page: {page}")
-    elif report.faults:
-        typer.echo("Add --page check.html to see the suspects.")
     if json is not None:
         report.save_json(json)
         typer.echo(f"json: {json}")
@@ -131,6 +137,8 @@ def _print_report(report: Report) -> None:
     from rich.text import Text
 
     console = stdout()
+    for sentence in report.assumed:
+        typer.echo(f"assumed: {sentence}")
     for split in report.splits:
         labels, counts = split.dataset.labels, split.counts
         height, width = split.median_size
@@ -161,7 +169,6 @@ def _print_report(report: Report) -> None:
         if len(fault.suspects) > _LISTED:
             typer.echo(f"     … and {len(fault.suspects) - _LISTED} more")
         typer.echo(f"     → {fault.cure}")
-    typer.echo("Do not train on this yet." if report.stops else "Ready to train on.")
 
 
 @contextmanager

@@ -19,19 +19,30 @@ from typing import Any
 import numpy as np
 
 from deeplab.data.counts import ClassCounts
-from deeplab.data.duplicates import find_near
+from deeplab.data.duplicates import find_near, nearest
 from deeplab.data.faults import KINDS, Fault, Suspect
 from deeplab.data.masks import IGNORE
 from deeplab.data.pairs import Pair, inspect_pair
 from deeplab.data.sample import FileDataset
 from deeplab.errors import DataError, InputError
 from deeplab.files import replacing
+from deeplab.photo.find import describe_passed_over
 
 RARE_SHARE = 1e-3
 """Classes with a smaller share of the labelled pixels are called rare."""
 
+SMALL_SPLIT = 5
+"""A split to judge by that has fewer photos gets a note."""
+
 LARGEST_CROP = 769
 """Suggested crops stop here. Source: the original's train_crop_size for Cityscapes."""
+
+
+_WHOLE = ("all", "trainval")  # hold other splits on purpose
+_LISTED_COLOURS = 40
+_LISTED_NAMES = 12
+_WHITE = "Write values = [0, 255] and ignore = [] into dataset.toml."
+_MIXED_WHITE = "Write values = [0, [1, 255]] and ignore = [] into dataset.toml."
 
 
 @dataclass(frozen=True)
@@ -89,17 +100,24 @@ class Report:
         """Raise when a fault stops a training.
 
         Raises:
-            DataError: with every such fault, its first file and its cure.
+            DataError: with the first such fault, its first file and its cure.
         """
         if self.stops:
-            faults = "\n".join(f"  {fault}" for fault in self.stops)
-            raise DataError(f"{self.splits[0].dataset.root}: the data set is broken.\n{faults}")
+            root, count = self.splits[0].dataset.root, len(self.stops) - 1
+            more = f" And {count} more faults: deeplab data check {root}" if count else ""
+            raise DataError(f"{root}: the data set is broken. {self.stops[0]}{more}")
+
+    @property
+    def assumed(self) -> tuple[str, ...]:
+        """What was taken to be so because nothing said otherwise, a sentence each."""
+        return tuple(dict.fromkeys(s for split in self.splits for s in split.dataset.assumed))
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything that JSON can hold."""
         return {
             "root": str(self.splits[0].dataset.root),
             "layout": self.splits[0].dataset.layout,
+            "assumed": list(self.assumed),
             "classes": list(self.splits[0].dataset.labels.names),
             "splits": [
                 {
@@ -161,6 +179,8 @@ def check(
         faults += _faults_of_pairs(dataset, mine)
         faults += _faults_of_split(split, mine)
     faults += _orphans(datasets)
+    faults += _passed_over(datasets)
+    faults += _faults_between(datasets)
     faults += _faults_of_doubles(datasets, pairs)
     order = {code: place for place, code in enumerate(KINDS)}
     faults.sort(key=lambda fault: (not fault.stops, order[fault.code]))
@@ -190,9 +210,66 @@ def _faults_of_pairs(dataset: FileDataset, pairs: Sequence[Pair]) -> Iterator[Fa
             path = (dataset.images if of_photo else dataset.masks)[pair.index]
             found[code].append(Suspect(str(path), note, pair.index))
     found["palettes-differ"] += _differing_palettes(dataset, pairs)
+    found["transparent"] = [
+        Suspect(str(dataset.masks[pair.index]), _name_transparent(dataset), pair.index)
+        for pair in pairs
+        if pair.is_transparent
+    ]
     for code, suspects in found.items():
         if suspects:
-            yield Fault(code, dataset.split, tuple(suspects))
+            yield Fault(code, dataset.split, tuple(suspects), _line(code, dataset, pairs))
+
+
+def _name_transparent(dataset: FileDataset) -> str:
+    index = dataset.encoding.transparent
+    return "read as ignored" if index == IGNORE else f"read as '{dataset.labels.names[index]}'"
+
+
+def _line(code: str, dataset: FileDataset, pairs: Sequence[Pair]) -> str:
+    """Return what the masks hold, as the line that would say what it means."""
+    names = ", ".join(dataset.labels.names[:_LISTED_NAMES])
+    if code in ("rgb", "colours"):
+        photos = Counter(colour for pair in pairs for colour in pair.colours)
+        colours = [list(colour) for colour, _ in photos.most_common(_LISTED_COLOURS)]
+        if code == "colours":
+            known = {*dataset.encoding.colours, *dataset.encoding.ignore_colours}
+            colours = [colour for colour in colours if tuple(colour) not in known]
+            return f"Unknown are: {', '.join(map(str, colours))}."
+        more = " and more" if len(photos) > len(colours) else ""
+        return f"Seen, to be put into the order of {names}: colours = {colours}{more}."
+    if code == "ids":
+        values = sorted({value for pair in pairs if code in pair.findings for value in pair.values})
+        some = ", ".join(map(str, values[:_LISTED_COLOURS]))
+        return f"Seen in these masks: {some}{' and more' if len(values) > _LISTED_COLOURS else ''}."
+    return ""
+
+
+def _passed_over(datasets: Sequence[FileDataset]) -> Iterator[Fault]:
+    """Report what was not looked at, once for all splits of one data set."""
+    first = datasets[0]
+    if first.passed_over:
+        ordered = sorted(first.passed_over.items(), key=lambda item: -item[1])
+        suspects = [Suspect(kind, describe_passed_over({kind: n})) for kind, n in ordered]
+        yield Fault("passed-over", first.split, tuple(suspects))
+
+
+def _faults_between(datasets: Sequence[FileDataset]) -> Iterator[Fault]:
+    """Find splits that share photos, and those that are too small to judge by."""
+    seen: dict[Path, FileDataset] = {}
+    for dataset in datasets:
+        if dataset.split in _WHOLE:
+            continue
+        twice = []
+        for index, photo in enumerate(dataset.images):
+            other = seen.setdefault(photo, dataset)
+            if other is not dataset:
+                twice.append(Suspect(str(photo), f"is in {other.split} too", index))
+        if twice:
+            yield Fault("split-overlap", dataset.split, tuple(twice))
+    for dataset in datasets[1:]:
+        if len(dataset) < SMALL_SPLIT:
+            count = "1 photo" if len(dataset) == 1 else f"{len(dataset)} photos"
+            yield Fault("small-split", dataset.split, (Suspect(str(dataset.root), count),))
 
 
 def _orphans(datasets: Sequence[FileDataset]) -> Iterator[Fault]:
@@ -235,7 +312,10 @@ def _faults_of_split(split: Split, pairs: Sequence[Pair]) -> Iterator[Fault]:
     values = {value for pair in pairs for value in pair.values}
     if values == {0, IGNORE} and shown == [0] and len(names) > 1:
         note = f"{100 * counts.ignored_share:.0f} % of the pixels are 255, the others are 0"
-        yield Fault("ignored-foreground", dataset.split, (Suspect(where, note),))
+        yield Fault("ignored-foreground", dataset.split, (Suspect(where, note),), _WHITE)
+        return
+    if mixed := _white_among_ones(dataset, pairs):
+        yield Fault("ignored-foreground", dataset.split, tuple(mixed), _MIXED_WHITE)
         return
     if not labelled:
         if counts.ignored:
@@ -261,6 +341,23 @@ def _faults_of_split(split: Split, pairs: Sequence[Pair]) -> Iterator[Fault]:
         yield Fault("rare-class", dataset.split, tuple(rare))
 
 
+def _white_among_ones(dataset: FileDataset, pairs: Sequence[Pair]) -> list[Suspect]:
+    """Find masks of 0 and 255 in a set of two classes whose other masks have 0 and 1.
+
+    Where 255 is a rim around objects, some mask has both.
+    """
+    encoding = dataset.encoding
+    if encoding.values != (0, 1) or IGNORE not in encoding.ignore:
+        return []
+    if any({1, IGNORE} <= {*pair.values} for pair in pairs):
+        return []
+    white = [pair for pair in pairs if pair.values == (0, IGNORE)]
+    if not white or not any(pair.values == (0, 1) for pair in pairs):
+        return []
+    note = "holds 0 and 255, others 0 and 1"
+    return [Suspect(str(dataset.masks[pair.index]), note, pair.index) for pair in white]
+
+
 def _faults_of_doubles(datasets: Sequence[FileDataset], pairs: Sequence[Pair]) -> Iterator[Fault]:
     """Find photos that are the same, or nearly, within and across splits."""
     by_name = {dataset.split: dataset for dataset in datasets}
@@ -269,7 +366,10 @@ def _faults_of_doubles(datasets: Sequence[FileDataset], pairs: Sequence[Pair]) -
         if pair.digest:
             same[pair.digest].append(pair)
     couples = [(group[0], other, "same") for group in same.values() for other in group[1:]]
-    for first, second in find_near([pair.hash for pair in pairs]):
+    hashes = [pair.hash for pair in pairs]
+    names = [by_name[pair.split].images[pair.index].name for pair in pairs]
+    splits = [list(by_name).index(pair.split) for pair in pairs]
+    for first, second in nearest(find_near(hashes, names=names), hashes, splits):
         if pairs[first].digest != pairs[second].digest:
             couples.append((pairs[first], pairs[second], "near"))
     found: dict[tuple[str, str], list[Suspect]] = defaultdict(list)
@@ -278,6 +378,8 @@ def _faults_of_doubles(datasets: Sequence[FileDataset], pairs: Sequence[Pair]) -
         code = f"{kind}-photo-across" if across else f"{kind}-photo"
         twin = by_name[one.split].images[one.index]
         path = by_name[other.split].images[other.index]
+        if path == twin and across:
+            continue  # one photo in two splits; that is said by its own name
         note = f"like {one.split}/{twin.name}" if across else f"like {twin.name}"
         found[code, other.split].append(Suspect(str(path), note, other.index, str(twin)))
     for (code, split), suspects in found.items():

@@ -28,6 +28,15 @@ KINDS: dict[str, Kind] = {
     "unreadable-mask": Kind(True, "masks that cannot be read", "Export them again as PNG."),
     "swapped": Kind(True, "photo and mask look swapped",
         "Put the photos into the photos' folder and the masks into the masks'."),
+    "passed-over": Kind(False, "files that are neither photo nor mask to us were passed over",
+        "Convert those that should count to JPEG or PNG; the rest does no harm."),
+    # -- splits
+    "split-overlap": Kind(True, "photos that are in two splits at once: a network would be judged "
+        "by what it learned",
+        "Take them out of one of the two lists, or let names decide: write [splits] into "
+        "dataset.toml, and below it train = 0.8 and val = 0.2."),
+    "small-split": Kind(False, "so few photos that a score over them says little",
+        "Give it more: [splits] in dataset.toml, and below it train = 0.8 and val = 0.2."),
     # -- geometry
     "size": Kind(True, "masks of another size than their photo",
         "Resize masks to the photo's size with nearest neighbour, never smoothly."),
@@ -55,7 +64,10 @@ KINDS: dict[str, Kind] = {
         "Every file has its own palette, so indices are not ids. Write `colours` and "
         'encoding = "colour" into dataset.toml.'),
     "ignored-foreground": Kind(True, "255 is used for a class, but is read as 'ignored'",
-        "Write values = [0, 255] and ignore = [] into dataset.toml."),
+        "A class must not be what marks unlabelled pixels."),
+    "transparent": Kind(False, "masks with transparent pixels",
+        'Say what they are if this is not meant: transparent = "ignore", or a class, in '
+        "dataset.toml. The colour under them is never read."),
     # -- what there is to learn
     "only-one-class": Kind(True, "the whole split shows a single class",
         "A network would learn to say only that. Are these the right masks?"),
@@ -109,11 +121,13 @@ class Fault:
         code: its key in :data:`KINDS`.
         split: where it was found.
         suspects: every case, in order.
+        line: what to write where, made of what was seen; empty where nothing can be said.
     """
 
     code: str
     split: str
     suspects: tuple[Suspect, ...]
+    line: str = ""
 
     @property
     def stops(self) -> bool:
@@ -128,7 +142,7 @@ class Fault:
     @property
     def cure(self) -> str:
         """What to do about it."""
-        return KINDS[self.code].cure
+        return f"{KINDS[self.code].cure} {self.line}".rstrip()
 
     def __str__(self) -> str:
         first = self.suspects[0]

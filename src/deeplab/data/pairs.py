@@ -145,8 +145,8 @@ def _one_at_a_time(size: tuple[int, int]) -> AbstractContextManager[Any]:
 def _count_colours(rgb: UInt8) -> int:
     """Return how many colours an even sample of the pixels has."""
     pixels = rgb.reshape(-1, 3)
-    sample = pixels[:: max(1, len(pixels) // _SAMPLED_PIXELS)]
-    return len(np.unique(sample, axis=0))
+    sample = pixels[:: max(1, len(pixels) // _SAMPLED_PIXELS)].astype(np.uint32)
+    return len(np.unique(sample[:, 0] << 16 | sample[:, 1] << 8 | sample[:, 2]))
 
 
 # -- photo and mask ------------------------------------------------------------------------------

@@ -68,8 +68,8 @@ def find_near(
         orders = [np.lexsort((by_name, columns[0])), np.lexsort(columns[::-1])]
         for order in orders if sizes.max() > _ALL_OF else orders[:1]:
             found += _close_pairs(words[order], columns[0][order], sizes[order], order, near)
-    pairs = np.stack(np.divmod(np.unique(np.concatenate(found)), len(kept)), axis=-1)
-    return kept[pairs]
+    one, other = np.divmod(np.unique(np.concatenate(found)), len(kept))
+    return np.stack([kept[one], kept[other]], axis=-1)
 
 
 def _close_pairs(

@@ -68,5 +68,5 @@ def _recognise(path: Path) -> tuple[Layout, Path]:
     found = find_layout(path)
     if found is not None:
         return found
-    looked = "\n".join(f"  {layout.name}: {layout.looks_for}" for layout in LAYOUTS)
-    raise DataError(f"{path}: no known layout. A data set is one of\n{looked}")
+    looked = "; ".join(f"{layout.name}: {layout.looks_for}" for layout in LAYOUTS)
+    raise DataError(f"{path}: no known layout. A data set is one of these: {looked}.")

@@ -9,6 +9,7 @@ from deeplab.files import hash_file
 from deeplab.labels import LabelSet
 from deeplab.models.config import DeepLabConfig
 from deeplab.photo.images import InputSpec
+from deeplab.runtimes.answers import name_two
 from deeplab.weights.dispatch import load_with_report
 from deeplab.weights.release import default_labels, save
 from deeplab.weights.report import ImportReport
@@ -52,7 +53,10 @@ def import_file(
     """
     path = Path(path)
     config, state, report = load_with_report(path, output_stride=output_stride, part=part)
-    if labels is None:
+    if report.one_class:
+        labels, assumed = name_two(path.name, labels or report.labels)
+        report = dataclasses.replace(report, assumed={**report.assumed, **assumed})
+    elif labels is None:
         labels, report = _choose_labels(config, report)
     input_spec = input_spec or report.input_spec
     if input_spec is None:

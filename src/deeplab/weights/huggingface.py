@@ -18,6 +18,7 @@ from deeplab.weights.naming import (
     Foreign,
     Layer,
     Shapes,
+    count_classes,
     mobilenet_v2_width,
     shape_of,
     unused_keys,
@@ -47,7 +48,7 @@ def recognise(shapes: Shapes, output_stride: int | None) -> Foreign | None:
         config=DeepLabConfig(
             version="v3",
             backbone="mobilenet_v2",
-            num_classes=shapes["segmentation_head.classifier.convolution.weight"][0],
+            num_classes=count_classes(shapes, "segmentation_head.classifier.convolution.weight"),
             output_stride=output_stride or 16,
             depth_multiplier=multiplier,
             divisible_by=divisor,

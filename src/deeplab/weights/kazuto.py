@@ -11,7 +11,14 @@ from collections.abc import Iterator
 from deeplab.errors import WeightsError
 from deeplab.models.config import DeepLabConfig
 from deeplab.models.resnet import UNITS
-from deeplab.weights.naming import Foreign, Layer, Shapes, count_indices, shape_of, unused_keys
+from deeplab.weights.naming import (
+    Foreign,
+    Layer,
+    Shapes,
+    count_classes,
+    count_indices,
+    unused_keys,
+)
 
 _PARTS = {"conv1": "reduce", "conv2": "conv3x3", "conv3": "increase", "shortcut": "shortcut"}
 
@@ -45,7 +52,7 @@ def recognise(shapes: Shapes, output_stride: int | None) -> Foreign | None:
     config = DeepLabConfig(
         version="v2",
         backbone=f"resnet_v1_{depths[0]}",
-        num_classes=shape_of(shapes, f"{prefix}aspp.c0.weight")[0],
+        num_classes=count_classes(shapes, f"{prefix}aspp.c0.weight"),
         output_stride=output_stride or 8,
         # Source: configs/*.yaml, ATROUS_RATES.
         atrous_rates=(6, 12, 18, 24)[:branches],

@@ -31,6 +31,8 @@ class Foreign:
         layers: all layers of that network.
         unused: matches the keys that belong to the library's network, but not to ours.
         backbone_only: it is a classifier; ``layers`` ends with the backbone.
+        threshold: of a network with one class, the confidence from which on a pixel is an object.
+        found: what else was told by the weights, in words.
     """
 
     library: str
@@ -38,6 +40,8 @@ class Foreign:
     layers: tuple[Layer, ...]
     unused: re.Pattern[str] = field(default=re.compile(r"\.num_batches_tracked$"))
     backbone_only: bool = False
+    threshold: float = 0.5
+    found: tuple[str, ...] = ()
 
 
 # Source: torchvision's reference training; (x/255 − mean) / std of ImageNet.
@@ -62,6 +66,18 @@ def shape_of(shapes: Shapes, name: str) -> tuple[int, ...]:
             "state dict of the whole model, not of a part."
         )
     return shapes[name]
+
+
+def count_classes(shapes: Shapes, name: str) -> int:
+    """Return the classes that the last layer's weights tell apart.
+
+    One channel says "object" or not: two classes. Its weights become those of the second one, and
+    the first one's are 0, so that the larger of the two is the same answer.
+
+    Raises:
+        WeightsError: there is no such layer.
+    """
+    return max(2, shape_of(shapes, name)[0])
 
 
 def count_indices(shapes: Shapes, pattern: str) -> int:

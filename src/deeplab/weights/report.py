@@ -19,6 +19,7 @@ class ImportReport:
         ignored: were there and are not needed.
         missing: were needed and not there (they keep their initial values).
         backbone_only: the file was a classifier: head and decoder are all missing.
+        one_class: the last layer had one channel; the classes are background and object.
         labels: the classes, where the file or its ``config.json`` names them.
         input_spec: the frame, where the file names it, and how photos meet it.
         taken: where in the file the network lay, "state_dict.model"; "" where it is the file.
@@ -33,6 +34,7 @@ class ImportReport:
     ignored: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     backbone_only: bool = False
+    one_class: bool = False
     labels: LabelSet | None = None
     input_spec: InputSpec | None = None
     taken: str = ""

@@ -17,6 +17,7 @@ from deeplab.weights.naming import (
     Shapes,
     aspp_layers,
     conv_layers,
+    count_classes,
     mobilenet_v2_layers,
     resnet_depth,
     resnet_layers,
@@ -51,7 +52,7 @@ def recognise(shapes: Shapes, output_stride: int | None) -> Foreign | None:
     config = DeepLabConfig(
         version="v3+" if plus else "v3",
         backbone="mobilenet_v2" if mobilenet else f"resnet_v1_{depth}",
-        num_classes=head[0],
+        num_classes=count_classes(shapes, "segmentation_head.0.weight"),
         output_stride=stride,
         last_conv=mobilenet,
         padding="symmetric",

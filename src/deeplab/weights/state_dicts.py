@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -223,6 +224,7 @@ def rename(
         head = [key for key in expected if not key.startswith("backbone.")]
     ours: StateDict = {}
     kept, missing, wrong = [], [], []
+    one_class = False
     for key in [key for key in expected if key not in head]:
         value = expected[key]
         name = _foreign_name(key, table)
@@ -230,6 +232,11 @@ def rename(
             missing.append(name)
             continue
         shape = tuple(state_dict[name].shape)
+        if shape[:1] == (1,) and tuple(value.shape) == (2, *shape[1:]) and _is_last(key, expected):
+            one_class = True
+            ours[key] = _as_two(_read(name, state_dict[name]), foreign.threshold).to(value.dtype)
+            kept.append(name)
+            continue
         if shape != tuple(value.shape):
             wrong.append(f"{name} {shape}, expected {tuple(value.shape)}")
             continue
@@ -242,14 +249,33 @@ def rename(
     left = [name for name in left if name not in beside]
     if missing or wrong or left:
         raise WeightsError(_complain(foreign, missing=missing, wrong=wrong, left=left))
+    found = foreign.found
+    if one_class:
+        words = f"a confidence of {foreign.threshold:g}"
+        found += (f"one class, read as two: background, and the object from {words} on",)
     report = ImportReport(
         kept=tuple(kept),
+        found=found,
+        one_class=one_class,
         ignored=tuple(name for name in rest if name not in beside),
         beside=tuple(beside),
         missing=tuple(head),
         backbone_only=foreign.backbone_only,
     )
     return foreign.config, ours, report
+
+
+def _is_last(key: str, expected: Mapping[str, torch.Tensor]) -> bool:
+    """Whether a weight belongs to the layer, or one of the layers, that gives the logits."""
+    layer = "classifier." if "classifier.weight" in expected else "head.branches."
+    return key.startswith(layer)
+
+
+def _as_two(value: torch.Tensor, threshold: float) -> torch.Tensor:
+    """Return the last layer of one channel as one of two: 0, and what is above the threshold."""
+    if value.ndim == 1 and threshold != 0.5:
+        value = value - math.log(threshold / (1 - threshold))
+    return torch.cat([torch.zeros_like(value), value])
 
 
 _OF_TRAINING = re.compile(

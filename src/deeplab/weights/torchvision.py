@@ -18,10 +18,10 @@ from deeplab.weights.naming import (
     Layer,
     Shapes,
     aspp_layers,
+    count_classes,
     mobilenet_v2_layers,
     resnet_depth,
     resnet_layers,
-    shape_of,
     unused_keys,
 )
 
@@ -46,7 +46,7 @@ def recognise(shapes: Shapes, output_stride: int | None) -> Foreign | None:
     config = DeepLabConfig(
         version="v3",
         backbone="mobilenet_v3_large" if mobilenet else f"resnet_v1_{depth}",
-        num_classes=shape_of(shapes, "classifier.4.weight")[0],
+        num_classes=count_classes(shapes, "classifier.4.weight"),
         output_stride=stride,
         padding="symmetric",
         lost_stride_rate="new" if mobilenet else "old",

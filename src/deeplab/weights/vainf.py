@@ -17,10 +17,10 @@ from deeplab.weights.naming import (
     Shapes,
     aspp_layers,
     conv_layers,
+    count_classes,
     mobilenet_v2_layers,
     resnet_depth,
     resnet_layers,
-    shape_of,
     unused_keys,
 )
 
@@ -49,7 +49,7 @@ def recognise(shapes: Shapes, output_stride: int | None) -> Foreign | None:
     config = DeepLabConfig(
         version="v3+" if plus else "v3",
         backbone="mobilenet_v2" if mobilenet else f"resnet_v1_{depth}",
-        num_classes=shape_of(shapes, f"{last}.weight")[0],
+        num_classes=count_classes(shapes, f"{last}.weight"),
         output_stride=output_stride or 16,
         padding="block_input" if mobilenet else "symmetric",
         lost_stride_rate="old",

@@ -128,8 +128,10 @@ def _pool_all(config: DeepLabConfig, size: tuple[int, int]) -> DeepLabConfig:
 
 
 def _adds_pooled(head: ASPP) -> bool:
-    whole = head.pooling is not None and head.config.image_pooling_crop_size is None
-    return whole and head.project is not None and not head.config.squeeze_excitation
+    config = head.config
+    whole = head.pooling is not None and config.image_pooling_crop_size is None
+    projected = head.project is not None and config.projection == "1x1"
+    return whole and projected and not config.squeeze_excitation
 
 
 def _fold_norm(layer: ConvNorm) -> None:

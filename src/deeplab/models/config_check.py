@@ -12,10 +12,12 @@ from deeplab.models.config_fields import ConfigFields
 _CHOICES: dict[str, tuple[Any, ...]] = {
     "version": ("v1", "v2", "v3", "v3+"),
     "backbone": tuple(BACKBONES),
-    "padding": ("same", "symmetric", "block_input"),
-    "lost_stride_rate": ("old", "new"),
+    "padding": ("same", "symmetric", "block_input", "block_input_only"),
+    "lost_stride_rate": ("old", "new", "old_in_group", "first_of_group"),
     "stride_unit": ("last", "first"),
     "stride_conv": ("3x3", "1x1"),
+    "projection": ("1x1", "3x3"),
+    "basic_rates": ("both", "first"),
     "post_aspp": ("none", "conv", "separable"),
     "decoder_merge": ("concat", "sum"),
     "decoder_order": ("encoder_first", "low_level_first"),
@@ -67,6 +69,7 @@ def derive_config(config: ConfigFields) -> dict[str, Any]:
         "stride_unit": "first" if caffe else "last",
         "stride_conv": "1x1" if caffe else "3x3",
         "pool_ceil_mode": early,
+        "stem_channels": _derive_stem(config.backbone),
         "backbone_bn_eps": backbone.bn_eps,
         "backbone_bn_decay": backbone.bn_decay,
         "aspp": not early and config.cascade_blocks == 0,
@@ -82,6 +85,13 @@ def derive_config(config: ConfigFields) -> dict[str, Any]:
         "channel_order": "bgr" if early else "rgb",
     }
     return {name: value for name, value in derived.items() if getattr(config, name) is DERIVED}
+
+
+def _derive_stem(backbone: str) -> tuple[int, ...]:
+    """Return the channels before the blocks. Source: resnet_v1_beta.py, resnet_v1_beta_block."""
+    if BACKBONES[backbone].family != "resnet":
+        return ()
+    return (64, 64, 128) if backbone.endswith("_beta") else (64,)
 
 
 def check_config(config: ConfigFields) -> None:
@@ -191,10 +201,23 @@ def _check_version(config: ConfigFields) -> None:
             f"cascade_blocks: got {config.cascade_blocks} with version='{config.version}', "
             f"backbone='{config.backbone}'. The cascaded form is v3 on a ResNet; set it to 0."
         )
-    if config.padding == "block_input" and family != "mobilenet_v2":
+    for name, others in (
+        ("padding", "'same' or 'symmetric'"),
+        ("lost_stride_rate", "'old' or 'new'"),
+    ):
+        value = getattr(config, name)
+        if value.startswith(("block_input", "old_", "first_")) and family != "mobilenet_v2":
+            raise ConfigError(
+                f"{name}: '{value}' exists for mobilenet_v2 only, got '{config.backbone}'. "
+                f"Use {others}."
+            )
+    if (
+        len(config.stem_channels) != len(_derive_stem(config.backbone))
+        or min(config.stem_channels, default=1) < 1
+    ):
         raise ConfigError(
-            f"padding: 'block_input' exists for mobilenet_v2 only, got '{config.backbone}'. "
-            "Use 'same' or 'symmetric'."
+            f"stem_channels: got {config.stem_channels} for '{config.backbone}'. Give "
+            f"{len(_derive_stem(config.backbone))} numbers, one per convolution before the blocks."
         )
     if (
         config.low_level == "block"

@@ -14,7 +14,7 @@ from typing import Literal
 from deeplab.models.backbones import BACKBONES, DERIVED
 
 Version = Literal["v1", "v2", "v3", "v3+"]
-Padding = Literal["same", "symmetric", "block_input"]
+Padding = Literal["same", "symmetric", "block_input", "block_input_only"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,16 +62,25 @@ class ConfigFields:
     """v3, cascaded form: copies of ResNet's block4 that follow it (the paper's block5 to 7)."""
     padding: Padding = "same"
     """``same``: the original's. ``symmetric``: (k − 1)/2 on every side, as torchvision.
-    ``block_input``: MobileNetV2 whose blocks pad before they expand, and an unpadded stem."""
-    lost_stride_rate: Literal["old", "new"] = DERIVED
+    ``block_input``: MobileNetV2 whose blocks pad before they expand, and an unpadded stem;
+    ``block_input_only``: the same with a padded stem."""
+    lost_stride_rate: Literal["old", "new", "old_in_group", "first_of_group"] = DERIVED
     """Rate of the layer that loses its stride: the rate before it (``old``) or after it (``new``).
-    The original says old; v2's Caffe ResNet and several re-implementations say new."""
+    The original says old; v2's Caffe ResNet and several re-implementations say new. MobileNetV2:
+    ``old_in_group`` keeps the old rate in all blocks of that width, as jfzhang95's does;
+    ``first_of_group`` gives the new one to the first block of a width and 1 to the others, as
+    OpenMMLab's does."""
     stride_unit: Literal["last", "first"] = DERIVED
     """ResNet: the unit of a block that strides."""
     stride_conv: Literal["3x3", "1x1"] = DERIVED
     """ResNet: the convolution of a bottleneck that strides."""
+    basic_rates: Literal["both", "first"] = "both"
+    """ResNet-18: the 3×3 convolutions of a unit that have its rate; OpenMMLab's first one only."""
     pool_ceil_mode: bool = DERIVED
     """VGG and ResNet: round the size after max-pooling up, as Caffe does."""
+    stem_channels: tuple[int, ...] = DERIVED
+    """ResNet: channels of the convolutions before the blocks: one of 7×7, or three of 3×3. The
+    original's beta root has 64, 64, 128, OpenMMLab's v1c 32, 32, 64."""
     last_conv: bool = False
     """MobileNetV2: keep the 1×1 convolution to 1280 channels that the original leaves out."""
     gate_slope: float = 0.16667
@@ -104,6 +113,8 @@ class ConfigFields:
     hard_gate: bool = False
     """That sigmoid is the piecewise linear one."""
     concat_projection: bool = True
+    projection: Literal["1x1", "3x3"] = "1x1"
+    """The convolution behind the joined branches: the original's, or as in OpenMMLab."""
     post_aspp: Literal["none", "conv", "separable"] = "none"
     """One more 3×3 convolution after the projection, as torchvision and others have."""
     dense_prediction_cell: tuple[CellBranch, ...] = ()

@@ -187,7 +187,13 @@ class ASPP(nn.Module):
         self.out_channels = count * channels
         self.project = None
         if config.concat_projection:
-            self.project = ConvNorm(self.out_channels, channels, norm=norm, activation=nn.ReLU())
+            self.project = ConvNorm(
+                self.out_channels,
+                channels,
+                int(config.projection[0]),
+                norm=norm,
+                activation=nn.ReLU(),
+            )
             self.out_channels = channels
         self.dropout = nn.Dropout(config.dropout)
         self.post = None

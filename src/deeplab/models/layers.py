@@ -20,6 +20,7 @@ def plan_strides(
     *,
     start: int = 1,
     lost_stride_rate: str = "old",
+    groups: Sequence[int] = (),
 ) -> list[tuple[int, int]]:
     """Return (stride, rate) for each layer, so that the last one ends at ``output_stride``.
 
@@ -31,19 +32,28 @@ def plan_strides(
         strides: what each layer does when the network classifies.
         output_stride: input pixels per output pixel.
         start: the stride of what comes before the first layer.
-        lost_stride_rate: ``new`` gives the rate after the lost stride, as Caffe and others do.
+        lost_stride_rate: ``new`` gives the rate after the lost stride, as Caffe and others do;
+            for the two that speak of groups see the field of `DeepLabConfig`.
+        groups: for these two, which group each layer belongs to; layers strided by themselves
+            begin one.
 
     Source: deeplab/core/xception.py ``stack_blocks_dense``; slim/nets/mobilenet/mobilenet.py.
     """
-    plan = []
-    current, rate = start, 1
-    for stride in strides:
+    plan: list[tuple[int, int]] = []
+    current, rate, kept, group = start, 1, 1, None
+    for index, stride in enumerate(strides):
+        begins = not groups or groups[index] != group
+        group = groups[index] if groups else None
+        if begins:
+            kept = rate  # what a group begins with
         if current < output_stride:
             plan.append((stride, 1))
             current *= stride
-        else:
-            plan.append((1, rate * stride if lost_stride_rate == "new" else rate))
-            rate *= stride
+            continue
+        after = rate * stride
+        by_rule = {"old": rate, "new": after, "old_in_group": kept}
+        plan.append((1, by_rule.get(lost_stride_rate, after if begins else 1)))
+        rate = after
     return plan
 
 

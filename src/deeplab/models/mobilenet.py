@@ -28,6 +28,7 @@ def run_blocks(
     strides: Sequence[int],
     output_stride: int,
     taps: Mapping[int, int],
+    groups: Sequence[int] = (),
     wanted: Collection[int],
 ) -> tuple[Tensor, dict[int, Tensor]]:
     """Return what the last block gives, and the low-level features of the wanted strides.
@@ -40,9 +41,15 @@ def run_blocks(
         strides: of the blocks, when the network classifies.
         output_stride: at which the last block ends.
         taps: stride to the index of the block that gives its low-level features.
+        groups: which group each block belongs to, for rules that speak of them.
         wanted: the strides whose low-level features are.
     """
-    plan = plan_strides([2, *strides], output_stride, lost_stride_rate=config.lost_stride_rate)
+    plan = plan_strides(
+        [2, *strides],
+        output_stride,
+        lost_stride_rate=config.lost_stride_rate,
+        groups=[-1, *groups] if groups else (),
+    )
     tapped = {taps[stride]: stride for stride in wanted}
     low_level: dict[int, Tensor] = {}
     x = stem(x, *plan[0])

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deeplab.models.config import DeepLabConfig
+from deeplab.models.config_fields import Padding
 from deeplab.models.layers import ConvNorm, Norm, init_truncated
 from deeplab.models.mobilenet import make_divisible, run_blocks
 
@@ -41,6 +42,12 @@ BLOCKS = (
 TAPS = {4: 2, 8: 5, 16: 12}
 
 
+_STEM_PADDING: dict[str, Literal["same", "symmetric", "valid"]] = {
+    "same": "same", "symmetric": "symmetric",
+    "block_input": "valid", "block_input_only": "symmetric",
+}  # fmt: skip
+
+
 class InvertedResidual(nn.Module):
     """Expand, filter each channel, project; add the input where shape and stride allow it.
 
@@ -55,10 +62,10 @@ class InvertedResidual(nn.Module):
         *,
         expansion: int,
         norm: Norm,
-        padding: Literal["same", "symmetric", "block_input"],
+        padding: Padding,
     ) -> None:
         super().__init__()
-        self.block_input = padding == "block_input"
+        self.block_input = padding.startswith("block_input")
         hidden = in_channels if expansion == 1 else make_divisible(in_channels * expansion, 8, 8)
         self.expand = (
             None
@@ -72,7 +79,7 @@ class InvertedResidual(nn.Module):
             norm=norm,
             activation=nn.ReLU6(),
             depthwise=True,
-            padding="valid" if padding == "block_input" else padding,
+            padding="valid" if self.block_input else _STEM_PADDING[padding],
         )
         self.project = ConvNorm(hidden, out_channels, norm=norm)
 
@@ -103,7 +110,7 @@ class MobileNetV2(nn.Module):
             3,
             norm=norm,
             activation=nn.ReLU6(),
-            padding="valid" if config.padding == "block_input" else config.padding,
+            padding=_STEM_PADDING[config.padding],
         )
         self.blocks = nn.ModuleList()
         for spec in BLOCKS:
@@ -143,6 +150,7 @@ class MobileNetV2(nn.Module):
             strides=[spec.stride for spec in BLOCKS],
             output_stride=output_stride,
             taps=TAPS,
+            groups=[spec.channels for spec in BLOCKS],
             wanted=taps,
         )
         if self.last is not None:

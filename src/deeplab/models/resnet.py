@@ -34,11 +34,13 @@ class Unit(nn.Module):
         project: bool,
         norm: Norm,
         stride_first: bool,
+        second_rate: bool = True,
     ) -> None:
         super().__init__()
         out_channels = channels * 4 if bottleneck else channels
         relu = nn.ReLU()
         self.stride_first = stride_first
+        self.second_rate = second_rate
         kernel = 1 if bottleneck else 3
         # conv2d_same of slim: explicit padding, the same on both sides.
         self.conv1 = ConvNorm(
@@ -58,7 +60,8 @@ class Unit(nn.Module):
     def forward(self, x: Tensor, stride: int, rate: int) -> tuple[Tensor, Tensor]:
         """Return the unit's output, and its residual branch before the sum."""
         first, second = (stride, 1) if self.stride_first else (1, stride)
-        y = self.conv2(self.conv1(x, first, 1 if self.conv3 else rate), second, rate)
+        y = self.conv1(x, first, 1 if self.conv3 else rate)
+        y = self.conv2(y, second, rate if self.second_rate else 1)
         if self.conv3 is not None:
             y = self.conv3(y)
         short = subsample(x, stride) if self.shortcut is None else self.shortcut(x, stride)
@@ -76,16 +79,15 @@ class ResNet(nn.Module):
         bottleneck = depth > 18
         units = UNITS[depth] + UNITS[depth][-1:] * config.cascade_blocks
         self.stem = nn.ModuleList()
-        stem = ((3, 64, 3), (64, 64, 3), (64, 128, 3))  # the beta root, resnet_v1_beta_block
-        if not config.backbone.endswith("_beta"):
-            stem = ((3, 64, 7),)  # type: ignore[assignment]
-        for inputs, outputs, kernel in stem:
+        stem = config.stem_channels
+        kernel = 3 if len(stem) > 1 else 7
+        for inputs, outputs in zip((3, *stem), stem, strict=False):
             self.stem.append(
                 ConvNorm(
                     inputs, outputs, kernel, norm=norm, activation=nn.ReLU(), padding="symmetric"
                 )
             )
-        width = stem[-1][1]
+        width = stem[-1]
         self.blocks = nn.ModuleList()
         for index, count in enumerate(units):
             channels = 64 * 2 ** min(index, 3)
@@ -101,6 +103,7 @@ class ResNet(nn.Module):
                         norm=norm,
                         stride_first=config.stride_conv == "1x1"
                         or (not bottleneck and config.stride_unit == "first"),
+                        second_rate=bottleneck or config.basic_rates == "both",
                     )
                 )
                 width = out_channels

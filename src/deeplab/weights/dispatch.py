@@ -282,8 +282,8 @@ def _from_tensors(checkpoint: Checkpoint, path: Path, choice: _Choice) -> Loaded
         config = huggingface.apply_settings(config, settings)
     except WeightsError as error:
         raise WeightsError(f"{path}: {error}{_name_unrun(checkpoint)}") from error
-    if not report.backbone_only:
-        report = dataclasses.replace(report, labels=huggingface.read_labels(settings))
+    if not report.backbone_only and (labels := huggingface.read_labels(settings)):
+        report = dataclasses.replace(report, labels=labels)
     return config, state, report if stride else _assume_stride(report, config)
 
 

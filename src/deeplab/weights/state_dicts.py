@@ -13,7 +13,7 @@ import torch
 from deeplab.errors import WeightsError
 from deeplab.models.config import DeepLabConfig
 from deeplab.models.deeplab import build
-from deeplab.weights import huggingface, kazuto, smp, torchvision, vainf
+from deeplab.weights import huggingface, jfzhang95, kazuto, openmmlab, smp, torchvision, vainf
 from deeplab.weights.checkpoints import Checkpoint, is_average, list_beside, rank
 from deeplab.weights.naming import Foreign, Shapes
 from deeplab.weights.pickles import StoredTensor, Value
@@ -27,6 +27,8 @@ _RECOGNISERS = (
     smp.recognise,
     huggingface.recognise,
     kazuto.recognise,
+    jfzhang95.recognise,
+    openmmlab.recognise,
 )
 
 StateDict = dict[str, torch.Tensor]
@@ -41,7 +43,8 @@ def from_state_dict(
     """Return configuration, our state dict, and what was kept, ignored and missed.
 
     Understood are the state dicts of torchvision, VainF/DeepLabV3Plus-Pytorch,
-    segmentation-models-pytorch, transformers (MobileNetV2) and kazuto1011/deeplab-pytorch.
+    segmentation-models-pytorch, transformers (MobileNetV2), mmsegmentation,
+    kazuto1011/deeplab-pytorch and jfzhang95/pytorch-deeplab-xception.
     Output stride and atrous rates leave no trace in weights: the rates are the library's defaults.
     A classifier of torchvision gives the backbone's weights only, and the report says so.
 
@@ -78,6 +81,8 @@ def from_checkpoint(
     shapes = {name: tuple(value.shape) for name, value in checkpoint.tensors.items()}
     found = _choose(_find(shapes, output_stride), checkpoint, part)
     prefix, foreign = found[0]
+    if foreign.library == openmmlab.LIBRARY:
+        foreign = _apply_notes(foreign, checkpoint, output_stride)
     tensors = {
         name.removeprefix(prefix): value
         for name, value in checkpoint.tensors.items()
@@ -91,10 +96,21 @@ def from_checkpoint(
         beside=(*report.beside, *list_beside(checkpoint, [prefix for prefix, _ in found])),
         not_run=checkpoint.names,
     )
+    if foreign.library == openmmlab.LIBRARY:
+        report = dataclasses.replace(report, labels=openmmlab.read_labels(checkpoint.facts))
     if is_average(checkpoint, prefix):
         words = f"an average over training steps, {_name(prefix)}"
         report = dataclasses.replace(report, found=(*report.found, words))
     return config, state, report
+
+
+def _apply_notes(foreign: Foreign, checkpoint: Checkpoint, output_stride: int | None) -> Foreign:
+    """Return the network with its trainer's settings, but at the output stride asked for."""
+    foreign = openmmlab.apply_settings(foreign, checkpoint.facts)
+    if output_stride is None:
+        return foreign
+    config = dataclasses.replace(foreign.config, output_stride=output_stride)
+    return dataclasses.replace(foreign, config=config)
 
 
 @dataclass(frozen=True)
@@ -167,7 +183,8 @@ def _find(shapes: Shapes, output_stride: int | None) -> list[tuple[str, Foreign]
     raise WeightsError(
         f"state dict: these names belong to no known library: {shown}{', …' * (len(shapes) > 5)}. "
         "Known are torchvision, VainF/DeepLabV3Plus-Pytorch, segmentation-models-pytorch, "
-        "transformers' MobileNetV2 and kazuto1011/deeplab-pytorch."
+        "transformers' MobileNetV2, mmsegmentation, kazuto1011/deeplab-pytorch and "
+        "jfzhang95/pytorch-deeplab-xception."
     )
 
 

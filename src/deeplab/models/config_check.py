@@ -174,6 +174,28 @@ def _check_numbers(config: ConfigFields) -> None:
         raise ConfigError(f"pixel_std: got {config.pixel_std}. Give values above 0, in 0..255.")
 
 
+def _check_backbone(config: ConfigFields, family: str) -> None:
+    """Refuse what only another family has, and a stem that does not fit."""
+    for name, others in (
+        ("padding", "'same' or 'symmetric'"),
+        ("lost_stride_rate", "'old' or 'new'"),
+    ):
+        value = getattr(config, name)
+        if value.startswith(("block_input", "old_", "first_")) and family != "mobilenet_v2":
+            raise ConfigError(
+                f"{name}: '{value}' exists for mobilenet_v2 only, got '{config.backbone}'. "
+                f"Use {others}."
+            )
+    if (
+        len(config.stem_channels) != len(_derive_stem(config.backbone))
+        or min(config.stem_channels, default=1) < 1
+    ):
+        raise ConfigError(
+            f"stem_channels: got {config.stem_channels} for '{config.backbone}'. Give "
+            f"{len(_derive_stem(config.backbone))} numbers, one per convolution before the blocks."
+        )
+
+
 def _check_version(config: ConfigFields) -> None:
     family = config.family
     if config.version == "v1" and family != "vgg":
@@ -201,24 +223,7 @@ def _check_version(config: ConfigFields) -> None:
             f"cascade_blocks: got {config.cascade_blocks} with version='{config.version}', "
             f"backbone='{config.backbone}'. The cascaded form is v3 on a ResNet; set it to 0."
         )
-    for name, others in (
-        ("padding", "'same' or 'symmetric'"),
-        ("lost_stride_rate", "'old' or 'new'"),
-    ):
-        value = getattr(config, name)
-        if value.startswith(("block_input", "old_", "first_")) and family != "mobilenet_v2":
-            raise ConfigError(
-                f"{name}: '{value}' exists for mobilenet_v2 only, got '{config.backbone}'. "
-                f"Use {others}."
-            )
-    if (
-        len(config.stem_channels) != len(_derive_stem(config.backbone))
-        or min(config.stem_channels, default=1) < 1
-    ):
-        raise ConfigError(
-            f"stem_channels: got {config.stem_channels} for '{config.backbone}'. Give "
-            f"{len(_derive_stem(config.backbone))} numbers, one per convolution before the blocks."
-        )
+    _check_backbone(config, family)
     if (
         config.low_level == "block"
         and config.decoder_output_stride

@@ -395,10 +395,31 @@ def test_the_report_as_json_and_page(tmp_path: Path) -> None:
     write_page(report, tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text("utf-8")
     assert "Do not train on this yet: 1 fault stops it." in page
-    assert page.count("data:image/webp;base64,") == 4
+    faults, pairs = page.split("<section id='pairs'>")
+    assert faults.count("data:image/webp;base64,") == 4
+    assert pairs.count("<figure") == 10
+    assert pairs.count("data:image/webp;base64,") >= 20
     assert "se&lt;t&amp;" in page
     assert "<t&" not in page
     assert "http" not in page
+
+
+def test_the_page_of_a_sound_set_shows_its_pairs(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    root = make_folder(tmp_path / "set", pairs=40)
+    for index in range(32):  # the third class is in one photo alone
+        if index != 17:
+            values = np.where(label(index) == 2, 0, label(index)).astype(np.uint8)
+            write_mask(mask(root, index), values, PALETTE)
+    report = look(root)
+    assert 17 in report.splits[0].examples
+    assert [len(split.examples) for split in report.splits] == [12, 8]
+    write_page(report, tmp_path / "page.html")
+    pairs = (tmp_path / "page.html").read_text("utf-8").split("<section id='pairs'>")[1]
+    assert pairs.count("data:image/webp;base64,") == 12 * 4 + 8 * 2
+    assert "crops of 49 × 65" in pairs
+    for name in ("background", "cat", "dog", "(ignored)"):
+        assert f"</span>{name}</span>" in pairs
 
 
 def test_the_error_names_fault_file_and_cure(tmp_path: Path) -> None:

@@ -34,6 +34,9 @@ RARE_SHARE = 1e-3
 SMALL_SPLIT = 5
 """A split to judge by that has fewer photos gets a note."""
 
+EXAMPLES = 12
+"""Pairs of each split that the page shows."""
+
 LARGEST_CROP = 769
 """Suggested crops stop here. Source: the original's train_crop_size for Cityscapes."""
 
@@ -54,12 +57,14 @@ class Split:
         counts: pixels by class.
         median_size: (height, width) of the photos.
         large_size: (height, width) that nine of ten photos do not exceed.
+        examples: indices of pairs that show every class where twelve can, rare ones first.
     """
 
     dataset: FileDataset
     counts: ClassCounts
     median_size: tuple[int, int]
     large_size: tuple[int, int]
+    examples: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -198,7 +203,22 @@ def _sum_up(dataset: FileDataset, pairs: Sequence[Pair]) -> Split:
         counts=counts,
         median_size=(int(median[0]), int(median[1])),
         large_size=(int(large[0]), int(large[1])),
+        examples=_choose_examples(pairs, counts),
     )
+
+
+def _choose_examples(pairs: Sequence[Pair], counts: ClassCounts) -> tuple[int, ...]:
+    """Return the indices of pairs to show: the largest of each class, then evenly spaced ones."""
+    sound = [pair for pair in pairs if pair.size is not None and pair.histogram.any()]
+    chosen: list[int] = []
+    for class_id in np.argsort(counts.pixels, kind="stable"):
+        left = [pair for pair in sound if pair.index not in chosen and pair.histogram[class_id]]
+        if left and len(chosen) < EXAMPLES:
+            chosen.append(max(left, key=lambda pair: int(pair.histogram[class_id])).index)
+    rest = [pair.index for pair in sound if pair.index not in chosen]
+    wanted = min(EXAMPLES - len(chosen), len(rest))
+    places = np.linspace(0, max(0, len(rest) - 1), wanted).astype(int)
+    return tuple(sorted([*chosen, *(rest[place] for place in places)]))
 
 
 def _faults_of_pairs(dataset: FileDataset, pairs: Sequence[Pair]) -> Iterator[Fault]:

@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import re
 from html import escape
 from pathlib import Path
-
-import numpy as np
-from PIL import Image
+from typing import TYPE_CHECKING
 
 from deeplab.data.check import Report, Split
+from deeplab.data.check_pictures import (
+    IGNORED_COLOUR,
+    WRONG_COLOUR,
+    augment,
+    encode,
+    small_mask,
+    small_photo,
+)
 from deeplab.data.faults import Fault, Suspect
-from deeplab.data.mask_files import UInt8, open_mask
-from deeplab.data.masks import IGNORE, NOT_A_CLASS
 from deeplab.data.sample import FileDataset
-from deeplab.errors import DataError, ImageError
 from deeplab.files import replacing
-from deeplab.photo.images import Photo
+
+if TYPE_CHECKING:
+    from deeplab.data.transforms import TrainTransform
 
 SHOWN_SUSPECTS = 12
 """Suspects with a thumbnail per fault; all of them are listed by name."""
 
 _LISTED_SUSPECTS = 1000
-_THUMBNAIL = (180, 135)  # width, height
-_IGNORED_COLOUR = (224, 224, 192)  # VOC's own
-_WRONG_COLOUR = (255, 0, 255)
-
 _STYLE = """
 :root { color-scheme: light dark; --line: #8884; --soft: #8881; --bad: #c62828; --warn: #b26a00;
   --good: #2e7d32; }
@@ -50,6 +49,7 @@ table { border-collapse: collapse; width: 100%; } td, th { padding: .2rem .6rem;
 .suspects { display: flex; flex-wrap: wrap; gap: .8rem; } figure { margin: 0; max-width: 370px; }
 .pair { display: flex; gap: 4px; } .pair img { height: 135px; max-width: 100%;
   object-fit: contain; image-rendering: pixelated; }
+figure.wide { max-width: 760px; } .entry { margin-right: 1rem; white-space: nowrap; }
 figcaption { font-size: .8rem; overflow-wrap: anywhere; } summary { cursor: pointer; }
 code { font-size: .9em; }
 """
@@ -57,8 +57,8 @@ code { font-size: .9em; }
 
 _FAULTS_HEADING = (
     "<h2>Faults</h2><p>Masks are drawn in the colours of their classes; "
-    f"<span class='swatch' style='background:rgb{_WRONG_COLOUR}'></span>is no class, "
-    f"<span class='swatch' style='background:rgb{_IGNORED_COLOUR}'></span>is ignored.</p>"
+    f"<span class='swatch' style='background:rgb{WRONG_COLOUR}'></span>is no class, "
+    f"<span class='swatch' style='background:rgb{IGNORED_COLOUR}'></span>is ignored.</p>"
 )
 _CLASS_WIDTHS = "".join(f"<col style='width:{width}%'>" for width in (20, 6, 9, 21, 26, 18))
 
@@ -73,10 +73,12 @@ def write_page(report: Report, path: Path) -> None:
         f"<title>{escape(title)}</title><style>{_STYLE}</style></head><body>",
         f"<h1>{escape(title)}</h1><p><code>{escape(str(dataset.root))}</code>, "
         f"layout “{escape(dataset.layout)}”, {len(dataset.labels)} classes</p>",
+        *(f"<p>Assumed: {escape(sentence)}.</p>" for sentence in report.assumed),
         _verdict(report),
         _overview(report),
         *([_FAULTS_HEADING] if report.faults else []),
         *(_fault(fault, _dataset_of(report, fault)) for fault in report.faults),
+        _pairs(report),
         *(_classes(split, report) for split in report.splits),
         "</body></html>",
     ]
@@ -108,6 +110,60 @@ def _overview(report: Report) -> str:
         "<table><tr><th>split</th><th>pairs</th><th>median height × width</th>"
         f"<th>ignored pixels</th></tr>{rows}</table>"
         f"<p>Suggested crop: <b>{height} × {width}</b>.</p>"
+    )
+
+
+def _pairs(report: Report) -> str:
+    """Show pairs of every split, and what augmentation makes of those to learn from."""
+    transform, told = None, ""
+    try:
+        from deeplab.data.transforms import TrainTransform
+
+        height, width = report.crop_size
+        transform = TrainTransform(crop_size=report.crop_size)
+        told = (
+            f" The right half is what a training with crops of {height} × {width} may see of the "
+            "pair: scaled by 0.5 to 2, cropped, mirrored."
+        )
+    except ImportError:
+        told = " Install deeplab[train] to see what augmentation makes of them."
+    labels = report.splits[0].dataset.labels
+    legend = "".join(
+        f"<span class='entry'>{_swatch(colour)}{escape(name)}</span>"
+        for name, colour in zip(labels.names, labels.colours, strict=True)
+    )
+    legend += f"<span class='entry'>{_swatch(IGNORED_COLOUR)}(ignored)</span>"
+    parts = [
+        f"<section id='pairs'><h2>Pairs</h2><p>Do the colours of each mask name what its photo "
+        f"shows?{told}</p><p class='legend'>{legend}</p>"
+    ]
+    for split in report.splits:
+        first = split is report.splits[0]
+        figures = (
+            _pair(split.dataset, index, transform if first else None) for index in split.examples
+        )
+        parts.append(
+            f"<h3>{escape(split.dataset.split)}</h3><div class='suspects'>{''.join(figures)}</div>"
+        )
+    return "".join(parts) + "</section>"
+
+
+def _pair(dataset: FileDataset, index: int, transform: TrainTransform | None) -> str:
+    photo = small_photo(dataset.images[index])
+    mask = small_mask(dataset.masks[index], dataset)
+    pictures = [(photo, False), (mask, True)]
+    if transform is not None:
+        seen = augment(dataset, index, transform)
+        pictures += [(picture, place == 1) for place, picture in enumerate(seen)]
+    images = "".join(
+        f"<img alt='' src='{encode(picture, lossless=lossless)}'>"
+        for picture, lossless in pictures
+        if picture is not None
+    )
+    name = escape(dataset.ids[index])
+    return (
+        f"<figure class='wide'><div class='pair'>{images}</div>"
+        f"<figcaption>{name}</figcaption></figure>"
     )
 
 
@@ -161,13 +217,13 @@ def _text(text: str) -> str:
 def _figure(suspect: Suspect, dataset: FileDataset) -> str:
     photo, twin, mask = None, None, None
     if suspect.pair >= 0:
-        photo = _photo(dataset.images[suspect.pair])
+        photo = small_photo(dataset.images[suspect.pair])
         if suspect.twin:
-            twin = _photo(Path(suspect.twin))
+            twin = small_photo(Path(suspect.twin))
         else:
-            mask = _mask(dataset.masks[suspect.pair], dataset)
+            mask = small_mask(dataset.masks[suspect.pair], dataset)
     images = "".join(
-        f"<img alt='' src='{_encode(picture, lossless=picture is mask)}'>"
+        f"<img alt='' src='{encode(picture, lossless=picture is mask)}'>"
         for picture in (photo, twin, mask)
         if picture is not None
     )
@@ -176,40 +232,3 @@ def _figure(suspect: Suspect, dataset: FileDataset) -> str:
         f"<figure><div class='pair'>{images}</div>"
         f"<figcaption><b>{escape(name)}</b><br>{_text(suspect.note)}</figcaption></figure>"
     )
-
-
-def _photo(path: Path) -> Image.Image | None:
-    """Return a small upright photo, or None when it cannot be read."""
-    try:
-        picture = Photo(path).decode(at_least=_THUMBNAIL)
-    except ImageError:  # a thumbnail is no place to complain; the fault says what is wrong
-        return None
-    picture.thumbnail(_THUMBNAIL)
-    return picture
-
-
-def _mask(path: Path, dataset: FileDataset) -> Image.Image | None:
-    """Return a small mask in the colours of its classes; what is no class is magenta.
-
-    A mask that is mostly no class is shown as its file has it.
-    """
-    try:
-        mask = open_mask(path)
-    except DataError:
-        return None
-    label = dataset.encoding.decode(mask)
-    height, width = label.shape
-    step = max(1, -(-height // _THUMBNAIL[1]), -(-width // _THUMBNAIL[0]))
-    palette: UInt8 = dataset.labels.palette.copy()
-    palette[IGNORE], palette[NOT_A_CLASS] = _IGNORED_COLOUR, _WRONG_COLOUR
-    raw = mask.colours
-    if raw is None or (label == NOT_A_CLASS).mean() < 0.5:
-        raw = palette[label]
-    return Image.fromarray(np.ascontiguousarray(raw[::step, ::step]))
-
-
-def _encode(image: Image.Image, *, lossless: bool) -> str:
-    buffer = io.BytesIO()
-    # A mask blurred by its own thumbnail would mislead.
-    image.save(buffer, format="WEBP", quality=80, lossless=lossless)
-    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()

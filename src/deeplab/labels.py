@@ -56,10 +56,10 @@ class LabelSet:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "names", tuple(self.names))
-        colours = self.colours or voc_colours(len(self.names))
-        object.__setattr__(self, "colours", tuple(colours))
         if not 1 <= len(self.names) <= 256:
             raise InputError(f"labels: got {len(self.names)} names, expected 1 to 256.")
+        colours = self.colours or voc_colours(len(self.names))
+        object.__setattr__(self, "colours", tuple(colours))
         doubled = sorted({name for name in self.names if self.names.count(name) > 1})
         if doubled:
             raise InputError(f"labels: names must differ, but these occur twice: {doubled}.")

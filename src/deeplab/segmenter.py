@@ -139,6 +139,7 @@ class Segmenter:
             output_name=output_name,
             variant=Variant(size=size, output_stride=output_stride, device=device),
             precision=precision,
+            trusted=known is not None,
         )
         self.card, self.spec = file.card, file.card.spec
         self.labels = _name_classes(file.card, known.labels if known else None, located.path)
@@ -234,6 +235,7 @@ class Segmenter:
         answered = time.perf_counter()
         logits = answer.astype(np.float32, copy=False) if network.output == "logits" else None
         if logits is not None:
+            self._check_logits(logits)
             mask = argmax_bilinear(
                 logits, *photo.size, align_corners=network.align_corners, region=geometry.region
             )
@@ -256,12 +258,25 @@ class Segmenter:
             },
         )
 
+    def _check_logits(self, logits: npt.NDArray[np.float32]) -> None:
+        if logits.ndim != 3 or logits.shape[2] != len(self.labels):
+            raise ModelError(
+                f"labels: the network answered numbers of shape {list(logits.shape)}, but there "
+                f"are {len(self.labels)} labels; the file does not do what it says."
+            )
+        if np.isnan(logits).any():
+            raise ModelError(
+                "the network answered what is no number (NaN): its weights are damaged, or "
+                "--normalisation is not what it was trained with."
+            )
+
     def _check_ids(self, mask: npt.NDArray[np.uint8]) -> None:
         largest = int(mask.max())
         if largest >= len(self.labels):
             raise ModelError(
                 f"labels: the network answered class {largest}, but there are only "
-                f"{len(self.labels)} labels; pass labels= with the right ones."
+                f"{len(self.labels)} labels; pass labels= with the right ones. If its bytes are "
+                "confidences, not classes, export it with float32 out."
             )
 
 

@@ -19,6 +19,7 @@ from deeplab.runtimes import network_card
 from deeplab.runtimes.litert import LiteRTNetwork
 from deeplab.runtimes.network import Float32, UInt8
 from deeplab.runtimes.network_card import NetworkCard
+from deeplab.runtimes.probe import check_runs
 from deeplab.runtimes.tflite_network import TfliteNetwork, understand
 from deeplab.tflite import file as tflite_file
 from deeplab.tflite.edit import cut
@@ -118,6 +119,8 @@ def optimize(
             raise OutputError(f"output: {target} exists already. Add --overwrite to replace it.")
     known = zoo.find_by_hash(file.sha256)
     network = understand(file, assume=known.input if known else None)
+    if known is None:
+        check_runs(source, "litert")
     found = Optimisation(file, network.output_tensor.index)
     if not found.changes:
         raise ModelError(_nothing_to_do(file, found))

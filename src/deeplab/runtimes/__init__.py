@@ -21,6 +21,7 @@ from deeplab.runtimes.network import Network, Precision, Variant
 from deeplab.runtimes.network import UInt8 as UInt8
 from deeplab.runtimes.network_card import NetworkCard, Normalisation
 from deeplab.runtimes.network_card import Output as Output
+from deeplab.runtimes.probe import check_runs
 
 if TYPE_CHECKING:
     from deeplab.runtimes.network import Told
@@ -62,12 +63,14 @@ class NetworkFile:
         runtime: the engine that is to run it.
         card: how it is fed and what its answer means.
         precision: in what the engine computes.
+        trusted: the engine is known to survive it.
     """
 
     path: Path
     runtime: str
     card: NetworkCard
     precision: Precision = "float32"
+    trusted: bool = False
 
 
 def find_engines(path: Path) -> tuple[str, ...]:
@@ -90,8 +93,12 @@ def describe(
     output_name: str | None = None,
     variant: Variant | None = None,
     precision: Precision = "float32",
+    trusted: bool = False,
 ) -> NetworkFile:
-    """Find out how a network file is run, without running it.
+    """Find out how a network file is run.
+
+    A ``.tflite`` is read here; the other formats only their engines can read, so these files are
+    tried in a process of their own first, see :mod:`deeplab.runtimes.probe`.
 
     Args:
         path: the file.
@@ -108,6 +115,7 @@ def describe(
             takes any; other files have their own.
         precision: "bfloat16" takes half the time on processors that have it, and changes masks;
             OpenVINO only.
+        trusted: the file is known; the engine may have it untried.
 
     Raises:
         InputError: there is no such runtime, or it does not read this kind of file; a variant of
@@ -131,6 +139,10 @@ def describe(
         "size": variant.size,
         "output_name": output_name,
     }
+    trusted = trusted or runtime == "torch"
+    if not trusted and path.suffix != ".tflite":
+        check_runs(path, runtime, **_wishes(told))
+        trusted = True
     card = _describe(path, runtime, variant, told)
     check_count(path.name, card.labels, card.num_classes)
     chosen = fit or (assume.fit if assume else card.spec.fit)
@@ -139,7 +151,7 @@ def describe(
         spec=dataclasses.replace(card.spec, fit=chosen),
         assumed={key: words for key, words in card.assumed.items() if key != "fit" or not fit},
     )
-    return NetworkFile(path=path, runtime=runtime, card=card, precision=precision)
+    return NetworkFile(path=path, runtime=runtime, card=card, precision=precision, trusted=trusted)
 
 
 def open_network(file: NetworkFile | Path, *, threads: int, **wishes: Any) -> Network:
@@ -157,6 +169,10 @@ def open_network(file: NetworkFile | Path, *, threads: int, **wishes: Any) -> Ne
     """
     if not isinstance(file, NetworkFile):
         file = describe(file, **wishes)
+    if not file.trusted:
+        spec = file.card.spec
+        told: Told = {"normalisation": (spec.mean, spec.std), "size": (spec.height, spec.width)}
+        check_runs(file.path, file.runtime, **_wishes(told))
     network: Network
     card: Any = file.card
     if file.runtime == "litert":
@@ -180,6 +196,13 @@ def open_network(file: NetworkFile | Path, *, threads: int, **wishes: Any) -> Ne
 
         network = torch.open(file.path, threads=threads, card=card)
     return network
+
+
+def _wishes(told: Told) -> dict[str, Any]:
+    """Return what a file is to be tried with, as JSON knows it."""
+    return {
+        name: told.get(name) for name in ("normalisation", "size", "output_name") if told.get(name)
+    }
 
 
 def _choose_engine(path: Path, runtime: str | None) -> str:

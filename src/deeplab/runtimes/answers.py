@@ -216,3 +216,9 @@ def check_count(file: str, labels: LabelSet | None, num_classes: int | None) -> 
         raise InputError(
             f"labels: got {len(labels)} names, but {file} tells {num_classes} classes apart."
         )
+
+
+def last_line(error: Exception) -> str:
+    """Return what an engine says went wrong, in one line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1][:300] if lines else type(error).__name__

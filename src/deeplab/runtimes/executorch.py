@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from deeplab.errors import MissingExtraError, ModelError
-from deeplab.runtimes.answers import TensorInfo
+from deeplab.runtimes.answers import TensorInfo, last_line
 from deeplab.runtimes.network import CardNetwork, Float32, UInt8
 from deeplab.runtimes.network_card import KEY, NetworkCard
-from deeplab.runtimes.photo_network import PhotoNetwork, check_file, last_line, understand
+from deeplab.runtimes.photo_network import PhotoNetwork, check_file, understand
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -132,7 +132,12 @@ class ExecutorchNetwork(CardNetwork):
         import torch
 
         image = torch.from_numpy(np.require(self.network.feed(frame), requirements="W"))
-        fetched = self._method.execute([image])[self.network.output_index]
+        try:
+            fetched = self._method.execute([image])[self.network.output_index]
+        except RuntimeError as error:
+            raise ModelError(
+                f"{self.network.name}: ExecuTorch cannot run this network. ({last_line(error)})"
+            ) from error
         return self.network.answer(fetched.numpy())
 
 

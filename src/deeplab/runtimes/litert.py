@@ -7,7 +7,7 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from deeplab.errors import MissingExtraError, ModelError
-from deeplab.runtimes.answers import is_aligned
+from deeplab.runtimes.answers import is_aligned, last_line
 from deeplab.runtimes.network import CardNetwork, Float32, UInt8
 from deeplab.runtimes.tflite_network import TfliteNetwork, understand
 from deeplab.tflite import file as tflite_file
@@ -79,7 +79,7 @@ class LiteRTNetwork(CardNetwork):
             self._output = _find_output(self._interpreter, network)
         except (ValueError, RuntimeError) as error:
             raise ModelError(
-                f"{network.file.name}: LiteRT cannot run this model: {error}"
+                f"{network.file.name}: LiteRT cannot run this model: {last_line(error)}"
             ) from error
         if network.any_size:  # only now is it known how large the answer is
             frame = network.spec.height, network.spec.width
@@ -95,7 +95,12 @@ class LiteRTNetwork(CardNetwork):
             network.feed(frame, out=self._interpreter.tensor(self._input)())
         else:
             self._interpreter.set_tensor(self._input, network.feed(frame))
-        self._interpreter.invoke()
+        try:
+            self._interpreter.invoke()
+        except (ValueError, RuntimeError) as error:
+            raise ModelError(
+                f"{network.file.name}: LiteRT cannot run this model: {last_line(error)}"
+            ) from error
         return network.answer(self._interpreter.get_tensor(self._output))
 
 

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deeplab.errors import MissingExtraError, ModelError
-from deeplab.runtimes.answers import TensorInfo
+from deeplab.runtimes.answers import TensorInfo, last_line
 from deeplab.runtimes.network import CardNetwork, Float32, UInt8
 from deeplab.runtimes.network_card import KEY, NetworkCard
 from deeplab.runtimes.photo_network import (
     Ending,
     PhotoNetwork,
     check_file,
-    last_line,
     understand,
 )
 
@@ -96,7 +95,14 @@ class OnnxNetwork(CardNetwork):
 
     def __call__(self, frame: UInt8) -> Float32 | UInt8:
         """Run one (height, width, 3) uint8 RGB frame."""
-        (fetched,) = self._session.run([self._output], {self._input: self.network.feed(frame)})
+        batch = self.network.feed(frame)
+        try:
+            (fetched,) = self._session.run([self._output], {self._input: batch})
+        except Exception as error:  # ONNX Runtime's errors have no common base
+            raise ModelError(
+                f"{self.network.name}: ONNX Runtime cannot run this network on "
+                f"{frame.shape[0]}×{frame.shape[1]} pixels. ({last_line(error)})"
+            ) from error
         return self.network.answer(fetched)
 
 

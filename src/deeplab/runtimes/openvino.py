@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from deeplab.errors import InputError, MissingExtraError, ModelError, ModelNotFoundError
-from deeplab.runtimes.answers import TensorInfo
+from deeplab.runtimes.answers import TensorInfo, last_line
 from deeplab.runtimes.litert import describe as describe_tflite
 from deeplab.runtimes.network import CardNetwork, Float32, Precision, UInt8
 from deeplab.runtimes.network_card import KEY, NetworkCard
@@ -25,7 +25,6 @@ from deeplab.runtimes.photo_network import (
     Ending,
     PhotoNetwork,
     check_file,
-    last_line,
     understand,
 )
 from deeplab.runtimes.tflite_network import TfliteNetwork
@@ -170,7 +169,10 @@ class OpenVINONetwork(CardNetwork):
             self.network.feed(frame, out=place)
         else:
             np.copyto(place, self.network.feed(frame))
-        self.request.infer()
+        try:
+            self.request.infer()
+        except RuntimeError as error:
+            raise _cannot_run(Path(self.network.file.name), error) from error
         return self.network.answer(self.request.get_output_tensor(self._output).data.copy())
 
 
@@ -184,7 +186,11 @@ class OpenVINOPhotoNetwork(CardNetwork):
 
     def __call__(self, frame: UInt8) -> Float32 | UInt8:
         """Run one (height, width, 3) uint8 RGB frame."""
-        fetched = _infer(self.request, self.network.feed(frame), self.network.output_index)
+        batch = self.network.feed(frame)
+        try:
+            fetched = _infer(self.request, batch, self.network.output_index)
+        except RuntimeError as error:
+            raise _cannot_run(Path(self.network.name), error) from error
         return self.network.answer(fetched)
 
 

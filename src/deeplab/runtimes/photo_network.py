@@ -176,12 +176,6 @@ def check_file(path: Path) -> None:
         raise ModelNotFoundError(f"model: there is no file {path}.")
 
 
-def last_line(error: Exception) -> str:
-    """Return what an engine says went wrong, in one line."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1][:300] if lines else type(error).__name__
-
-
 def _channels_last(path: Path, picture: TensorInfo) -> bool:
     shape = picture.shape
     fits = len(shape) == 4 and shape[0] in (1, None) and 3 in (shape[1], shape[3])

@@ -21,6 +21,7 @@ from deeplab.runtimes.answers import Reading, choose_size, is_aligned, name_two
 from deeplab.runtimes.network import Float32, UInt8
 from deeplab.runtimes.network_card import KEY, NetworkCard, Normalisation
 from deeplab.runtimes.tflite_output import find_output
+from deeplab.tflite.check import check_graph
 from deeplab.tflite.file import Tensor, TfliteFile
 from deeplab.tflite.metadata import Metadata, read_metadata
 from deeplab.tflite.optimise import Optimisation, read_record
@@ -137,6 +138,7 @@ def understand(
         InputError: an argument does not fit the file, or a size is missing.
     """
     _refuse_compiled(file)
+    check_graph(file)
     picture, channels_first = _input(file)
     card = _read_card(file)
     (height, width), any_size = _frame(file, picture, channels_first, assume, size)

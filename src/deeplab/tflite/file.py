@@ -11,6 +11,7 @@ import hashlib
 import io
 import re
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,6 +26,9 @@ import numpy.typing as npt
 from deeplab.errors import ModelError, ModelNotFoundError
 
 IDENTIFIER = b"TFL3"
+
+_MOST_PACKED = 16 << 20
+"""Bytes of all files packed behind a model. The labels of ADE20K have 2 kB."""
 
 DTYPES: dict[str, np.dtype[Any]] = {
     "FLOAT32": np.dtype("<f4"), "FLOAT16": np.dtype("<f2"), "FLOAT64": np.dtype("<f8"),
@@ -181,12 +185,31 @@ class TfliteFile:
 
     @cached_property
     def associated_files(self) -> dict[str, bytes]:
-        """The files packed behind the model (labels, …), by name; {} where there are none."""
+        """The files packed behind the model (labels, …), by name; {} where there are none.
+
+        Raises:
+            ModelError: they are damaged, or unpack to more than labels ever take.
+        """
         try:
-            with zipfile.ZipFile(io.BytesIO(self.data)) as archive:
-                return {name: archive.read(name) for name in archive.namelist()}
-        except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError):
+            archive = zipfile.ZipFile(io.BytesIO(self.data))
+        except (zipfile.BadZipFile, NotImplementedError, EOFError):
             return {}
+        with archive:
+            packed = archive.infolist()
+            if sum(info.file_size for info in packed) > _MOST_PACKED:
+                raise ModelError(
+                    f"{self.name}: the files packed behind the model unpack to more than "
+                    f"{_MOST_PACKED >> 20} MiB; labels take a few kilobytes. The file is damaged."
+                )
+            try:
+                # Read no more than is said: what a member really unpacks to may be more.
+                return {info.filename: _unpack(archive, info) for info in packed}
+            except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError,
+                    OSError) as error:  # fmt: skip
+                raise ModelError(
+                    f"{self.name}: the files packed behind the model are damaged ({error}). "
+                    "Download it again."
+                ) from None
 
 
 def read(path: str | PathLike[str]) -> TfliteFile:
@@ -205,6 +228,11 @@ def read(path: str | PathLike[str]) -> TfliteFile:
         reason = "is a folder" if path.is_dir() else f"cannot be read: {error.strerror or error}"
         raise ModelError(f"model: {path} {reason}; expected a .tflite file.") from None
     return parse(data, name=str(path))
+
+
+def _unpack(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
+    with archive.open(info) as member:
+        return member.read(info.file_size)
 
 
 def parse(data: bytes, *, name: str = "the model") -> TfliteFile:

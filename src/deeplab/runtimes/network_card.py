@@ -60,6 +60,8 @@ def read_normalisation(value: Normalisation | Sequence[Any] | str) -> Normalisat
         raise InputError(f"normalisation: got the std {std}, expected numbers above 0.")
     if max(*map(abs, mean), *std) <= 1:
         if (*mean, *std) == (0, 0, 0, 1, 1, 1):
+            if not isinstance(value, str):
+                return mean, std
             raise InputError(
                 f"normalisation: {value!r} may mean 0..1 or 0..255; write the one that it is."
             )

@@ -269,7 +269,7 @@ def test_an_empty_or_missing_val_names_the_lines_to_write(tmp_path: Path) -> Non
     with pytest.raises(DataError, match=r"splits\.val: 'val\.txt' holds no names.* val = 0\.2"):
         open_dataset(root, split="val")
     (root / "val.txt").unlink()
-    with pytest.raises(DataError, match=r"no split 'val', only train.* val = 0\.2"):
+    with pytest.raises(DataError, match=r"no split 'val'\. .* train, all\. .* val = 0\.2"):
         open_dataset(root, split="val")
 
 
@@ -314,3 +314,56 @@ def test_transparent_is_what_the_description_says(tmp_path: Path, said: str, see
     sample = open_dataset(root)[0]
     assert (sample.label[:9] == 1).all()
     assert (sample.label[9:] == seen).all()
+
+
+COLOURS = np.array([[0, 0, 0], [250, 50, 83], [61, 61, 245], [255, 255, 255]], np.uint8)
+MAPS = {
+    "class_dict.csv": "name,r,g,b\nbackground,0,0,0\ncat,250,50,83\n"
+    "dog,61,61,245\nVoid,255,255,255\n",
+    "labelmap.txt": "# a map\nbackground:0,0,0::\ncat:250,50,83::\n"
+    "dog:61,61,245::\nvoid:255,255,255::\n",
+    "label_colors.txt": "0 0 0\tbackground\n250 50 83\tcat\n61 61 245\tdog\n255 255 255\tVoid\n",
+}
+
+
+@pytest.mark.parametrize("name", MAPS)
+def test_colours_stand_in_files_beside_the_masks(tmp_path: Path, name: str) -> None:
+    for index in range(6):
+        split = "train" if index < 4 else "val"
+        save_pair(tmp_path / f"{split}/p{index}.png", tmp_path / "unused.png", index)
+        (tmp_path / f"{split}_labels").mkdir(exist_ok=True)
+        ids = np.where(label(index) == 255, 3, label(index))
+        Image.fromarray(COLOURS[ids]).save(tmp_path / f"{split}_labels/p{index}_L.png")
+    (tmp_path / name).write_text(MAPS[name])
+    for split, seeds in (("train", range(4)), ("val", (4, 5))):
+        dataset = open_dataset(tmp_path, split=split)
+        assert dataset.labels.names == NAMES
+        check_pairs(dataset, {f"{split}/p{seed}": seed for seed in seeds})
+
+
+@pytest.mark.parametrize("layout", ["voc", "camvid", "roboflow"])
+def test_two_lines_deal_out_what_a_tool_left_in_one_split(tmp_path: Path, layout: str) -> None:
+    photos, masks, names = {
+        "voc": ("JPEGImages/{}.jpg", "SegmentationClass/{}.png", "labelmap.txt"),
+        "camvid": ("default/{}.png", "defaultannot/{}.png", "label_colors.txt"),
+        "roboflow": ("train/{}.jpg", "train/{}_mask.png", "train/_classes.csv"),
+    }[layout]
+    for index in range(10):
+        image, mask = (tmp_path / pattern.format(f"p{index}") for pattern in (photos, masks))
+        save_pair(image, mask, index)
+        if layout != "roboflow":
+            Image.fromarray(COLOURS[np.where(label(index) == 255, 3, label(index))]).save(mask)
+    text = MAPS.get(names, "Pixel Value, Class\n0, background\n1, cat\n2, dog\n")
+    (tmp_path / names).write_text(text)
+    if layout == "voc":
+        (tmp_path / "ImageSets/Segmentation").mkdir(parents=True)
+        listed = "".join(f"p{index}\n" for index in range(10))
+        (tmp_path / "ImageSets/Segmentation/default.txt").write_text(listed)
+    assert open_dataset(tmp_path, split=list_splits(tmp_path)[0]).layout == layout
+    with pytest.raises(DataError, match=r"no split 'val'.* train = 0\.8 and val = 0\.2"):
+        open_dataset(tmp_path, split="val")
+    (tmp_path / "dataset.toml").write_text("[splits]\ntrain = 0.8\nval = 0.2\n")
+    train, val = open_dataset(tmp_path), open_dataset(tmp_path, split="val")
+    assert (len(train), len(val)) == (8, 2)
+    for sample in (*train, *val):
+        assert np.array_equal(sample.label, label(int(sample.id[-1])))

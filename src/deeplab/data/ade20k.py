@@ -11,6 +11,7 @@ Source: the readme of ADEChallengeData2016.
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from pathlib import Path
 
 from deeplab.data.masks import IGNORE, MaskEncoding
@@ -45,7 +46,8 @@ def open_split(root: Path, split: str) -> FileDataset:
         DataError: there is no such split, it holds no photos, or objectInfo150.txt is not it.
     """
     folder = _SPLITS[choose_split(split, splits(root), root)]
-    photos = list_pictures(root / "images" / folder)
+    passed_over: Counter[str] = Counter()
+    photos = list_pictures(root / "images" / folder, passed_over)
     if not photos:
         raise DataError(f"{root / 'images' / folder}: there are no photos.")
     labels = _read_names(root / "objectInfo150.txt")
@@ -58,6 +60,7 @@ def open_split(root: Path, split: str) -> FileDataset:
         ids=tuple(photos),
         images=tuple(photos.values()),
         masks=tuple(root / "annotations" / folder / f"{name}.png" for name in photos),
+        passed_over=passed_over,
     )
 
 

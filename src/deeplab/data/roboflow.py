@@ -8,6 +8,7 @@ Source: an export of app.roboflow.com; the masks hold the "Pixel Value" of _clas
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 from deeplab.data.label_maps import read_classes_csv
@@ -50,7 +51,9 @@ def open_split(root: Path, split: str) -> FileDataset:
         path = root / other / _CLASSES
         if path.is_file() and read_classes_csv(path).labels.names != known.labels.names:
             raise DataError(f"{path}: has other classes than {folder / _CLASSES}; export again.")
-    found = list_pictures(folder)
+    passed_over: Counter[str] = Counter()
+    found = list_pictures(folder, passed_over)
+    passed_over.subtract({".csv": 1})
     masks = {name: path for name, path in found.items() if name.endswith(_MASK)}
     photos = {name: path for name, path in found.items() if name not in masks}
     return FileDataset(
@@ -63,4 +66,5 @@ def open_split(root: Path, split: str) -> FileDataset:
         images=tuple(photos.values()),
         masks=tuple(masks.get(name + _MASK, folder / f"{name}{_MASK}.png") for name in photos),
         orphans=tuple(p for name, p in masks.items() if name.removesuffix(_MASK) not in photos),
+        passed_over=+passed_over,
     )

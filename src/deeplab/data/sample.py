@@ -173,7 +173,10 @@ def choose_split(split: str, splits: Sequence[str], root: Path) -> str:
     """
     if split in splits:
         return split
+    line = ""
+    if split in ("train", "val") and splits:
+        line = " Write into dataset.toml: [splits], and below it train = 0.8 and val = 0.2."
     raise DataError(
         f"split: {root} has no split '{split}'.{near_matches(split, splits)} "
-        f"It has: {', '.join(splits) or 'none'}."
+        f"It has: {', '.join(splits) or 'none'}.{line}"
     )

@@ -16,6 +16,7 @@ Source: VOC 2012 development kit; the train_aug list of Hariharan et al., ICCV 2
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -79,14 +80,16 @@ def open_split(root: Path, split: str) -> FileDataset:
         split = _AUGMENTED[split]
     choose_split(split, known, root)
     folder = _mask_folder(root, split)
-    photos = list_pictures(root / _PHOTOS)
+    passed_over: Counter[str] = Counter()
+    photos = list_pictures(root / _PHOTOS, passed_over)
     names, images, masks = [], [], []
     for name, *mask in _entries(root, split, photos):
         if mask:
-            images.append(root / name.lstrip("/"))
-            masks.append(root / mask[0].lstrip("/"))
-            name = images[-1].stem
+            images.append(_inside(root, name))
+            masks.append(_inside(root, mask[0]))
+            name = Path(name.lstrip("/").removeprefix(f"{_PHOTOS}/")).with_suffix("").as_posix()
         else:
+            name = name if name in photos else name.removesuffix(".jpg")
             images.append(photos.get(name, root / _PHOTOS / f"{name}.jpg"))
             masks.append(folder / f"{name}.png")
         names.append(name)
@@ -100,7 +103,23 @@ def open_split(root: Path, split: str) -> FileDataset:
         ids=tuple(names),
         images=tuple(images),
         masks=tuple(masks),
+        passed_over=passed_over,
+        assumed=()
+        if own
+        else (f"the classes are the {len(VOC)} of PASCAL VOC; no {_MAP} says so",),
     )
+
+
+def _inside(root: Path, name: str) -> Path:
+    """Return the file that a list names.
+
+    Raises:
+        DataError: it is not inside the data set.
+    """
+    path = Path(name.lstrip("/"))
+    if ".." in path.parts:
+        raise DataError(f"{root}: a list names '{name}', which is outside the data set.")
+    return root / path
 
 
 def _mask_folder(root: Path, split: str) -> Path:

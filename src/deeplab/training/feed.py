@@ -100,6 +100,8 @@ def open_feed(settings: Settings, processes: Processes, tell: Callable[[str], No
     files[0] = join([files[0], *(open_dataset(path, split="train") for path in data.more)])
     if data.check and processes.first:
         report = check(files)
+        for sentence in report.assumed:
+            tell(f"Data: assumed: {sentence}.")
         for fault in report.faults:
             tell(f"Data: {fault}")
         report.raise_if_broken()

@@ -4,6 +4,8 @@ PYTHON ?= python3
 DEMO_ENV := build/demo-env
 ENV := .venv
 CLIENTS := build/clients
+ORACLES := build/oracles
+ORACLE_PACKAGES := datumaro==1.13.12 label-studio-sdk==2.1.2 pycocotools==2.0.11 supervision==0.31.2
 # The newest Python for which the Task Library was built.
 CLIENT_PYTHON ?= $(or $(shell command -v python3.11),$(PYTHON))
 PAGE := src/deeplab/web
@@ -11,7 +13,7 @@ PAGE := src/deeplab/web
 OWN_NPM := $(CURDIR)/build/node/bin/npm
 NPM := $(or $(shell command -v npm),$(OWN_NPM))
 
-.PHONY: demo pictures test clients check format web wheel clean
+.PHONY: demo pictures test clients oracles check format web wheel clean
 
 ## demo: segment the example photos with the core install alone; pictures in build/demo
 demo: $(DEMO_ENV)/.installed
@@ -29,6 +31,9 @@ test: $(ENV)/.installed
 
 ## clients: environments with other people's readers of .tflite; the tests then show them our files
 clients: $(CLIENTS)/mediapipe/.installed $(CLIENTS)/tflite-support/.installed
+
+## oracles: an environment with other people's readers of annotations; the tests then ask them
+oracles: $(ORACLES)/.installed
 
 ## check: ruff and mypy
 check: $(ENV)/.installed
@@ -69,6 +74,11 @@ $(CLIENTS)/tflite-support/.installed: PACKAGE := tflite-support==0.4.4
 $(CLIENTS)/%/.installed:
 	$(CLIENT_PYTHON) -m venv $(@D)
 	$(@D)/bin/python -m pip install --quiet $(PACKAGE)
+	touch $@
+
+$(ORACLES)/.installed:
+	$(CLIENT_PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet $(ORACLE_PACKAGES)
 	touch $@
 
 $(PAGE)/index.html: web/node_modules/.installed $(shell find web -path web/node_modules -prune -o -type f -print)

@@ -22,6 +22,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         reasons["network"] = "needs the internet; run with --network"
     if not _clients().is_dir():
         reasons["clients"] = "run `make clients` first"
+    if not _oracles().is_file():
+        reasons["oracles"] = "run `make oracles` first"
     for item in items:
         for mark, reason in reasons.items():
             if item.get_closest_marker(mark):
@@ -38,6 +40,17 @@ def _trust(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
     """Spare the tests that make their own files a process for each; `probe` tests have theirs."""
     if not request.node.get_closest_marker("probe"):
         monkeypatch.setattr("deeplab.runtimes.check_runs", lambda *_, **__: None)
+
+
+def _oracles() -> Path:
+    default = Path(__file__).parents[1] / "build" / "oracles" / "bin" / "python"
+    return Path(os.environ.get("DEEPLAB_ORACLES", default))
+
+
+@pytest.fixture(scope="session")
+def oracles() -> Path:
+    """Return the Python that has other people's readers of annotations."""
+    return _oracles()
 
 
 @pytest.fixture(scope="session")

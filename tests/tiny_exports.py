@@ -133,6 +133,24 @@ def crop(where: Bools) -> tuple[int, int, Bools]:
     return int(rows[0]), int(columns[0]), part
 
 
+def near_outlines(scene: Scene, reach: float = 1.5) -> Bools:
+    """Return the pixels near an outline; programs differ in which of them belong to it."""
+    rows, columns = np.mgrid[: scene.height, : scene.width].astype(float)
+    near = np.zeros(scene.size, bool)
+    for thing in scene.things:
+        corners = np.array(thing.outline).reshape(-1, 2)
+        for (ax, ay), (bx, by) in zip(corners, np.roll(corners, -1, axis=0), strict=True):
+            length = max((bx - ax) ** 2 + (by - ay) ** 2, 1e-9)
+            for shift in (
+                0.0,
+                0.5,
+            ):  # a pixel's centre is at (0, 0) for some, (0.5, 0.5) for others
+                x, y = columns + shift - ax, rows + shift - ay
+                along = np.clip((x * (bx - ax) + y * (by - ay)) / length, 0, 1)
+                near |= np.hypot(x - along * (bx - ax), y - along * (by - ay)) <= reach
+    return near
+
+
 # -- COCO ----------------------------------------------------------------------------------------
 
 

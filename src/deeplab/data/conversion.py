@@ -64,6 +64,8 @@ def existing_names(
             f"{root / FILE_NAME}: has photos and masks in {present.images}/ and {present.masks}/; "
             "convert into a folder of its own."
         )
+    if not root.exists():
+        return
     taken = None if present is None else _listed_names(root, present)
     for name, photo in zip(names, photos, strict=True):
         pictures, masks = (_same_stem(root / kind / name) for kind in ("images", "masks"))

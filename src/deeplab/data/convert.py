@@ -174,6 +174,9 @@ def _plan(source: Path, export: Export, root: Path, split: str | None) -> _Plan:
     Raises:
         DataError: they contradict each other.
     """
+    odd = [name for name in export.names if not name.isprintable() or not name.strip()]
+    if odd:
+        raise DataError(f"{source}: the class name {odd[0]!r} cannot be shown; rename the class.")
     described = root / FILE_NAME
     present = read_description(described) if described.is_file() else None
     description = present or _describe(source, export)

@@ -83,8 +83,9 @@ def read_cvat(path: Path, request: Request) -> Export:
             except UnreadableError as error:
                 raise UnreadableError(f"image {place_} {error}") from None
             subset = (image.get("subset") or "").strip()
-            names += [shape.get("label") or "" for shape in _shapes(image)]
+            names += [_class(shape) for shape in _shapes(image)]
             photo = finder.look(f"{subset}/{name}") if subset else None
+            name = f"{subset}/{name}" if photo else name
             photo = photo or finder.find(name)
             if photo is not None:
                 split = "" if subset.lower() == "default" else subset
@@ -136,6 +137,10 @@ def _shapes(image: ElementTree.Element) -> list[ElementTree.Element]:
     return [shape for shape in image if shape.tag not in _NOT_DRAWN]
 
 
+def _class(shape: ElementTree.Element) -> str:
+    return (shape.get("label") or "").strip()
+
+
 def _regions(image: ElementTree.Element, size: Size) -> list[Region]:
     """Return what was drawn on one photo, the lowest layer first."""
     layers: list[tuple[float, Region]] = []
@@ -146,8 +151,7 @@ def _regions(image: ElementTree.Element, size: Size) -> list[Region]:
             fill = partial(_fill, shape)
         except UnreadableError as error:
             layer, fill = 0.0, partial(_fail, str(error))
-        name = (shape.get("label") or "").strip() or None
-        layers.append((layer, Region(name, fill, id_, _box(shape))))
+        layers.append((layer, Region(_class(shape) or None, fill, id_, _box(shape))))
     layers.sort(key=lambda item: item[0])
     return [region for _, region in layers]
 

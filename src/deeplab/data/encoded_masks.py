@@ -26,11 +26,20 @@ def decode_picture(encoded: Any, size: Size) -> np.ndarray[Any, np.dtype[np.uint
     Raises:
         UnreadableError: it is none, or has more pixels than four photos of ``size``.
     """
+    return picture_levels(decode_base64(encoded, "mask"), size)
+
+
+def decode_base64(encoded: Any, field: str) -> bytes:
+    """Return the bytes that a text stands for.
+
+    Raises:
+        UnreadableError: it is no text, or not in base64.
+    """
+    letters = text(encoded, field)
     try:
-        data = base64.b64decode(text(encoded, "mask"))
-        return picture_levels(data, size)
+        return base64.b64decode(letters)
     except (binascii.Error, ValueError):
-        raise UnreadableError("has a mask that is not base64") from None
+        raise UnreadableError(f"has a {field} that is not base64") from None
 
 
 def picture_levels(data: bytes, size: Size) -> np.ndarray[Any, np.dtype[np.uint8]]:

@@ -169,7 +169,7 @@ class Drawing:
             patch, value = None, IGNORE
             try:
                 patch = region.fill(size)
-                if region.name is None:
+                if region.name not in ids:
                     raise UnreadableError("names no class that the export knows")
                 value = ids[region.name]
             except WithoutAreaError as error:

@@ -10,8 +10,6 @@ supervisely/geometry/ (polygon.py, bitmap.py, alpha_mask.py, rectangle.py, orien
 
 from __future__ import annotations
 
-import base64
-import binascii
 import math
 import zlib
 from collections.abc import Sequence
@@ -19,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from deeplab.data.encoded_masks import picture_levels
+from deeplab.data.encoded_masks import decode_base64, picture_levels
 from deeplab.data.export import (
     Annotated,
     Drawing,
@@ -191,10 +189,7 @@ def _fill_object(entry: dict[str, Any], size: Size) -> Patch:
 def _paste(bitmap: dict[str, Any], size: Size) -> Patch:
     """Return a mask that is stored as a packed PNG of its bounding box."""
     corner = points([bitmap.get("origin")], "origin")[0]
-    try:
-        packed = base64.b64decode(text(bitmap.get("data"), "data"))
-    except (binascii.Error, ValueError):
-        raise UnreadableError("has a bitmap that is not base64") from None
+    packed = decode_base64(bitmap.get("data"), "data")
     most = 64 + 8 * size[0] * size[1]  # more than any PNG of four such photos
     try:
         unpacker = zlib.decompressobj()

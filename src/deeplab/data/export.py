@@ -169,7 +169,7 @@ class Drawing:
             patch, value = None, IGNORE
             try:
                 patch = region.fill(size)
-                if region.name not in ids:
+                if region.name is None or region.name not in ids:
                     raise UnreadableError("names no class that the export knows")
                 value = ids[region.name]
             except WithoutAreaError as error:

@@ -45,7 +45,7 @@ LOOKS_FOR = f"images/ and masks/ with {FILE_NAME} or labels.txt"
 VALIDATION_SHARE = 0.2
 """The share of pairs that becomes "val" where nobody has said what should."""
 
-_NAMES = {
+NAME_FILES = {
     "labels.txt": read_class_names, "classes.txt": read_class_names,
     "class_names.txt": read_class_names, "codes.txt": read_class_names,
     "labelmap.txt": read_labelmap, "label_colors.txt": read_label_colors,
@@ -237,18 +237,18 @@ def _describe(root: Path) -> Description:
 
 def _names_file(root: Path) -> Path | None:
     """Return the file with the names of the classes: in the root, or beside photos and masks."""
-    for name in _NAMES:
+    for name in NAME_FILES:
         if (root / name).is_file():
             return root / name
     for place in find_places(root):
-        for name in _NAMES:
+        for name in NAME_FILES:
             if (root / place.images / name).is_file():
                 return root / place.images / name
     return None
 
 
 def _read_names(path: Path) -> Description:
-    known = _NAMES[path.name](path)
+    known = NAME_FILES[path.name](path)
     labels, encoding = known.labels, known.encoding
     background = "" if labels.background is None else labels.names[labels.background]
     return Description(

@@ -258,4 +258,6 @@ def _ranges(values: Sequence[int]) -> str:
 def _reject_doubled(field: str, values: Sequence[object]) -> None:
     doubled = sorted({str(value) for value in values if values.count(value) > 1})
     if doubled:
-        raise InputError(f"masks: {field}: {', '.join(doubled)} has two meanings.")
+        raise InputError(
+            f"masks: {field}: {', '.join(doubled)} has two meanings; it is one class, or ignored."
+        )

@@ -96,6 +96,14 @@ def test_limits_from_python() -> None:
         Limits(concurrency=0)
     with pytest.raises(InputError, match="max_megapixels: got inf"):
         Limits(max_megapixels=float("inf"))
+    with pytest.raises(InputError, match="timeout_seconds: got 1e\\+09, expected 86400 at most"):
+        Limits(timeout_seconds=1e9)
+
+
+def test_memory_limits_the_size_of_photos_and_how_many_are_at_work() -> None:
+    small, large = Limits(memory_bytes=480_000_000), Limits(memory_bytes=4_800_000_000)
+    assert (small.max_pixels, small.max_pixels_at_work) == (20_000_000, 20_000_000)
+    assert (large.max_pixels, large.max_pixels_at_work) == (50_000_000, 200_000_000)
 
 
 def test_an_application_needs_a_model(model: Path, tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
+import os
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -12,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deeplab.errors import InputError, OutputError
+from deeplab.errors import ImageError, InputError, OutputError
 from deeplab.files import replacing
 
 if TYPE_CHECKING:
@@ -30,6 +32,9 @@ SUFFIXES = {
     "probabilities": ".probabilities.npz",
 }
 """What can be saved, and how the files are called: photo.jpg gives photo.overlay.jpg, …"""
+
+_LONGEST_BASE = 255 - max(map(len, SUFFIXES.values()))
+"""Bytes of a name that a suffix is added to; file systems end names at 255."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,7 @@ def plan_jobs(
     for photo, relative in photos:
         unique = stems[relative.with_suffix("")] == 1
         base = relative.with_suffix("") if unique else relative
+        base = base.with_name(shorten(base.name))
         files = {kind: output / base.with_name(base.name + SUFFIXES[kind]) for kind in kinds}
         for file in files.values():
             other = taken.setdefault(file, photo)
@@ -66,7 +72,10 @@ def plan_jobs(
                     "give them in two runs with two output folders."
                 )
         jobs.append(Job(photo, files))
-    there = [file for file in taken if file.exists()]
+    there = [file for file in taken if os.path.lexists(file)]
+    for file in there:
+        if file.is_dir():
+            raise OutputError(f"output: {file} is a folder; choose another with -o.")
     if there and not overwrite:
         more = f" (and {len(there) - 1} more)" if len(there) > 1 else ""
         raise OutputError(
@@ -76,6 +85,15 @@ def plan_jobs(
     for folder in sorted({output, *(file.parent for file in taken)}):
         _check_writable(folder)
     return jobs
+
+
+def shorten(name: str) -> str:
+    """Return a name to which every suffix can be added; a long one ends in digits of its hash."""
+    encoded = os.fsencode(name)
+    if len(encoded) <= _LONGEST_BASE:
+        return name
+    digits = hashlib.sha256(encoded).hexdigest()[:8]
+    return f"{encoded[: _LONGEST_BASE - 9].decode('utf-8', 'ignore')}~{digits}"
 
 
 def summarise(result: Segmentation) -> dict[str, Any]:
@@ -94,19 +112,33 @@ class Writer:
         only: the classes that were asked for; None where all were.
     """
 
-    def __init__(self, result: Segmentation, *, only: Sequence[str] | None) -> None:
+    def __init__(
+        self, result: Segmentation, *, only: Sequence[str] | None, overwrite: bool = True
+    ) -> None:
         self._result = result
         self._only = only
+        self._overwrite = overwrite
 
-    def write(self, files: Mapping[str, Path]) -> None:
-        """Write files by kind, each whole or not at all.
+    def write(self, files: Mapping[str, Path]) -> dict[str, Path]:
+        """Write files by kind, each whole or not at all, and return what they are called.
+
+        A picture with a side that no JPEG can have becomes a PNG.
 
         Raises:
             OutputError: a file cannot be written.
-            ImageError: the photo cannot be decoded at full size.
+            ImageError: the photo cannot be decoded at full size; or a PNG would replace a file.
         """
-        for kind, path in files.items():
-            getattr(self, f"_write_{kind}")(path)
+        return {kind: self._write(kind, path) for kind, path in files.items()}
+
+    def _write(self, kind: str, path: Path) -> Path:
+        from deeplab.photo.draw import MAX_JPEG_SIDE
+
+        if path.suffix == ".jpg" and max(self._result.mask.shape) > MAX_JPEG_SIDE:
+            path = path.with_suffix(".png")
+            if os.path.lexists(path) and not self._overwrite:
+                raise ImageError(f"{self._result.name}: {path} exists already. Add --overwrite.")
+        getattr(self, f"_write_{kind}")(path)
+        return path
 
     @cached_property
     def _photo(self) -> Image.Image:
@@ -115,26 +147,22 @@ class Writer:
     def _write_overlay(self, path: Path) -> None:
         from deeplab.photo.draw import overlay
 
-        picture = overlay(self._photo, self._result.mask, labels=self._result.labels)
-        _save(picture, path, "JPEG", quality=92)
+        _save(overlay(self._photo, self._result.mask, labels=self._result.labels), path)
 
     def _write_contour(self, path: Path) -> None:
         from deeplab.photo.draw import contour
 
-        picture = contour(self._photo, self._result.mask, labels=self._result.labels)
-        _save(picture, path, "JPEG", quality=92)
+        _save(contour(self._photo, self._result.mask, labels=self._result.labels), path)
 
     def _write_blur(self, path: Path) -> None:
         from deeplab.photo.draw import blur_background
 
-        picture = blur_background(self._photo, self._result.mask, labels=self._result.labels)
-        _save(picture, path, "JPEG", quality=92)
+        _save(blur_background(self._photo, self._result.mask, labels=self._result.labels), path)
 
     def _write_cutout(self, path: Path) -> None:
         from deeplab.photo.draw import cutout
 
-        picture = cutout(self._photo, self._result.mask, labels=self._result.labels)
-        _save(picture, path, "PNG", compress_level=3)
+        _save(cutout(self._photo, self._result.mask, labels=self._result.labels), path)
 
     def _write_mask(self, path: Path) -> None:
         self._result.save_mask(path)
@@ -151,10 +179,13 @@ class Writer:
         self._result.save_probabilities(path, self._only)
 
 
-def _save(picture: Image.Image, path: Path, format: str, **options: Any) -> None:
+def _save(picture: Image.Image, path: Path) -> None:
     """Write a picture. Encoded first: Pillow does not notice when a full disk takes only a part."""
     encoded = io.BytesIO()
-    picture.save(encoded, format, **options)
+    if path.suffix == ".jpg":
+        picture.save(encoded, "JPEG", quality=92)
+    else:
+        picture.save(encoded, "PNG", compress_level=3)
     with replacing(path) as partial:
         partial.write_bytes(encoded.getbuffer())
 

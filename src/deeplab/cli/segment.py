@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import os
 import time
-from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
 from deeplab.cli import model_options
 from deeplab.cli.console import check_choices, complain, split_names, stderr, stdout, swatch
-from deeplab.cli.outputs import SUFFIXES, Job, Writer, plan_jobs, summarise
+from deeplab.cli.outputs import SUFFIXES, Job, plan_jobs
 from deeplab.errors import DeepLabError, InputError
 from deeplab.limits import MAX_THREADS, MAX_WORKERS
 
 if TYPE_CHECKING:
-    from deeplab.photo.results import Segmentation
+    from deeplab.cli.work import Done, Outcome
     from deeplab.segmenter import Segmenter
 
 _STAGES = ("decode", "network", "mask", "crf", "draw")
-
-Outcome: TypeAlias = "Segmentation | DeepLabError"
 
 
 def segment(
@@ -70,6 +64,10 @@ def segment(
         int | None,
         typer.Option(min=1, max=MAX_WORKERS, help="Photos at the same time (default: all cores)."),
     ] = None,
+    memory: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="For all photos at work: 2GB (default: most of it)."),
+    ] = None,
     exact: Annotated[
         bool, typer.Option("--exact", help="Decode every pixel of a JPEG before resizing.")
     ] = False,
@@ -90,7 +88,10 @@ def segment(
 ) -> None:
     """Segment photos: masks, overlays, cut-outs and more, at each photo's own size."""
     from deeplab.cli.photos import find_photos
+    from deeplab.cli.work import Work
     from deeplab.photo.find import describe_passed_over
+    from deeplab.photo.memory import default_budget, parse_bytes, resident_bytes
+    from deeplab.segmenter import count_cores
 
     kinds = _kinds(save, writing=bool(output or save is not None or not as_json))
     folder = (output or Path("segmented")) if kinds else None
@@ -104,9 +105,12 @@ def segment(
     told = model_options.read_model_options(
         labels=labels, normalisation=normalisation, fit=fit, size=size, output_name=output_name
     )
-    segmenter = _open(
-        model, runtime=runtime, precision=precision, threads=threads, exact=exact, **told
-    )
+    budget = parse_bytes("--memory", memory) if memory else default_budget()
+    before = resident_bytes()
+    workers = min(workers or count_cores(), len(jobs))
+    # Many photos are worked on with one thread each, one with all of them.
+    told |= {"threads": threads if len(jobs) == 1 else 1, "streams": workers, "exact": exact}
+    segmenter = _open(model, runtime=runtime, precision=precision, **told)
     model_options.tell_assumed(model, segmenter.card)
     kept = None if only is None else split_names("--only", only)
     if kept:
@@ -120,9 +124,19 @@ def segment(
             f"--only what to keep. It knows: {', '.join(segmenter.labels.names)}."
         )
     start = time.perf_counter()
-    done = _run(segmenter, jobs, workers=workers, only=kept, crf=crf)
+    work = Work(
+        segmenter,
+        workers=workers,
+        budget=budget,
+        before=before,
+        only=kept,
+        crf=crf,
+        overwrite=overwrite,
+        summaries=as_json,
+    )
+    done = work.run(jobs)
     show = _show_json if as_json else _show
-    failed = show(done, segmenter, jobs, folder)
+    failed = show(done, jobs, folder)
     if not as_json and len(jobs) > 1:
         seconds = time.perf_counter() - start
         stdout().print(f"{len(jobs) - failed} photos in {seconds:.1f} s")
@@ -164,77 +178,10 @@ def _open(model: str, *, runtime: str | None, **settings: Any) -> Segmenter:
     return Segmenter(model, **settings)
 
 
-# --- the work ---------------------------------------------------------------------------------
-
-
-def _run(
-    segmenter: Segmenter, jobs: list[Job], *, workers: int | None, only: list[str] | None, crf: bool
-) -> Iterator[tuple[Job, Outcome]]:
-    """Segment and write every photo; give back what became of each, in order."""
-    workers = workers or os.cpu_count() or 1
-    results: Iterable[Outcome]
-    if len(jobs) == 1:
-        results = [_segment_one(segmenter, jobs[0].photo)]
-    else:
-        results = segmenter.map([job.photo for job in jobs], workers=workers, on_error="yield")
-    with ThreadPoolExecutor(workers) as pool:
-        waiting: deque[tuple[Job, Future[Outcome]]] = deque()
-        for job, result in zip(jobs, results, strict=True):
-            if crf and not isinstance(result, DeepLabError):
-                result = _refine(result)
-            waiting.append((job, pool.submit(_finish, job, result, only)))
-            if len(waiting) > 2 * workers:  # results are as large as the photos
-                job, future = waiting.popleft()
-                yield job, future.result()
-        for job, future in waiting:
-            yield job, future.result()
-
-
-def _segment_one(segmenter: Segmenter, photo: Path) -> Outcome:
-    """Segment one photo with all the threads of the network; many run on one thread each."""
-    from deeplab.errors import ImageError
-
-    try:
-        return segmenter(photo)
-    except ImageError as error:
-        return error
-
-
-def _refine(result: Segmentation) -> Outcome:
-    from deeplab.crf import refine_segmentation
-    from deeplab.errors import ImageError
-
-    try:
-        return refine_segmentation(result)
-    except ImageError as error:
-        return error
-
-
-def _finish(job: Job, result: Outcome, only: list[str] | None) -> Outcome:
-    """Write the files of one photo. A full disk ends the run; a bad photo does not."""
-    from deeplab.errors import ImageError
-    from deeplab.photo.draw import keep_only
-
-    if isinstance(result, DeepLabError):
-        return result
-    start = time.perf_counter()
-    if only:
-        mask, labels = keep_only(result.mask, only, labels=result.labels)
-        result = dataclasses.replace(result, mask=mask, labels=labels)
-    try:
-        Writer(result, only=only).write(job.files)
-    except ImageError as error:
-        return error
-    drawn = 1000 * (time.perf_counter() - start)
-    return dataclasses.replace(result, timings={**result.timings, "draw": drawn})
-
-
 # --- the printing -----------------------------------------------------------------------------
 
 
-def _show_json(
-    done: Iterator[tuple[Job, Outcome]], segmenter: Segmenter, jobs: list[Job], folder: Path | None
-) -> int:
+def _show_json(done: Iterator[tuple[Job, Outcome]], jobs: list[Job], folder: Path | None) -> int:
     entries: list[dict[str, Any]] = []
     failed = 0
     for job, result in done:
@@ -244,78 +191,75 @@ def _show_json(
             entries.append({**entry, "error": str(result)})
             complain(str(result))
             continue
-        files = {kind: str(path) for kind, path in job.files.items()}
-        entries.append({**summarise(result), **entry, "files": files})
+        files = {kind: str(path) for kind, path in result.job.files.items()}
+        entries.append({**result.summary, **entry, "files": files})
     typer.echo(json.dumps({"photos": entries}, indent=1, ensure_ascii=False))
     return failed
 
 
-def _show(
-    done: Iterator[tuple[Job, Outcome]], segmenter: Segmenter, jobs: list[Job], folder: Path | None
-) -> int:
+def _show(done: Iterator[tuple[Job, Outcome]], jobs: list[Job], folder: Path | None) -> int:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
     console = stdout()
     totals: dict[str, float] = {}
     failed = 0
+    written: list[Job] = []
     progress_console = stderr()
     quiet = len(jobs) == 1 or not progress_console.is_terminal
     columns = BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, console=progress_console, transient=True, disable=quiet) as progress:
         task = progress.add_task("photos", total=len(jobs))
-        for job, result in done:
+        for _, result in done:
             progress.advance(task)
             if isinstance(result, DeepLabError):
                 failed += 1
                 complain(str(result))
                 continue
+            written.append(result.job)
             for stage, ms in result.timings.items():
                 totals[stage] = totals.get(stage, 0) + ms
-            console.print(_table(result) if len(jobs) == 1 else _line(job, result))
-    if failed < len(jobs):
-        per_photo = {stage: ms / (len(jobs) - failed) for stage, ms in totals.items()}
+            console.print(_table(result) if len(jobs) == 1 else _line(result))
+    if written:
+        per_photo = {stage: ms / len(written) for stage, ms in totals.items()}
         split = ", ".join(f"{s} {per_photo[s]:.1f} ms" for s in _STAGES if s in per_photo)
         console.print(f"time{' per photo' if len(jobs) > 1 else ''}: {split}")
         if folder:
-            console.print(f"written to {folder}: {_names(jobs)}", markup=False)
+            console.print(f"written to {folder}: {_names(written)}")
     return failed
 
 
-def _names(jobs: list[Job]) -> str:
-    if len(jobs) == 1:
-        return ", ".join(path.name for path in jobs[0].files.values())
-    return ", ".join(f"*{SUFFIXES[kind]}" for kind in jobs[0].files)
+def _names(written: list[Job]) -> str:
+    """Return the names of one photo's files; of several, how they end, if not as usual."""
+    if len(written) == 1:
+        return ", ".join(path.name for path in written[0].files.values())
+    ends = dict.fromkeys(SUFFIXES[kind] for kind in written[0].files)
+    for job in written:
+        for kind, path in job.files.items():
+            if path.suffix != Path(SUFFIXES[kind]).suffix:
+                ends[f".{kind}{path.suffix}"] = None
+    return ", ".join(f"*{end}" for end in ends)
 
 
-def _table(result: Segmentation) -> Any:
+def _table(result: Done) -> Any:
     from rich.table import Table
 
-    from deeplab.photo.draw import legend_entries
-
-    table = Table("", "class", title=_title(result), title_justify="left")
+    height, width = result.size
+    title = f"{result.job.photo.name}, {width}×{height}"
+    table = Table("", "class", title=title, title_justify="left")
     table.add_column("share", justify="right")
-    entries = legend_entries(result.mask, result.labels)
-    for entry in entries:
+    for entry in result.entries:
         table.add_row(swatch(entry.colour), entry.name, f"{entry.share:.1%}")
-    rest = 1 - sum(entry.share for entry in entries)
+    rest = 1 - sum(entry.share for entry in result.entries)
     if rest > 0:
         table.add_row("", "(background)", f"{rest:.1%}", style="dim")
     return table
 
 
-def _title(result: Segmentation) -> str:
-    height, width = result.mask.shape
-    return f"{Path(result.name).name}, {width}×{height}"
-
-
-def _line(job: Job, result: Segmentation) -> Any:
+def _line(result: Done) -> Any:
     from rich.text import Text
 
-    from deeplab.photo.draw import legend_entries
-
-    line = Text(f"{job.photo.name}: ")
-    entries = legend_entries(result.mask, result.labels)
-    for number, entry in enumerate(entries):
+    line = Text(f"{result.job.photo.name}: ")
+    for number, entry in enumerate(result.entries):
         line.append(", " if number else "")
         line.append_text(swatch(entry.colour)).append(f" {entry.name} {entry.share:.1%}")
-    return line if entries else line.append("nothing but background")
+    return line if result.entries else line.append("nothing but background")

@@ -59,6 +59,10 @@ def serve(
     threads: Annotated[
         int, typer.Option(min=1, max=MAX_THREADS, help="Of the network, for each photo.")
     ] = 1,
+    memory: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="For all photos at work: 2GB (default: most of it)."),
+    ] = None,
     runtime: Annotated[
         str | None, typer.Option(help="The engine, where several run the model.")
     ] = None,
@@ -74,6 +78,7 @@ def serve(
     """Serve the browser page, and an HTTP API for photos; Ctrl-C ends it."""
     _check_installed()
     from deeplab.cli.models import show_progress
+    from deeplab.photo.memory import default_budget, parse_bytes
     from deeplab.segmenter import Runtime, count_cores
     from deeplab.serve.app import build_app
     from deeplab.serve.limits import Limits
@@ -91,6 +96,7 @@ def serve(
         transfer_seconds=transfer_timeout,
         concurrency=concurrency or max(1, count_cores() // threads),
         queue=queue,
+        memory_bytes=parse_bytes("--memory", memory) if memory else default_budget(),
     )
     with listen(host, port) as listening:  # before the models, which take a while
         with show_progress() as progress:

@@ -28,6 +28,9 @@ _SMALLEST_FONT = 9
 _PANEL = (16, 16, 16, 200)
 """RGBA behind the legend: dark and nearly opaque, so that white text is readable on anything."""
 
+MAX_JPEG_SIDE = 65_500
+"""Pixels; the format, as libjpeg writes it, has no more."""
+
 
 @dataclass(frozen=True)
 class LegendEntry:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import threading
 from pathlib import PurePath
+from typing import BinaryIO
 
 from PIL import Image, UnidentifiedImageError
 
@@ -129,6 +130,7 @@ def open_picture(
         )
     if image.format == "TIFF" and _is_raw_preview(image):
         raise ImageFormatError(_RAW)
+    check_length(image, len(data))
     return image
 
 
@@ -155,12 +157,25 @@ def describe_suffix(suffix: str) -> str:
 _limit = threading.Lock()
 
 
-def _open_without_limit(data: bytes, formats: tuple[str, ...]) -> Image.Image:
+def open_header(file: BinaryIO) -> Image.Image:
+    """Open a picture for its size and mode alone; its pixels are not to be decoded.
+
+    Raises:
+        Exception: what Pillow's readers raise on what they do not know, and on damaged files.
+    """
+    brands = _brands(file.read(_BRANDS_END))
+    file.seek(0)
+    heic = brands & _HEIC_BRANDS and not brands & {b"avif", b"avis"} and _can_read_heic()
+    return _open_without_limit(file, ("HEIF",) if heic else _FORMATS)
+
+
+def _open_without_limit(data: bytes | BinaryIO, formats: tuple[str, ...]) -> Image.Image:
     # Pillow's own limit warns at 89 megapixels and is global; ours is per call.
     with _limit:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
-            return Image.open(io.BytesIO(data), formats=formats)
+            file = io.BytesIO(data) if isinstance(data, bytes) else data
+            return Image.open(file, formats=formats)
         finally:
             Image.MAX_IMAGE_PIXELS = limit
 
@@ -175,12 +190,30 @@ def _can_read_heic() -> bool:
     return True
 
 
+_BRANDS_END = 256
+
+
 def _brands(data: bytes) -> set[bytes]:
     """Return the brands of an ISO media file (HEIC, AVIF, MP4, …), and {} for any other."""
     if data[4:8] != b"ftyp":
         return set()
-    end = min(int.from_bytes(data[:4], "big"), 256, len(data))
+    end = min(int.from_bytes(data[:4], "big"), _BRANDS_END, len(data))
     return {data[8:12], *(data[at : at + 4] for at in range(16, end - 3, 4))}
+
+
+def check_length(image: Image.Image, length: int) -> None:
+    """Refuse a file that is too short for its stored pixels, before memory is taken for them.
+
+    Raises:
+        OSError: as Pillow does, after it took the memory.
+    """
+    for codec, extents, offset, details in getattr(image, "tile", ()):
+        stride = details[1] if isinstance(details, tuple) and len(details) > 1 else 0
+        if codec != "raw" or extents is None or not isinstance(stride, int) or stride <= 0:
+            continue
+        needed = offset + stride * (extents[3] - extents[1] - 1)
+        if needed >= length:
+            raise OSError(f"it has {length} bytes, expected more than {needed}")
 
 
 def _is_raw_preview(tiff: Image.Image) -> bool:

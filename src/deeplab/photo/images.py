@@ -168,8 +168,8 @@ class Photo:
             self.name, self._data = _read_bytes(source)
             self.name = name or self.name
             self._image = self._open(self._data)
-        if self._image.format == "PNG" and _has_late_exif(self._image, self._data):
-            _guarded(self._image.load, self.name)
+        if self._image.format == "PNG" and "exif" not in self._image.info:
+            _find_late_exif(self._image, self._data, self.name)
         self._orientation = read_orientation(self._image)
         width, height = self._image.size
         if self._orientation >= 5:
@@ -304,9 +304,18 @@ def _guarded(action: Callable[[], _Result], name: str) -> _Result:
         raise ImageError(f"{name}: the picture is damaged or cut off ({error}).") from error
 
 
-def _has_late_exif(png: Image.Image, data: bytes | None) -> bool:
-    """Return whether EXIF may come behind the pixels, so that these must be decoded to find it."""
-    return "exif" not in png.info and (data is None or b"eXIf" in data)
+def _find_late_exif(png: Image.Image, data: bytes | None, name: str) -> None:
+    """Let a PNG know the EXIF that comes behind its pixels, which Pillow meets when it has them."""
+    if data is None:
+        _guarded(png.load, name)
+        return
+    at, last = 8, data.rfind(b"eXIf")
+    while at < last:
+        length, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
+        if kind == b"eXIf":
+            png.info["exif"] = b"Exif\0\0" + data[at + 8 : at + 8 + length]
+            return
+        at += 12 + length
 
 
 def turn_upright(image: Image.Image) -> Image.Image:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from PIL import Image
 
 from deeplab.errors import ImageError, ImageFormatError, ImageSizeError, InputError
-from deeplab.photo.draw import keep_only
+from deeplab.photo.draw import MAX_JPEG_SIDE, keep_only
 from deeplab.photo.images import Photo
 from deeplab.photo.palette_png import encode_palette_png
 from deeplab.photo.results import Segmentation
@@ -75,15 +75,18 @@ def make_answer(
     model: str,
     output: Output,
     media_type: str,
+    accept: str,
     only: Sequence[str],
     limits: Limits,
     job: Job,
 ) -> Answer:
     """Segment the photo in ``data`` and draw what was asked for.
 
+    An overlay with a side that no JPEG can have becomes a PNG, where ``accept`` lets it.
+
     Raises:
         Refusal: the photo is too large (413), in no known format (415), or damaged (422); there
-            is no such class, or nothing to cut away (422).
+            is no such class, or nothing to cut away (422); it would need a PNG (406).
         TimeoutError: there was no room for the photo in time.
     """
     try:
@@ -95,11 +98,13 @@ def make_answer(
             if only:
                 mask, labels = keep_only(result.mask, only, labels=result.labels)
                 result = dataclasses.replace(result, mask=mask, labels=labels)
+            if media_type == "image/jpeg" and max(result.mask.shape) > MAX_JPEG_SIDE:
+                media_type = _png_instead(accept)
             content = _encode(result, model=model, output=output, media_type=media_type)
     except ImageSizeError:
         raise Refusal(
             413,
-            f"the photo may have at most {limits.max_megapixels:g} megapixels, it has more. Send "
+            f"the photo may have at most {limits.max_pixels / 1e6:g} megapixels, it has more. Send "
             "a smaller one.",
         ) from None
     except ImageFormatError as error:
@@ -107,6 +112,16 @@ def make_answer(
     except (ImageError, InputError) as error:
         raise Refusal(422, _words(error)) from None
     return Answer(content, media_type, result.timings)
+
+
+def _png_instead(accept: str) -> str:
+    if not _quality("image/png", _ranges(accept)):
+        raise Refusal(
+            406,
+            f"the photo has a side over {MAX_JPEG_SIDE:,} pixels, which no JPEG can have. Accept "
+            "image/png too.",
+        )
+    return "image/png"
 
 
 def _encode(result: Segmentation, *, model: str, output: Output, media_type: str) -> bytes:

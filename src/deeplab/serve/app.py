@@ -120,7 +120,8 @@ class _Api:
                 f"model: there is no '{name}' here.{near_matches(name, self._segmenters)} "
                 f"There is: {', '.join(self._segmenters)}.",
             )
-        output, media_type = choose_output(wishes.output, request.headers.get("accept", ""))
+        accept = request.headers.get("accept", "")
+        output, media_type = choose_output(wishes.output, accept)
         self.workers.check()
         upload = await self.uploads.read(request)
 
@@ -131,6 +132,7 @@ class _Api:
                 model=name,
                 output=output,
                 media_type=media_type,
+                accept=accept,
                 only=[part.strip() for part in (wishes.only or "").split(",") if part.strip()],
                 limits=self._limits,
                 job=job,

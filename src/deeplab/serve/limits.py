@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from deeplab.errors import InputError
 from deeplab.limits import MAX_SECONDS, MAX_WORKERS, check_whole
 
+_BYTES_PER_PIXEL = 24
+"""What a photo takes at most, from its decoding to its answer."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
@@ -20,6 +23,7 @@ class Limits:
         transfer_seconds: for sending a photo, then 408; and for taking the answer.
         concurrency: photos worked on at the same time.
         queue: photos waiting for that; one more is answered with 503.
+        memory_bytes: that all photos at work may take; None leaves it to the number of pixels.
     """
 
     max_megabytes: float = 20
@@ -28,6 +32,7 @@ class Limits:
     transfer_seconds: float = 30
     concurrency: int = 1
     queue: int = 64
+    memory_bytes: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("max_megabytes", "max_megapixels", "timeout_seconds", "transfer_seconds"):
@@ -55,9 +60,14 @@ class Limits:
     @property
     def max_pixels(self) -> int:
         """Of one photo."""
-        return int(self.max_megapixels * 1e6)
+        wanted = int(self.max_megapixels * 1e6)
+        if self.memory_bytes is None:
+            return wanted
+        return max(1, min(wanted, self.memory_bytes // _BYTES_PER_PIXEL))
 
     @property
     def max_pixels_at_work(self) -> int:
         """Of all photos that are being worked on. Small ones never come near it."""
-        return 4 * self.max_pixels
+        if self.memory_bytes is None:
+            return 4 * self.max_pixels
+        return max(self.max_pixels, self.memory_bytes // _BYTES_PER_PIXEL)

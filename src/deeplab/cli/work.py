@@ -1,0 +1,159 @@
+"""Many photos at once: each is segmented and written by one thread, as memory allows."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from deeplab.cli.outputs import Job, Writer, summarise
+from deeplab.errors import DeepLabError, ImageError
+from deeplab.photo import memory
+
+if TYPE_CHECKING:
+    from deeplab.photo.draw import LegendEntry
+    from deeplab.photo.results import Segmentation
+    from deeplab.segmenter import Segmenter
+
+_NETWORKS_SHARE = 0.25
+"""Of the budget that networks beyond the first may take; the rest is for photos."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """What is told of a photo when its files are written; the mask is gone by then.
+
+    Attributes:
+        job: with the files as they were written.
+        size: (height, width) of the photo.
+        entries: its classes, as the legend has them.
+        summary: the same for JSON, where it was asked for.
+        timings: milliseconds by stage.
+    """
+
+    job: Job
+    size: tuple[int, int]
+    entries: Sequence[LegendEntry]
+    summary: dict[str, Any]
+    timings: dict[str, float]
+
+
+Outcome: TypeAlias = "Done | DeepLabError"
+
+
+class Work:
+    """Segments photos and writes what was asked for.
+
+    Args:
+        segmenter: with as many streams as ``workers``.
+        workers: photos at the same time, at most.
+        budget: bytes that they may take together, networks included.
+        before: bytes that this process took before the segmenter was opened.
+        only: classes to keep; None keeps all.
+        crf: refine the edges.
+        overwrite: files that exist may be replaced.
+        summaries: tell everything, for JSON; it takes a while.
+    """
+
+    def __init__(
+        self,
+        segmenter: Segmenter,
+        *,
+        workers: int,
+        budget: int,
+        before: int | None,
+        only: Sequence[str] | None,
+        crf: bool,
+        overwrite: bool,
+        summaries: bool,
+    ) -> None:
+        self._segmenter, self._workers, self._before = segmenter, workers, before
+        self._budget = memory.Budget(budget)
+        self._only, self._crf = only, crf
+        self._overwrite, self._summaries = overwrite, summaries
+        self._refining = threading.Lock()  # numba's threads do not like company
+
+    def run(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Outcome]]:
+        """Give back what became of each photo, in order. A bad photo does not end the run.
+
+        Raises:
+            OutputError: a file cannot be written; the disk is full, say.
+        """
+        yield jobs[0], self._do(jobs[0])
+        workers = self._fit_networks(min(self._workers, max(1, len(jobs) - 1)))
+        waiting: deque[tuple[Job, Future[Outcome]]] = deque()
+        with ThreadPoolExecutor(workers, thread_name_prefix="deeplab") as pool:
+            try:
+                for job in jobs[1:]:
+                    waiting.append((job, pool.submit(self._do, job)))
+                    if len(waiting) > 2 * workers:
+                        first, future = waiting.popleft()
+                        yield first, future.result()
+                while waiting:
+                    first, future = waiting.popleft()
+                    yield first, future.result()
+            finally:
+                for _, future in waiting:
+                    future.cancel()
+
+    def _fit_networks(self, wanted: int) -> int:
+        """Return how many networks there is memory for, and leave the rest to the photos.
+
+        What one takes shows when it has been at work.
+        """
+        now = memory.resident_bytes()
+        if self._before is None or now is None or now <= self._before:
+            return wanted
+        each, size = now - self._before, self._budget.size
+        count = min(wanted, 1 + int(_NETWORKS_SHARE * size / each))
+        self._budget = memory.Budget(size, taken=count * each)
+        return count
+
+    def _do(self, job: Job) -> Outcome:
+        classes = len(self._only or self._segmenter.labels)
+        needed = memory.estimate(job.photo, kinds=tuple(job.files), classes=classes)
+        if self._crf:
+            needed = max(needed, memory.estimate(job.photo, classes=0) * memory.CRF // 8)
+        try:
+            with self._budget.holding(needed, name=job.photo):
+                return self._finish(job, self._segment(job))
+        except MemoryError:
+            return ImageError(f"{job.photo}: there is not enough memory for this photo.")
+        except ImageError as error:
+            return error
+        except OSError as error:
+            if isinstance(error, DeepLabError):  # the results cannot be written
+                raise
+            return ImageError(f"{job.photo}: cannot be read: {error.strerror or error}.")
+
+    def _segment(self, job: Job) -> Segmentation:
+        result = self._segmenter(job.photo)
+        if self._crf:
+            from deeplab.crf import refine_segmentation
+
+            with self._refining:
+                result = refine_segmentation(result)
+        return result
+
+    def _finish(self, job: Job, result: Segmentation) -> Done:
+        from deeplab.photo.draw import keep_only, legend_entries
+
+        start = time.perf_counter()
+        if self._only:
+            mask, labels = keep_only(result.mask, self._only, labels=result.labels)
+            result = dataclasses.replace(result, mask=mask, labels=labels)
+        files = Writer(result, only=self._only, overwrite=self._overwrite).write(job.files)
+        drawn = 1e3 * (time.perf_counter() - start)
+        result = dataclasses.replace(result, timings={**result.timings, "draw": drawn})
+        return Done(
+            job=Job(job.photo, files),
+            size=(result.mask.shape[0], result.mask.shape[1]),
+            entries=legend_entries(result.mask, result.labels),
+            summary=summarise(result) if self._summaries else {},
+            timings=dict(result.timings),
+        )

@@ -110,14 +110,15 @@ def replacing_all(path: str | PathLike[str]) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def name_partial(path: Path) -> Path:
+def name_partial(path: Path, *, token: str | None = None) -> Path:
     """Return a hidden name beside ``path``, never the same twice, for a file in the making.
 
-    It keeps a short suffix, so that writers which look at it work.
+    It keeps a short suffix, so that writers which look at it work. With a ``token``, eight hex
+    digits, it is always the same.
     """
     suffix = path.suffix if len(path.suffix) <= 17 else ""
     stem = os.fsencode(path.stem)[:100].decode("utf-8", "ignore")
-    return path.with_name(f".{stem}.{secrets.token_hex(4)}.part{suffix}")
+    return path.with_name(f".{stem}.{token or secrets.token_hex(4)}.part{suffix}")
 
 
 def is_partial(name: str) -> bool:

@@ -85,7 +85,7 @@ def test_names_are_unique_and_aliases_lead_somewhere() -> None:
 
 @pytest.mark.parametrize("model", zoo.MODELS, ids=lambda model: model.name)
 def test_every_entry_says_what_one_must_know(model: zoo.ZooModel) -> None:
-    addresses = ("https://", "http://download.tensorflow.org/")
+    addresses = ("https://",)
     assert model.comes_inside or model.address.startswith(addresses)
     assert model.licence
     assert 0 < model.miou < 1
@@ -256,7 +256,9 @@ def test_a_failed_download_leaves_nothing_and_says_how_to_help(
     assert f"get {model.address}" in message
     assert str(cache / file) in message
     assert model.sha256 in message
-    assert left_over(cache) == []
+    assert "\n" not in message
+    kept = [".truncated.00000000.part.tflite"] if words == "broke off" else []  # to go on with
+    assert left_over(cache) == kept
 
 
 def test_offline_the_error_names_address_folder_and_hash(cache: Path) -> None:

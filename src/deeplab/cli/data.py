@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deeplab.cli.console import stderr, stdout, swatch
+from deeplab.cli.console import check_number, stderr, stdout, swatch
+from deeplab.limits import MAX_COUNT
 
 if TYPE_CHECKING:
     from deeplab.data.check import Report
@@ -91,9 +92,14 @@ def convert(
         ),
     ] = None,
     validation_share: Annotated[
-        float, typer.Option(help="Share of the divided photos that becomes val; 0 for none.")
+        float,
+        typer.Option(
+            max=1,
+            callback=check_number,
+            help="Share of the divided photos that becomes val; 0 for none.",
+        ),
     ] = 0.2,
-    seed: Annotated[int, typer.Option(help="Another one divides otherwise.")] = 0,
+    seed: Annotated[int, typer.Option(max=MAX_COUNT, help="Another one divides otherwise.")] = 0,
     skip_unreadable: Annotated[
         bool,
         typer.Option(

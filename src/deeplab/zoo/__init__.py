@@ -11,14 +11,14 @@ A name is looked up in this order (``deeplab models path NAME`` prints it):
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import os
-from collections.abc import Iterable
+import tempfile
+import threading
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
 from deeplab.errors import (
     DownloadError,
@@ -27,13 +27,18 @@ from deeplab.errors import (
     ModelNotFoundError,
     near_matches,
 )
-from deeplab.files import hash_file
+from deeplab.files import hash_file, replacing, sweep
+from deeplab.zoo.download import Progress as Progress
+from deeplab.zoo.download import check_kind, fetch, resuming, unfinished
 from deeplab.zoo.entries import ALIASES as ALIASES
 from deeplab.zoo.entries import MODELS as MODELS
 from deeplab.zoo.entries import ZooModel as ZooModel
 
 _BUNDLED = Path(__file__).parent / "bundled"
 """Models that come inside the package."""
+
+_pulling: dict[str, threading.Lock] = {}
+"""By name: threads that want the same file wait for the one that fetches it."""
 
 
 @dataclass(frozen=True)
@@ -62,21 +67,6 @@ class ModelFile:
 
     path: Path
     entry: ZooModel | None
-
-
-class Progress(Protocol):
-    """What a download reports to. ``total`` is set, in bytes, before the first ``update``."""
-
-    total: float
-
-    def update(self, amount: int) -> None:
-        """Say that ``amount`` more bytes have come."""
-
-    def reset(self) -> None:
-        """Begin again at zero."""
-
-    def close(self) -> None:
-        """End."""
 
 
 def get(name: str) -> ZooModel:
@@ -146,24 +136,43 @@ def home() -> Path:
     """Return the cache folder: ``DEEPLAB_HOME``, or the platform's own place for caches."""
     chosen = os.environ.get("DEEPLAB_HOME")
     if chosen:
-        return Path(chosen).expanduser()
+        return _expand(chosen)
     import pooch
 
-    return Path(pooch.os_cache("deeplab"))
+    try:
+        found = Path(pooch.os_cache("deeplab"))
+    except RuntimeError:  # a user whom the system does not know has no home
+        found = Path()
+    return found if found.is_absolute() else Path(tempfile.gettempdir()) / f"deeplab-{_user()}"
+
+
+def _user() -> int:
+    return os.getuid() if hasattr(os, "getuid") else 0
 
 
 def places(model: ZooModel) -> list[Place]:
     """Return where a model is looked for on this machine, in order, and what is there."""
-    folders = os.environ.get("DEEPLAB_MODEL_PATH", "").split(os.pathsep)
-    wanted: list[tuple[Literal["package", "folder", "cache"], Path]] = [("package", _BUNDLED)]
-    wanted += [("folder", Path(folder).expanduser()) for folder in folders if folder]
-    wanted += [("cache", home())]
-    return [_look(kind, folder / model.file_name, model) for kind, folder in wanted]
+    return list(_places(model))
+
+
+def _places(model: ZooModel) -> Iterator[Place]:
+    yield _look("package", _BUNDLED / model.file_name, model)
+    for folder in os.environ.get("DEEPLAB_MODEL_PATH", "").split(os.pathsep):
+        if folder:
+            yield _look("folder", _expand(folder) / model.file_name, model)
+    yield _look("cache", home() / model.file_name, model)
+
+
+def _expand(folder: str) -> Path:
+    return Path(os.path.expanduser(folder))
 
 
 def find(model: ZooModel) -> Path | None:
-    """Return the first right file on this machine, or None. Downloads nothing."""
-    return next((place.path for place in places(model) if place.state == "found"), None)
+    """Return the first right file on this machine, or None. Downloads nothing.
+
+    Places that cannot be read are passed over; no place is looked at in vain.
+    """
+    return next((place.path for place in _places(model) if place.state == "found"), None)
 
 
 def pull(model: ZooModel, *, progress: Progress | None = None) -> Path:
@@ -182,46 +191,60 @@ def pull(model: ZooModel, *, progress: Progress | None = None) -> Path:
             f"model: '{model.name}' comes inside the package, but {_BUNDLED / model.file_name} is "
             "missing or damaged. Install deeplab again."
         )
-    import pooch
-    import requests
+    with _pulling.setdefault(model.name, threading.Lock()):
+        # Whoever waited for another thread's download has it now.
+        return find(model) or _pull(model, progress)
 
-    pooch.get_logger().setLevel(logging.ERROR)
-    folder = home()
+
+def _pull(model: ZooModel, progress: Progress | None) -> Path:
     hint = _by_hand(model)
-    fetched = folder / f".{model.file_name}.{os.getpid()}.part"
-    responses: list[requests.Response] = []  # pooch leaves them open when something goes wrong
     try:
+        folder = home()
         folder.mkdir(parents=True, exist_ok=True)
-        download = pooch.HTTPDownloader(
-            progressbar=progress or False,
-            chunk_size=1 << 16,
-            hooks={"response": lambda response, **_: responses.append(response)},
-        )
-        download(model.address, str(fetched), None)
-        digest = hash_file(fetched)
-        if not digest.startswith(model.sha256):
-            raise DownloadError(
-                f"download: {model.address} gave a file with the sha256 {digest}, expected "
-                f"{model.sha256}. Nothing was kept.\n{hint}"
-            )
+        sweep(folder)
         path = folder / model.file_name
-        if not model.sha256:
-            _remembered(path).write_text(f"{digest}\n", encoding="ascii")
-        fetched.replace(path)
-    except requests.RequestException as error:
-        raise DownloadError(
-            f"download: {model.address} cannot be fetched ({_reason(error)}).\n{hint}"
-        ) from error
+        for last in (False, True):
+            resumed = unfinished(path).exists() and not last
+            with resuming(path) as partial:
+                try:
+                    fetch(model.address, partial, size=model.size, progress=progress)
+                except DownloadError as error:
+                    raise DownloadError(
+                        f"download: {model.address} cannot be fetched ({error}). {hint}"
+                    ) from error
+                try:
+                    digest = _check(partial, model)
+                except DownloadError as error:
+                    partial.unlink()
+                    if resumed:  # what came the last time was of another file
+                        continue
+                    raise DownloadError(
+                        f"download: {model.address} {error}. Nothing was kept. {hint}"
+                    ) from None
+                if not model.sha256:
+                    with replacing(_remembered(path)) as note:
+                        note.write_text(f"{digest}\n", encoding="ascii")
+                partial.replace(path)
+                return path
     except DownloadError:
         raise
     except OSError as error:
-        raise DownloadError(f"download: {folder} cannot be written ({error}).\n{hint}") from error
-    finally:
-        for response in responses:
-            response.close()
-        with contextlib.suppress(OSError):  # where there is no folder, there is no file
-            fetched.unlink()
-    return path
+        raise DownloadError(
+            f"download: {error.filename or folder} cannot be written ({error.strerror or error}); "
+            f"name another folder in the environment variable DEEPLAB_HOME. {hint}"
+        ) from error
+    raise AssertionError("the second try ends in a file or in an error")
+
+
+def _check(partial: Path, model: ZooModel) -> str:
+    check_kind(partial, model.file_name)
+    size = partial.stat().st_size
+    if model.size not in (None, size):
+        raise DownloadError(f"gave {size} bytes, expected {model.size}")
+    digest = hash_file(partial)
+    if not digest.startswith(model.sha256):
+        raise DownloadError(f"gave a file with the sha256 {digest}, expected {model.sha256}")
+    return digest
 
 
 def verify(path: str | PathLike[str], model: ZooModel) -> str:
@@ -269,14 +292,17 @@ _SUFFIXES = (".tflite", ".safetensors", ".json", ".pth", ".onnx", ".xml", ".pte"
 
 
 def _look(kind: Literal["package", "folder", "cache"], path: Path, model: ZooModel) -> Place:
-    if not path.is_file():
+    try:
+        if not path.is_file():
+            return Place(kind, path, "missing")
+        if model.size is not None and path.stat().st_size != model.size:
+            return Place(kind, path, "wrong")
+        expected = _expected(path, model)
+        # Weights without a known hash were hashed when they came; to read them all again on every
+        # look would cost a second per file and prove nothing new.
+        right = not model.sha256 or hash_file(path).startswith(expected)
+    except (OSError, ValueError):  # somebody else's folder
         return Place(kind, path, "missing")
-    if model.size is not None and path.stat().st_size != model.size:
-        return Place(kind, path, "wrong")
-    expected = _expected(path, model)
-    # Weights without a known hash were hashed when they came; to read them all again on every
-    # look would cost a second per file and prove nothing new.
-    right = not model.sha256 or hash_file(path).startswith(expected)
     return Place(kind, path, "found" if right else "wrong")
 
 
@@ -302,20 +328,7 @@ def _by_hand(model: ZooModel) -> str:
     if 0 < len(digest) < 64 and model.sha256:
         digest = f"begins with {digest}"
     return (
-        f"To put the file there by hand: get {model.address}\n"
-        f"and save it as {home() / model.file_name}\n"
+        f"To put the file there by hand: get {model.address} "
+        f"and save it as {home() / model.file_name} "
         f"(or into a folder named in DEEPLAB_MODEL_PATH). Its sha256: {digest}"
     )
-
-
-def _reason(error: Exception) -> str:
-    """Return the few words of a network error that help."""
-    import requests
-
-    if isinstance(error, requests.HTTPError) and error.response is not None:
-        return f"the server answers {error.response.status_code} {error.response.reason}"
-    if isinstance(error, requests.Timeout):
-        return "no answer in time"
-    if isinstance(error, requests.ConnectionError):
-        return "no connection"
-    return f"the transfer broke off: {error}"

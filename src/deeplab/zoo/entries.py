@@ -64,7 +64,7 @@ _262 = (
     "mask at the photo's own size"
 )
 _CORAL = "https://github.com/google-coral/test_data/raw/master/"
-_TENSORFLOW = "http://download.tensorflow.org/models/"
+_TENSORFLOW = "https://storage.googleapis.com/download.tensorflow.org/models/"
 _TORCHVISION = "https://download.pytorch.org/models/"
 _VOC_VAL = "VOC 2012 val, published: one scale, no flip, output stride 16"
 _VOC_TEST = "VOC 2012 test, published: 6 scales, flip, output stride 8"

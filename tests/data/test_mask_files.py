@@ -96,6 +96,19 @@ def test_tiff_of_every_type(tmp_path: Path, kind: type, compression: str | None)
     assert np.array_equal(open_mask(path).pixels, values)
 
 
+@pytest.mark.parametrize("bits", [1, 8])
+def test_tiff_that_calls_zero_white_has_its_stored_values(tmp_path: Path, bits: int) -> None:
+    values = draw(2**bits - 1).astype(np.uint8)
+    image = Image.fromarray(values if bits == 8 else values.astype(bool))
+    path = tmp_path / "mask.tif"
+    image.save(path, tiffinfo={262: 1})
+    stored = bytearray(path.read_bytes())
+    tag = stored.index(struct.pack("<HHII", 262, 3, 1, 1))
+    stored[tag + 8] = 0  # the same bytes, called otherwise
+    path.write_bytes(bytes(stored))
+    assert np.array_equal(open_mask(path).pixels, values)
+
+
 def test_fractions_are_no_ids(tmp_path: Path) -> None:
     path = tmp_path / "mask.tif"
     Image.fromarray(draw(9).astype(np.float32) / 9).save(path)

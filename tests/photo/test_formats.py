@@ -74,15 +74,24 @@ def test_heic_is_read_or_leads_on(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ".heic" not in readable_suffixes()
 
 
+def tiff(**tags: int) -> bytes:
+    """A TIFF of 4 × 3 grey pixels without its pixels; ``tags`` are "t258" and so on."""
+    known = {254: 0, 256: 4, 257: 3, 258: 8, 259: 1, 262: 1, 273: 200, 277: 1, 278: 3, 279: 12}
+    known |= {int(tag[1:]): value for tag, value in tags.items()}
+    entries = [struct.pack("<HHII", tag, 4, 1, known[tag]) for tag in sorted(known)]
+    directory = struct.pack("<H", len(entries)) + b"".join(entries) + bytes(4)
+    return (b"II*\0" + struct.pack("<I", 8) + directory).ljust(300, b"\0")
+
+
 def test_the_preview_in_a_raw_file_is_no_photo() -> None:
-    entries = [(254, 4, 1, 1), (256, 3, 1, 4), (257, 3, 1, 3), (258, 3, 1, 8), (259, 3, 1, 1),
-               (262, 3, 1, 1), (273, 4, 1, 200), (277, 3, 1, 1), (278, 3, 1, 3), (279, 4, 1, 12),
-               (330, 4, 1, 8)]  # fmt: skip
-    directory = struct.pack("<H", len(entries))
-    directory += b"".join(struct.pack("<HHII", *entry) for entry in entries) + bytes(4)
-    data = (b"II*\0" + struct.pack("<I", 8) + directory).ljust(300, b"\0")
+    assert open_picture(tiff(), name="photo.tif").size == (4, 3)
     with pytest.raises(ImageFormatError, match="camera's raw file"):
-        open_picture(data, name="photo.tif")
+        open_picture(tiff(t254=1, t330=8), name="photo.tif")
+
+
+def test_a_tiff_that_is_not_read_is_named() -> None:
+    with pytest.raises(ImageFormatError, match="is a TIFF of a kind that is not read"):
+        open_picture(tiff(t258=64), name="photo.tif")
 
 
 def test_the_limit_is_ours_alone() -> None:

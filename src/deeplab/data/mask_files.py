@@ -27,6 +27,7 @@ Integers = npt.NDArray[np.integer[Any]]
 _LOSSY_FORMATS = ("JPEG", "MPO", "JPEG2000", "AVIF", "HEIF")
 _LOSSY_TIFF = ("jpeg", "tiff_jpeg", "webp", "jpeg2000", "34712")
 _BITS_PER_SAMPLE = 258  # TIFF tag
+_PHOTOMETRIC = 262  # TIFF tag
 _GREY_WITH_ALPHA = 4  # PNG colour type
 
 
@@ -106,6 +107,7 @@ def _unpack(image: Image.Image, data: bytes) -> MaskFile:
         or (file_format == "WEBP" and b"VP8 " in data[:64])
     )
     depth = _depth(image, data)
+    is_inverted = _is_inverted(image)
     if depth == 16 and file_format == "PNG" and data[25] == _GREY_WITH_ALPHA:
         raise ValueError("16-bit grey with alpha is not read; save it as 8-bit or without alpha")
     image.load()
@@ -120,10 +122,12 @@ def _unpack(image: Image.Image, data: bytes) -> MaskFile:
         palette[: len(stored)] = stored
         pixels: Integers = np.array(upright.getchannel("P") if mode == "PA" else upright)
     elif mode == "1":
-        pixels = np.array(upright).astype(np.uint8)
+        pixels = np.array(upright).astype(np.uint8) ^ np.uint8(is_inverted)
     elif mode in ("L", "LA", "La"):
         grey = np.array(upright if mode == "L" else upright.getchannel("L"))
         pixels = _unscale(grey, file_format, depth, data)
+        if is_inverted:
+            pixels = np.uint8(2**depth - 1) - pixels
     elif mode.startswith("I"):
         pixels = _unscale(np.array(upright), file_format, depth, data)
     elif mode == "F":
@@ -161,6 +165,15 @@ def _depth(image: Image.Image, data: bytes) -> int:
         bits = getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, (1,))
         return int(bits[0] if isinstance(bits, tuple) else bits)
     return {"1": 1, "F": 32, "I": 16}.get(image.mode.partition(";")[0], 8)
+
+
+def _is_inverted(image: Image.Image) -> bool:
+    """Return whether Pillow turns black and white round, as a TIFF that calls 0 white asks it to.
+
+    ImageJ's masks and others are stored so; what is stored for an object is 1 or 255 all the same.
+    """
+    white_is_zero = getattr(image, "tag_v2", {}).get(_PHOTOMETRIC, 1) == 0
+    return image.format == "TIFF" and white_is_zero and image.mode in ("1", "L")
 
 
 def _unscale(grey: Integers, file_format: str, depth: int, data: bytes) -> Integers:

@@ -60,6 +60,11 @@ _VIDEO = (
     "that is there) and segment that folder, or play it in the browser page (deeplab serve)."
 )
 
+_TIFF = (
+    "is a TIFF of a kind that is not read (values of 64 bits, many channels, a rare compression), or "
+    "is cut off. Save it as 8- or 16-bit grey, or as PNG."
+)
+
 _HEIC_BRANDS = frozenset((b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"hevm", b"hevs",
                           b"mif1", b"msf1", b"mif2"))  # fmt: skip
 
@@ -78,6 +83,9 @@ _STARTS = (
     (b"FLV\x01", _VIDEO),
     (b"OggS", _VIDEO),
     (b"0&\xb2u\x8ef\xcf\x11", _VIDEO),
+    (b"II*\0", _TIFF),
+    (b"MM\0*", _TIFF),
+    (b"II+\0", _TIFF),
     (b"%PDF", "is a PDF document. " + _AS_JPEG),
     (b"%!", "is a PostScript drawing (EPS), which is a program and is never run. " + _AS_JPEG),
     (b"\xc5\xd0\xd3\xc6", "is a PostScript drawing (EPS). " + _AS_JPEG),

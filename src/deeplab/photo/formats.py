@@ -61,7 +61,7 @@ _VIDEO = (
 )
 
 _TIFF = (
-    "is a TIFF of a kind that is not read (values of 64 bits, many channels, a rare compression), or "
+    "is a TIFF of a kind that is not read (64-bit values, many channels, a rare compression), or "
     "is cut off. Save it as 8- or 16-bit grey, or as PNG."
 )
 

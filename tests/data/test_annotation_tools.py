@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+import os
 import shutil
 import zlib
 from collections.abc import Callable
@@ -216,6 +217,14 @@ def test_labelme_files_and_photos_that_do_not_belong(tmp_path: Path) -> None:
     assert "1 JSON files are not labelme's and left out: settings.json" in told
     assert "1 files name a photo that is not there" in told
     assert "1 photos have no JSON file and are left out" in told
+    assert np.array_equal(only_label(tmp_path / "out"), rectangle())
+
+
+def test_labelme_photos_in_a_folder_beside(tmp_path: Path) -> None:
+    source = labelme(tmp_path / "json", [labelme_shape(None, CORNERS)], imagePath="../jpg/a.jpg")
+    (tmp_path / "jpg").mkdir()
+    (source / "a.jpg").rename(tmp_path / "jpg" / "a.jpg")
+    convert(source, tmp_path / "out")
     assert np.array_equal(only_label(tmp_path / "out"), rectangle())
 
 
@@ -700,3 +709,21 @@ def test_a_folder_of_several_exports_is_refused(tmp_path: Path) -> None:
 
 def test_run_lengths_of_the_helper() -> None:
     assert run_lengths(np.array([[0, 1, 1], [0, 0, 1]], bool)) == [1, 2, 2, 1]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
+def test_pipes_and_hidden_files_are_passed_over(tmp_path: Path) -> None:
+    source = labelme(tmp_path / "in", [labelme_shape(None, CORNERS)])
+    for name in ("pipe.json", "pipe.csv", "pipe.xml", "pipe.yaml", "pipe.jpg"):
+        os.mkfifo(source / name)
+    write(source / "._a.json", "\x00")
+    assert convert(source, tmp_path / "out").count == 1
+
+
+def test_yaml_that_would_unfold_without_end_is_refused(tmp_path: Path) -> None:
+    lines = ["a0: &a0 [x]"] + [
+        f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 30)
+    ]
+    source = write(tmp_path / "data.yaml", "\n".join([*lines, "names: [*a29]", "train: ."]))
+    with pytest.raises(DataError, match=r"data\.yaml: has .* as a name, expected a text"):
+        convert(source, tmp_path / "out")

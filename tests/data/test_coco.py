@@ -195,6 +195,14 @@ def test_a_long_run_length_text_is_read_at_once() -> None:
     assert np.array_equal(decode_coco_rle({"size": [1000, 1000], "counts": text}), where)
 
 
+@pytest.mark.parametrize("place", ["train2017", "images/train2017", "images", ".", "annotations"])
+def test_photos_where_archives_have_them(tmp_path: Path, place: str) -> None:
+    path = write_coco(tmp_path / place, draw_scenes(2, 3))
+    (tmp_path / "annotations").mkdir(exist_ok=True)
+    source = path.rename(tmp_path / "annotations" / "instances_train2017.json")
+    assert convert(source, tmp_path / "out").count == 3
+
+
 def test_a_folder_of_one_coco_file_for_each_split(tmp_path: Path) -> None:
     scenes = draw_scenes(2, 9)
     for split, part in (("train", scenes[:5]), ("valid", scenes[:2]), ("test", scenes[:2])):

@@ -78,9 +78,7 @@ def read_coco(path: Path, content: dict[str, Any], request: Request, split: str 
             raise DataError(f"{path}: images: the id {listed(doubled)} occurs twice.")
         by_image = _by_image(path, annotations, {image.id for image in images})
         names, notes = _names(path, categories, annotations)
-        # COCO's own archives and CVAT's have the photos beside the folder of the annotations.
-        around = [path.parent, path.parent.parent]
-        finder = PhotoFinder([request.images] if request.images else around)
+        finder = PhotoFinder([request.images] if request.images else _around(path))
         drawings: list[Annotated] = []
         panoptic = any("segments_info" in annotation for annotation in annotations)
         unlabelled = 0
@@ -110,6 +108,14 @@ def read_coco(path: Path, content: dict[str, Any], request: Request, split: str 
         complete=panoptic,
         notes=tuple(notes),
     )
+
+
+def _around(path: Path) -> list[Path]:
+    """Return where photos may be: COCO's annotations/instances_train2017.json has its own in
+    train2017/ or images/train2017/, CVAT's instances_default.json in images/default/.
+    """
+    above, split = path.parent.parent, path.stem.rpartition("_")[2]
+    return [path.parent, above / split, above / "images" / split, above]
 
 
 @dataclass(frozen=True)

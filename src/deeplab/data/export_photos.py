@@ -47,11 +47,16 @@ class PhotoFinder:
         """Remember that a photo is not there."""
         self._missing.append(name)
 
-    def look(self, name: str) -> Path | None:
-        """Return the photo, or None, without remembering a miss."""
+    def look(self, name: str, *, least: int = 1) -> Path | None:
+        """Return the photo, or None, without remembering a miss.
+
+        Args:
+            name: as the export has it.
+            least: how many of its last parts must agree.
+        """
         parts = parts_of(name)
         for spelling in (parts, tuple(unquote(part) for part in parts)):
-            for start in range(len(spelling)):
+            for start in range(len(spelling) - least + 1):
                 for folder in self._folders:
                     for place in (folder, folder / "images"):
                         candidate = place.joinpath(*spelling[start:])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import reprlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,11 @@ _WRONG_SHAPE = (
     KeyError, IndexError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError,
     MemoryError,
 )  # fmt: skip
+
+
+# The whole of a value may be endless: a list in YAML that holds itself a billion times.
+_short = reprlib.Repr()
+_short.maxlevel, _short.maxlist, _short.maxdict, _short.maxstring = 3, 6, 4, 80
 
 
 class UnreadableError(DataError):
@@ -64,7 +70,7 @@ def attempt(action: Callable[[], _Result]) -> _Result:
 
 def shown(value: object, longest: int = 60) -> str:
     """Return a value as it is shown in a message: on one line, not too long."""
-    text = repr(value) if not isinstance(value, BaseException) else _reason(value)
+    text = _reason(value) if isinstance(value, BaseException) else _short.repr(value)
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 

@@ -83,7 +83,7 @@ def read_labelme(folder: Path, files: Iterable[tuple[Path, Any]], request: Reque
         with naming(path, "labelme JSON"):
             shapes = [mapping(s, "shapes") for s in sequence(content["shapes"], "shapes")]
             names |= {str(s["label"]).strip() for s in shapes if _is_name(s.get("label"))}
-            photo = _photo(path, content, request)
+            photo = _photo(path, content, folder, request)
             called = content.get("imagePath")
             if photo is None:
                 missing.miss(str(called or f"{path.stem}.jpg"))
@@ -128,11 +128,17 @@ def _size(content: dict[str, Any]) -> Size | None:
     return whole(height, "imageHeight"), whole(width, "imageWidth")
 
 
-def _photo(path: Path, content: dict[str, Any], request: Request) -> Path | Embedded | None:
+def _photo(
+    path: Path, content: dict[str, Any], folder: Path, request: Request
+) -> Path | Embedded | None:
     """Return the photo that a file names, else the one under its own name, else the one in it."""
     finder = PhotoFinder([request.images] if request.images else [path.parent])
     called = content.get("imagePath")
     if called and (found := finder.look(text(called, "imagePath"))):
+        return found
+    # "../images/a.jpg" lies beside the folder of the JSON files; plain "a.jpg" there is another.
+    beside = PhotoFinder([path.parent.parent, folder.parent])
+    if called and not request.images and (found := beside.look(text(called, "imagePath"), least=2)):
         return found
     for suffix in sorted(PHOTO_SUFFIXES):
         for spelling in (suffix, suffix.upper()):

@@ -92,8 +92,7 @@ def _read_folder(folder: Path, request: Request) -> Export:
     found = find_layout(folder)
     if found is not None:
         return _read_layout(*found)
-    documents = sorted(folder.rglob("*.json"))
-    documents = [path for path in documents if not path.name.startswith(".")]
+    documents = [p for p in sorted(folder.rglob("*.json")) if _is_document(p)]
     if not documents:
         return _read_other(folder, request)
     kinds = _sort_documents(documents, request)
@@ -139,17 +138,27 @@ def _sort_documents(documents: list[Path], request: Request) -> _Kinds:
 
 def _read_other(folder: Path, request: Request) -> Export:
     """Read the only XML or CSV of a folder."""
-    tables = [read_via_csv(path, request) for path in sorted(folder.glob("*.csv"))]
+    found = [path for path in sorted(folder.glob("*.csv")) if _is_document(path)]
+    tables = [read_via_csv(path, request) for path in found]
     exports = [export for export in tables if export is not None]
     if len(exports) == 1:
         return exports[0]
-    documents = [path for path in sorted(folder.rglob("*.xml")) if _may_be_cvat(path, request)]
+    documents = [
+        path
+        for path in sorted(folder.rglob("*.xml"))
+        if _is_document(path) and _may_be_cvat(path, request)
+    ]
     if len(documents) == 1:
         return read_cvat(documents[0], request)
     if len(documents) > 1:
         names = listed([str(path.relative_to(folder)) for path in documents])
         raise DataError(f"{folder}: holds several exports ({names}). Name one.")
     raise DataError(f"{folder}: holds no labelme JSON, and no other export. Expected {READS}.")
+
+
+def _is_document(path: Path) -> bool:
+    """Return whether a path is a file that people see: a pipe of that name would never end."""
+    return path.is_file() and not path.name.startswith(".")
 
 
 def _may_be_cvat(path: Path, request: Request) -> bool:

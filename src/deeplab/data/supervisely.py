@@ -83,7 +83,7 @@ def read_supervisely(root: Path, folder: Path, request: Request) -> Export:
     photos = 0
     for ann in sorted(path for path in folder.rglob("ann") if path.is_dir()):
         pictures = ann.parent / "img"
-        for path in sorted(ann.glob("*.json")):
+        for path in sorted(p for p in ann.glob("*.json") if p.is_file()):
             photo = _photo(path, request.images or pictures)
             if photo is None:
                 missing.miss(path.name.removesuffix(".json"))

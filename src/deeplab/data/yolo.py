@@ -41,7 +41,7 @@ _OVER = 0.01
 def find_yolo(folder: Path, request: Request) -> Path | None:
     """Return the file that describes a YOLO data set in ``folder``."""
     for path in sorted((*folder.glob("*.yaml"), *folder.glob("*.yml"))):
-        content = _parse(path, request)
+        content = _parse(path, request) if path.is_file() else None
         if isinstance(content, dict) and "names" in content:
             return path
     classes = folder / _CLASSES

@@ -151,7 +151,7 @@ def test_what_the_file_cannot_hold_is_refused(tmp_path: Path):
     with zipfile.ZipFile(tmp_path / "bomb.pth", "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in members.items():
             archive.writestr(name, content)
-    with pytest.raises(WeightsError, match=r"unpack to 3\d\d,\d{3},\d{3}; PyTorch does not"):
+    with pytest.raises(WeightsError, match=r"unpack to 3\d\d,\d{3},\d{3} or more"):
         read_torch(tmp_path / "bomb.pth")
 
     torch.save({"a": torch.zeros(1).expand(1 << 20, 1 << 10)}, tmp_path / "wide.pth")

@@ -556,8 +556,8 @@ def build(config: DeepLabConfig, state_dict: Mapping[str, Tensor] | None = None)
         model.load_state_dict(state_dict, assign=True)
     except RuntimeError as error:
         raise WeightsError(
-            f"The weights do not fit this {config.version} on {config.backbone}: {error}\n"
-            "Use the configuration that was saved with them."
+            f"The weights do not fit this {config.version} on {config.backbone}: "
+            f"{' '.join(str(error).split())[:600]} Use the configuration that was saved with them."
         ) from error
     model.set_pixel_statistics()
     return model

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import mmap
 import tarfile
 import zlib
@@ -46,8 +48,13 @@ class Archive:
 
     @classmethod
     def _of_tar(cls, path: Path) -> Archive:
+        names, whole = [], 0
         with _tar(path) as tar:
-            names = tuple(member.name for member in tar.getmembers() if member.isreg())
+            for member in tar:
+                whole += member.size
+                check_size(path, whole)
+                if member.isreg():
+                    names.append(member.name)
 
         def read(name: str) -> memoryview:
             with _tar(path) as tar:
@@ -55,7 +62,7 @@ class Archive:
                 assert member is not None, "only regular files are listed"
                 return memoryview(member.read())
 
-        return cls(path, names, read)
+        return cls(path, tuple(names), read)
 
     def read(self, name: str) -> memoryview:
         """Return the content of the file ``name``.
@@ -90,12 +97,57 @@ def map_file(path: Path) -> memoryview:
         raise WeightsError(f"path: {path} cannot be read: {error}.") from error
 
 
+_ROOM = 64 << 20
+"""What an archive may always unpack to, in bytes; else `_TIMES` its size."""
+_TIMES = 8
+
+
+def check_size(path: Path, unpacked: int) -> None:
+    """Refuse an archive that says it holds far more than its size, which weights never do.
+
+    Raises:
+        WeightsError: it unpacks to more than eight times its size, and 64 MiB.
+    """
+    size = path.stat().st_size
+    if unpacked > _ROOM + _TIMES * size:
+        raise WeightsError(
+            f"{path}: its {size:,} bytes unpack to {unpacked:,} or more; weights are not packed so "
+            "tightly, so this is no file of a network, or a damaged one."
+        )
+
+
+class _Bounded(io.BufferedIOBase):
+    """An unpacking stream that does not give more than its archive can rightly hold."""
+
+    def __init__(self, stream: gzip.GzipFile, path: Path) -> None:
+        self._stream, self._path = stream, path
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Return the next bytes."""
+        wanted = _ROOM if size is None or size < 0 else size
+        check_size(self._path, self._stream.tell() + wanted)
+        return self._stream.read(size)
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        """Go to a place."""
+        check_size(self._path, offset)
+        return self._stream.seek(offset, whence)
+
+    def tell(self) -> int:
+        """Return the place."""
+        return self._stream.tell()
+
+
 @contextmanager
 def _tar(path: Path) -> Iterator[tarfile.TarFile]:
     """``tarfile.open`` whose errors, at any point of reading, are ours."""
     try:
-        with tarfile.open(path) as tar:
-            yield tar
+        with path.open("rb") as file:
+            packed = file.read(2) == b"\x1f\x8b"
+            file.seek(0)
+            plain = _Bounded(gzip.GzipFile(fileobj=file), path) if packed else file
+            with tarfile.open(fileobj=plain, mode="r:") as tar:
+                yield tar
     except (tarfile.TarError, zlib.error, OSError, EOFError) as error:
         raise WeightsError(
             f"{path}: the archive cannot be read ({error}); download it again."

@@ -20,7 +20,7 @@ from deeplab.models.config import DeepLabConfig
 from deeplab.weights import huggingface
 from deeplab.weights.archive import Archive, map_file
 from deeplab.weights.checkpoints import Checkpoint, flatten
-from deeplab.weights.release import is_release, open_release
+from deeplab.weights.release import check_complete, is_release, open_release
 from deeplab.weights.report import ImportReport
 from deeplab.weights.state_dicts import from_checkpoint
 from deeplab.weights.tensorflow import EMA, read_tensorflow
@@ -100,6 +100,7 @@ def _dispatch(path: Path, choice: _Choice) -> Loaded:
     if is_release(path):
         release = open_release(path)
         state = release.state_dict()
+        check_complete(release.config, state)
         return (
             release.config,
             state,
@@ -302,7 +303,7 @@ def _read_settings(path: Path) -> Mapping[str, Any]:
     """Return what a config.json says; nothing where there is none, or none that can be read."""
     try:
         values = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return values if isinstance(values, dict) else {}
 

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 FORMAT = "deeplab release"
 VERSION = 1
+_LARGEST_JSON = 64 << 20
+"""In bytes; a JSON of ours has some thousands."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,17 +172,17 @@ def open_release(name: str | Path) -> Release:
             config=config,
             labels=LabelSet.from_dict(content["labels"]),
             input_spec=_read_input(content["input"], config),
-            provenance=content["provenance"],
-            licence=content["licence"],
-            scores=content["scores"],
+            provenance=_as_mapping(content["provenance"]),
+            licence=_as_licence(content["licence"]),
+            scores=_as_mapping(content["scores"]),
         )
         digest = content["weights"]["sha256"]
-    except (KeyError, TypeError, AttributeError) as error:
-        raise WeightsError(f"{json_path}: a part is missing or of another kind ({error}).") from (
-            error
-        )
     except DeepLabError as error:
         raise WeightsError(f"{json_path}: {error}") from error
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
+        raise WeightsError(
+            f"{json_path}: a part is missing or of another kind ({type(error).__name__}: {error})."
+        ) from error
     if hash_file(weights_path) != digest:
         raise WeightsError(
             f"{weights_path}: is not the file that {json_path.name} was written with (its SHA-256 "
@@ -202,8 +204,10 @@ def is_release(path: Path) -> bool:
     """Whether ``path`` (any of the pair's names) has a JSON of ours beside it."""
     json_path = _pair(path)[1]
     try:
+        if json_path.stat().st_size > _LARGEST_JSON:
+            return False
         return bool(json.loads(json_path.read_text("utf-8"))["format"] == FORMAT)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
 
 
@@ -217,8 +221,14 @@ def check_complete(config: DeepLabConfig, state_dict: Mapping[str, torch.Tensor]
 
     from deeplab.models import build
 
-    with torch.device("meta"):
-        expected = build(config).state_dict()
+    try:
+        with torch.device("meta"):
+            expected = build(config).state_dict()
+    except (RuntimeError, TypeError, ValueError, OverflowError, MemoryError) as error:
+        raise WeightsError(
+            "architecture: no network can be made with these numbers "
+            f"({(str(error).splitlines() or [''])[0][:200]})."
+        ) from error
     missing = [name for name in expected if name not in state_dict]
     left = [name for name in state_dict if name not in expected]
     wrong = [
@@ -283,16 +293,28 @@ def _write(
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise WeightsError(f"{path}: cannot be read as JSON ({error}).") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise WeightsError(f"{path}: is not the JSON of a release (its format is not '{FORMAT}').")
     if content.get("format_version") != VERSION:
         raise WeightsError(
-            f"{path}: has format version {content.get('format_version')}, this program reads "
+            f"{path}: has format version {content.get('format_version')!r}, this program reads "
             f"{VERSION}. Update deeplab."
         )
     return content
+
+
+def _as_mapping(value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise TypeError(f"expected names and values, got {str(value)[:40]!r}")
+    return value
+
+
+def _as_licence(value: Any) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise TypeError(f"licence: expected a name, got {str(value)[:40]!r}")
+    return value
 
 
 def _read_input(values: Mapping[str, Any], config: DeepLabConfig) -> InputSpec:

@@ -8,6 +8,7 @@ to which of our layers; everything else follows.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -82,8 +83,10 @@ def read_tensorflow(
         if source not in variables:
             missing.append(name)
             continue
-        value = _to_torch(np.asarray(variables[source]), name)
-        if tuple(value.shape) != shape:
+        # A constant of a graph may stand for gigabytes: its size is looked at first.
+        fits = np.size(variables[source]) == math.prod(shape)
+        value = _to_torch(np.asarray(variables[source]), name) if fits else None
+        if value is None or tuple(value.shape) != shape:
             wrong.append(f"{source} has {tuple(np.shape(variables[source]))}")
             continue
         state[key] = value

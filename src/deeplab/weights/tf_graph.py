@@ -7,6 +7,7 @@ Source: tensorflow/core/framework/{graph,node_def,attr_value,tensor}.proto.
 
 from __future__ import annotations
 
+import math
 import re
 import struct
 from collections.abc import Iterator
@@ -105,7 +106,9 @@ class Graph:
     def constant(self, name: str) -> npt.NDArray[np.generic] | None:
         """Return a constant, also through Identity; None when ``name`` is computed."""
         node = self.nodes.get(_plain(name))
-        while node is not None and node.op == "Identity" and node.inputs:
+        for _ in self.nodes:  # a damaged graph may lead in a circle
+            if node is None or node.op != "Identity" or not node.inputs:
+                break
             node = self.nodes.get(_plain(node.inputs[0]))
         return node.array() if node is not None and node.op == "Const" else None
 
@@ -297,6 +300,7 @@ _TYPED = {1: (5, "f"), 2: (6, "d"), 9: (10, "q"), 10: (11, "q"), 14: (13, "H"), 
           22: (16, "q"), 23: (17, "q")}  # fmt: skip
 
 
+_ROOM, _TIMES = 1 << 22, 8  # values that few may stand for; else so many times as there are
 _LARGEST = 1 << 28  # values in one constant; the largest of the original has 2**24
 
 
@@ -316,12 +320,16 @@ def _parse_tensor(message: memoryview) -> npt.NDArray[np.generic]:
         values = bits.view(np.float16) if dtype == 19 else _widen(bits)
     else:
         values = np.array(stored).astype(template.dtype)
-    count = int(np.prod(shape, dtype=np.int64))
+    count = math.prod(shape)
     if len(values) == 0:
         values = np.zeros(1, template.dtype)
     if len(values) > max(count, 1) or count > _LARGEST:
         raise WeightsError(f"{len(values)} values for the shape {shape}: damaged file.")
-    # The last value stands for all that follow.
+    # The last value stands for all that follow; where it stands for all, once is enough.
+    if len(values) == 1:
+        return np.broadcast_to(values[0], shape)
+    if count > _ROOM and count > _TIMES * len(values):
+        raise WeightsError(f"{len(values)} values stand for {count}: damaged file.")
     return np.concatenate([values, np.repeat(values[-1:], count - len(values))])[:count].reshape(
         shape
     )

@@ -10,11 +10,8 @@ from pathlib import Path
 import torch
 
 from deeplab.errors import MissingExtraError, ModelNotFoundError, WeightsError
+from deeplab.weights.archive import check_size
 from deeplab.weights.pickles import Content, Storage, Unpickler, read_stream
-
-_ROOM = 64 << 20
-"""What an archive may always unpack to, in bytes; else `_TIMES` its size."""
-_TIMES = 8
 
 
 def read_torch(path: Path) -> Content:
@@ -85,11 +82,7 @@ def _read_zip(path: Path, data: memoryview) -> Content:
         if not pickles:
             raise WeightsError(f"{path}: {_name_archive(set(members))}")
         whole = sum(member.file_size for member in members.values())
-        if whole > _ROOM + _TIMES * len(data):
-            raise WeightsError(
-                f"{path}: says that its {len(data):,} bytes unpack to {whole:,}; PyTorch does not "
-                "compress, so this is no checkpoint of a network, or a damaged one."
-            )
+        check_size(path, whole)
         folder = pickles[0].removesuffix("data.pkl")
         order = members.get(f"{folder}byteorder")
         if order is not None and archive.read(order).strip() not in (b"little", b""):

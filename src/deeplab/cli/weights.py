@@ -1,4 +1,4 @@
-"""``deeplab import`` and ``deeplab info``: weights of every origin, and what is in a model."""
+"""``deeplab import`` and ``deeplab info``: other weights become a pair; what is in a model."""
 
 from __future__ import annotations
 

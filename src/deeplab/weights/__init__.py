@@ -1,11 +1,11 @@
-"""Weights of every origin, turned into a configuration and a state dict of ours.
+"""Weights of other origin, turned into a configuration and a state dict of ours.
 
 >>> from deeplab import weights
 >>> config, state_dict = weights.load("deeplabv3_mnv2_pascal_trainval.tar.gz")
 
 This room is the only place that knows foreign names. Each origin has its file; ``load`` finds out
-by content which one it is. Nothing foreign is executed: no framework but torch is needed, and
-pickles may hold tensors only.
+by content which one it is. Nothing foreign is executed: no framework but torch is needed, and what
+a pickle names is not run.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ def import_file(
     source: str | None = None,
     licence: str | None = None,
 ) -> ImportReport:
-    """Write ``OUTPUT.safetensors`` and ``OUTPUT.json`` from weights of any known origin.
+    """Write ``OUTPUT.safetensors`` and ``OUTPUT.json`` from weights of another origin.
 
     Args:
         path: what :func:`deeplab.weights.load` reads.

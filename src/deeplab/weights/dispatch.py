@@ -49,7 +49,7 @@ class _Choice:
 def load(
     path: str | Path, *, output_stride: int | None = None, part: str | None = None
 ) -> tuple[DeepLabConfig, dict[str, torch.Tensor]]:
-    """Return configuration and state dict of a file of any known origin.
+    """Return configuration and state dict of a file of weights.
 
     Known are our release pairs, TensorFlow checkpoints, frozen graphs and release archives,
     ``.tflite`` files, and state dicts of several PyTorch libraries. A classifier gives the

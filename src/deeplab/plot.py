@@ -6,6 +6,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from os import PathLike
+
+from deeplab.files import replacing
 
 Point = tuple[float, float]
 
@@ -86,9 +89,25 @@ def text(x: float, y: float, words: str, *, anchor: str = "start", bold: bool = 
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{weight}>{escape(words)}</text>'
 
 
-def picture(width: int, height: int, body: str) -> str:
+class Svg(str):
+    """The text of an SVG file; a notebook shows the picture."""
+
+    def _repr_svg_(self) -> str:
+        return str(self)
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the file.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        with replacing(path) as partial:
+            partial.write_text(self, encoding="utf-8")
+
+
+def picture(width: int, height: int, body: str) -> Svg:
     """Return the whole picture as an SVG file's text."""
-    return (
+    return Svg(
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
         f'font-family="sans-serif" font-size="12"><rect width="100%" height="100%" '
         f'fill="white"/>{body}</svg>\n'

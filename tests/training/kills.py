@@ -74,15 +74,16 @@ class Run:
         log = os.open(f"{folder}.{rank}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         sys.stdout = sys.stderr = os.fdopen(log, "w", buffering=1)
         if rank == 0:
+            self._watch(loop._Loop, "run", b"r")
             self._watch(loop._Loop, "_judge_and_save", b"v")
             self._watch(loop, "save_checkpoint", b"s")
         settings = {
             "model.depth_multiplier": 0.1, "model.head_channels": 8, "model.dropout": 0.1,
             "data.crop_size": [33, 49], "data.workers": case.workers, "run.device": "cpu",
-            "run.batch_size": 4, "run.validate_every": 3, "run.save_every": 1,
+            "run.batch_size": 8, "run.validate_every": 5, "run.save_every": 1,
             "schedule.base": 0.05, "optimiser.ema_decay": 0.9, "optimiser.start_share": 0.1,
         }  # fmt: skip
-        words = ["train", "--data", str(data), "--folder", str(folder), "--steps", "12"]
+        words = ["train", "--data", str(data), "--folder", str(folder), "--steps", "15"]
         for name, value in settings.items():
             words += ["-s", f"{name}={json.dumps(value)}"]
         code = 99
@@ -92,6 +93,11 @@ class Run:
             traceback.print_exc()
         finally:
             os._exit(code)
+
+    @property
+    def in_loop(self) -> bool:
+        """Whether the first process takes steps."""
+        return self.moment[:1] != b"\0"
 
     def _watch(self, owner: Any, name: str, mark: bytes) -> None:
         inner = getattr(owner, name)
@@ -188,10 +194,14 @@ def hunt(
         name = f"workers {case.workers}, processes {case.processes}"
         whole = where / f"whole{number}"
         started = time.monotonic()
-        waited = Waited(Run(data, whole, case).children)
+        first = Run(data, whole, case)
+        waited = Waited(first.children)
+        while not first.in_loop and not waited.poll(0.003):
+            pass
+        before = time.monotonic() - started
         assert waited.poll(600), f"{name}: hangs"
         assert set(waited.codes.values()) == {0}, _log(whole)
-        span, wanted = time.monotonic() - started, result(whole)
+        within, wanted = time.monotonic() - started - before, result(whole)
         deaths, part = 0, 0
         while deaths < share:
             folder = where / f"killed{number}_{part}"
@@ -200,14 +210,21 @@ def hunt(
                 running = Run(data, folder, case)
                 waited = Waited(running.children)
                 kind = str(random.choice(KINDS))
-                # Late ones would find nothing to kill, where much is done already.
-                ended = deaths >= share or waited.poll(float(random.uniform(0, span)))
-                if not ended and deaths < share:
-                    moment = {b"v": "validation", b"s": "save"}.get(running.moment[:1], "step")
+                ended = deaths >= share
+                if not ended and random.random() < 0.2:
+                    ended = waited.poll(float(random.uniform(0, before)))
+                elif not ended:
+                    while not running.in_loop and not (ended := waited.poll(0.003)):
+                        pass
+                    ended = ended or waited.poll(float(random.uniform(0, within)))
+                if not ended:
+                    moment = {b"v": "a validation", b"s": "a save", b"r": "a step"}.get(
+                        running.moment[:1], "start or end"
+                    )
                     running.end(kind)
                     deaths += 1
                     hit[kind] += 1
-                    hit[f"during a {moment}" if (folder / LAST).exists() else "before a save"] += 1
+                    hit[f"during {moment}"] += 1
                     hit[name] += 1
                     if kind == "kill" and case.processes > 1 and not waited.poll(1):
                         for child in running.children:  # as torchrun does
@@ -221,7 +238,8 @@ def hunt(
                 if codes == {0}:
                     break
                 if kind_of_end != "kill":
-                    expected = {130} if case.processes == 1 else {130, -signal.SIGTERM}
+                    # Before and after the loop there is nothing to save.
+                    expected = {130} if running.in_loop else {130, -signal.SIGTERM}
                     assert codes <= expected | {0}, f"{name}: {kind}: {codes}\n{_log(folder)}"
             for what, value in result(folder).items():
                 assert same(value, wanted[what]), f"{name}: other {what}"

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from pathlib import Path
 
 import pytest
 
+from deeplab.cli import run as run_command
 from deeplab.errors import ConfigError, InputError
 from deeplab.training.settings import Settings, read_recipe, write_toml
+from deeplab.training.settings_page import find_settings, list_settings, to_markdown
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -41,12 +44,70 @@ def test_settings_survive_their_own_toml(tmp_path: Path) -> None:
         ({"loss": {"class_weights": {"cat": "x"}}}, r"class_weights.*'x'.*expected"),
         ({"loss": {"label_stride": 3}}, r"label_stride: got 3, expected a divisor .* 512 and 512"),
         ({"data": {"repeat_threshold": 2.0}}, r"data\.repeat_threshold: got 2\.0, expected 0 to 1"),
-        ({"run": {"batch_size": 0}}, r"run\.batch_size: got 0"),
+        ({"run": {"batch_size": 0}}, r"run\.batch_size: got 0, expected 1 to 65,536"),
+        ({"data": {"workers": 2_000_000_000}}, r"data\.workers: got 2000000000, expected 0 to 256"),
+        ({"schedule": {"base": math.inf}}, r"schedule\.base: got inf, expected a finite number"),
+        ({"optimiser": {"momentum": math.nan}}, r"optimiser\.momentum: got nan"),
+        ({"loss": {"class_weights": {"cat": math.nan}}}, r"loss\.class_weights\.cat: got nan"),
+        ({"loss": {"class_weights": {"cat": -1}}}, r"loss\.class_weights\.cat: got -1"),
+        ({"run": {"seed": -1}}, r"run\.seed: got -1"),
+        ({"run": {"steps": 10**400}}, r"run\.steps: got a huge number"),
+        ({"schedule": {"power": 10**400}}, r"schedule\.power: got a number of 401 digits"),
+        ({"data": {"scale_range": [2.0, 0.5]}}, r"data\.scale_range: got .*smallest, largest"),
+        ({"data": {"resize_range": [9]}}, r"data\.resize_range: got \[9\]"),
+        ({"data": {"frame": [513]}}, r"data\.frame: got \[513\]"),
+        ({"run": {"validate_scales": []}}, r"run\.validate_scales: got none"),
+        ({"run": {"validate_output_stride": 7}}, r"run\.validate_output_stride: got 7"),
+        ({"run": {"validate_every": "sometimes"}}, r"run\.validate_every: .*int or 'auto'"),
+        ({"optimiser": {"nesterov": True, "momentum": 0}}, r"optimiser\.nesterov"),
+        ({"model": {"head_channels": 10**25}}, r"model\.head_channels: got a huge number"),
+        ({"model": {"dense_prediction_cell": True}}, r"model\.dense_prediction_cell: got True"),
+        ({"model": {"atrous_rates": [1e9]}}, r"model\.atrous_rates"),
+        ({"model": {"image_pooling_crop_size": ["x"]}}, r"model\.image_pooling_crop_size"),
+        ({"model": {"divisible_by": 0}}, r"divisible_by: got 0"),
+        ({"name": "a/b"}, r"name: got 'a/b'"),
+        ({"name": ".."}, r"name: got '\.\.'"),
+        ({"name": "x" * 300}, r"name: got 'x+', expected .* 100"),
+        ({"run": {"lr": 0.1}}, r"run\.lr: unknown setting\. schedule\.base is it here"),
+        ({"run": {"epochs": 3}}, r"run\.epochs: .*run\.steps is it here \(an epoch is pictures"),
+        ({"epochs": 3}, r"epochs: .*run\.steps is it here"),
+        ({"data": {"batch": 3}}, r"data\.batch: .*run\.batch_size is it here"),
+        ({"run": {"flip": True}}, r"run\.flip: unknown setting\. It is data\.flip"),
     ],
 )
 def test_wrong_settings_are_refused_with_the_fix(values: dict[str, object], message: str) -> None:
     with pytest.raises((InputError, ConfigError), match=message):
-        Settings.from_dict({"name": "x", **values})
+        Settings.from_dict({"name": "x"} | values)
+
+
+def test_intervals_follow_the_steps() -> None:
+    def intervals(steps: int) -> tuple[int, int]:
+        run = Settings.from_dict({"name": "x", "run": {"steps": steps}}).run
+        return run.validation_interval, run.log_interval
+
+    assert intervals(20) == (10, 1)
+    assert intervals(200) == (20, 10)
+    assert intervals(60) == (10, 3)
+    assert intervals(30_000) == (1000, 10)
+
+
+def test_the_page_of_settings_is_that_of_the_code() -> None:
+    """Mend it with: python -m deeplab.training.settings_page > docs/settings.md."""
+    assert to_markdown() == (ROOT / "docs/settings.md").read_text("utf-8")
+    untold = [entry.name for entry in list_settings() if not entry.text]
+    assert not untold
+
+
+def test_settings_are_found_by_what_they_are_called_elsewhere(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert find_settings("lr")[0].name == "schedule.base"
+    assert find_settings("imgsz")[0].name == "data.crop_size"
+    assert find_settings("validate_every")[0].name == "run.validate_every"
+    with pytest.raises(InputError, match="nothing is called or says 'qqq'"):
+        find_settings("qqq")
+    assert run_command(["train", "--settings", "warm-up"]) == 0
+    assert "schedule.start_ramp" in capsys.readouterr().out
 
 
 def test_overrides_win(tmp_path: Path) -> None:

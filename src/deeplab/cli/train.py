@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 
-from deeplab.cli.console import stderr
+from deeplab.cli.console import stderr, stdout
 from deeplab.errors import InputError
 from deeplab.files import parse_toml
 from deeplab.limits import MAX_COUNT
@@ -15,7 +16,10 @@ from deeplab.limits import MAX_COUNT
 
 def train(
     recipe: Annotated[
-        Path | None, typer.Argument(metavar="[RECIPE.toml]", help="A recipe; see recipes/.")
+        Path | None,
+        typer.Argument(
+            metavar="[RECIPE.toml]", help="A recipe; see recipes/. With --settings, a word."
+        ),
     ] = None,
     data: Annotated[
         Path | None, typer.Option(help="Folder of the data set, in any known layout.")
@@ -31,7 +35,11 @@ def train(
         int | None, typer.Option(min=1, max=MAX_COUNT, help="Optimiser steps.")
     ] = None,
     batch_size: Annotated[
-        int | None, typer.Option(min=1, max=MAX_COUNT, help="Pictures per step.")
+        int | None,
+        typer.Option("--batch-size", "--batch", min=1, max=MAX_COUNT, help="Pictures per step."),
+    ] = None,
+    rate: Annotated[
+        float | None, typer.Option("--lr", help="Highest learning rate (schedule.base).")
     ] = None,
     settings: Annotated[
         list[str] | None,
@@ -39,11 +47,20 @@ def train(
             "-s", "--set", metavar="NAME=VALUE", help="Any setting: -s schedule.base=0.01"
         ),
     ] = None,
+    list_settings: Annotated[
+        bool,
+        typer.Option(
+            "--settings", help="List all settings, or those that a word finds: --settings rate."
+        ),
+    ] = False,
     folder: Annotated[
         Path | None, typer.Option(help="Where to write, and to resume (default: runs/NAME).")
     ] = None,
 ) -> None:
     """Train a network; run it again to resume. Several GPUs: torchrun -m deeplab train …"""
+    if list_settings:
+        _print_settings(None if recipe is None else str(recipe))
+        return
     from deeplab.training.experiment import run_experiment
     from deeplab.training.settings import Settings, apply_overrides, read_recipe
 
@@ -54,6 +71,7 @@ def train(
         "init.path": init,
         "run.steps": steps,
         "run.batch_size": batch_size,
+        "schedule.base": rate,
     }
     overrides = {name: value for name, value in overrides.items() if value is not None}
     for assignment in settings or []:
@@ -72,6 +90,18 @@ def train(
     progress = run_experiment(chosen, folder or Path("runs") / chosen.name, tell=console.print)
     if progress.interrupted:
         raise typer.Exit(130)
+
+
+def _print_settings(word: str | None) -> None:
+    from rich.table import Table
+
+    from deeplab.training.settings_page import find_settings, list_settings
+
+    table = Table("setting", "default", "what", pad_edge=False, show_lines=True)
+    for entry in list_settings() if word is None else find_settings(word):
+        table.add_row(*map(escape, (entry.name, entry.default, f"{entry.text} ({entry.kind})")))
+    console = stdout()
+    console.print(table, soft_wrap=False)
 
 
 def _parse(text: str) -> Any:

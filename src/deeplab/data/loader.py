@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import signal
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
@@ -86,7 +87,10 @@ class Loader:
         return len(self._loader)
 
     def __iter__(self) -> Iterator[Batch]:
-        for batch in self._loader:
+        with warnings.catch_warnings():  # more workers than cores: the recipe says so
+            warnings.filterwarnings("ignore", message="This DataLoader will create")
+            batches = iter(self._loader)
+        for batch in batches:
             if isinstance(batch, DeepLabError):
                 raise batch
             yield batch

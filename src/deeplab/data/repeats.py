@@ -48,12 +48,14 @@ class RepeatedDataset:
     @property
     def images(self) -> Sequence[Path]:
         """The photo at every place."""
-        return [self._dataset.images[place] for place in self._places]
+        images = self._dataset.images
+        return [images[place] for place in self._places] if images else []
 
     @property
     def masks(self) -> Sequence[Path]:
         """The mask at every place."""
-        return [self._dataset.masks[place] for place in self._places]
+        masks = self._dataset.masks
+        return [masks[place] for place in self._places] if masks else []
 
     def __len__(self) -> int:
         return len(self._places)

@@ -49,15 +49,15 @@ class Dataset(Protocol):
 
     @property
     def images(self) -> Sequence[Path]:
-        """The photo of every index."""
+        """The photo of every index; empty where there are no files."""
 
     @property
     def masks(self) -> Sequence[Path]:
-        """The mask of every index."""
+        """The mask of every index; empty where there are no files."""
 
     @property
     def encoding(self) -> MaskEncoding:
-        """How the mask files hold class ids."""
+        """How the mask files hold class ids; of no use where there are none."""
 
     def __len__(self) -> int: ...
 

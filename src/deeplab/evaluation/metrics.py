@@ -101,6 +101,21 @@ class ClassTotals:
         union = self.truth + self.prediction - self.intersection
         return _ratio(self.intersection, union)
 
+    @property
+    def precision(self) -> Scores:
+        """(..., K) float64: share of the predicted pixels that are right; NaN without any."""
+        return _ratio(self.intersection, self.prediction)
+
+    @property
+    def recall(self) -> Scores:
+        """(..., K) float64: share of the true pixels that are found; NaN without any."""
+        return _ratio(self.intersection, self.truth)
+
+    @property
+    def f1(self) -> Scores:
+        """(..., K) float64: harmonic mean of precision and recall, also called Dice."""
+        return _ratio(2 * self.intersection, self.truth + self.prediction)
+
     def mean_iou(self, classes: Sequence[int] | None = None) -> Scores:
         """Mean over the classes that occur in truth or prediction, or over those of ``classes``.
 

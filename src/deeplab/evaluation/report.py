@@ -11,6 +11,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from PIL import Image
 from rich.table import Table
 from rich.text import Text
@@ -22,6 +24,7 @@ from deeplab.evaluation.protocol import Evaluation, Predictor
 from deeplab.files import replacing
 
 _WORST = 8
+_BY_CLASS = {"iou": "IoU", "precision": "Precision", "recall": "Recall", "f1": "F1"}
 
 
 def to_dict(evaluation: Evaluation, *, classes: Sequence[int] | None = None) -> dict[str, Any]:
@@ -38,7 +41,10 @@ def to_dict(evaluation: Evaluation, *, classes: Sequence[int] | None = None) -> 
         "miou_95": [_number(low), _number(high)],
         "pixel_accuracy": _number(evaluation.accuracy),
         "frequency_weighted_iou": _number(float(totals.frequency_weighted_iou)),
-        "iou": {name: _number(float(iou)) for name, iou in zip(names, totals.iou, strict=True)},
+        "iou": _by_name(names, totals.iou),
+        "precision": _by_name(names, totals.precision),
+        "recall": _by_name(names, totals.recall),
+        "f1": _by_name(names, totals.f1),
         "absent_classes": [
             name for name, iou in zip(names, totals.iou, strict=True) if math.isnan(iou)
         ],
@@ -63,6 +69,10 @@ def to_dict(evaluation: Evaluation, *, classes: Sequence[int] | None = None) -> 
     return result
 
 
+def _by_name(names: Sequence[str], values: npt.NDArray[np.float64]) -> dict[str, float | None]:
+    return {name: _number(float(value)) for name, value in zip(names, values, strict=True)}
+
+
 def _number(value: float) -> float | None:
     return None if math.isnan(value) else value
 
@@ -72,13 +82,17 @@ def summary_table(evaluation: Evaluation, *, classes: Sequence[int] | None = Non
     totals = evaluation.confusion.totals
     low, high = evaluation.interval()
     table = Table(title=f"{evaluation.protocol['model']} on {evaluation.protocol['split']}")
-    for heading in ("class", "IoU", "share of truth", "share of prediction"):
+    headings = "class", "IoU", "precision", "recall", "F1", "share of truth", "of prediction"
+    for heading in headings:
         table.add_column(heading, justify="left" if heading == "class" else "right")
     pixels = max(int(totals.truth.sum()), 1)
     for index, name in enumerate(evaluation.labels.names):
         table.add_row(
             name,
             _percent(totals.iou[index]),
+            _percent(totals.precision[index]),
+            _percent(totals.recall[index]),
+            _percent(totals.f1[index]),
             _percent(totals.truth[index] / pixels),
             _percent(totals.prediction[index] / pixels),
         )
@@ -176,7 +190,8 @@ def _page(
     title = escape(f"{protocol['model']} on {protocol['split']}")
     classes = "".join(
         f'<tr><td><i style="background:rgb{colour}"></i>{escape(name)}</td>'
-        f"<td>{_cell(told['iou'][name])}</td></tr>"
+        + "".join(f"<td>{_cell(told[key][name])}</td>" for key in _BY_CLASS)
+        + "</tr>"
         for name, colour in zip(evaluation.labels.names, evaluation.labels.colours, strict=True)
     )
     low, high = told["miou_95"]
@@ -203,7 +218,9 @@ def _page(
         "td{padding:2px 14px 2px 0}i{display:inline-block;width:1em;height:1em;margin-right:.5em;"
         "vertical-align:middle}img{max-width:100%}figure{margin:0 0 1.2em}</style>"
         f"<h1>{title}</h1><table>{_rows(scores)}</table>"
-        f"<h2>Classes</h2><table>{classes}</table>"
+        "<h2>Classes</h2><table><tr><th></th>"
+        f"{''.join(f'<th>{heading}</th>' for heading in _BY_CLASS.values())}</tr>"
+        f"{classes}</table>"
         f"<h2>Confusion</h2><p>Rows are the truth, in per cent of its pixels.</p>"
         f'<img src="{_embedded(confusion)}" alt="confusion matrix">'
         "<h2>Worst pictures</h2><p>Photo, truth, prediction, errors in red.</p>"

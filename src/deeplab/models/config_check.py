@@ -42,6 +42,7 @@ _IN_WORDS = {
 _POSITIVE = (
     "num_classes",
     "depth_multiplier",
+    "divisible_by",
     "head_channels",
     "decoder_channels",
     "decoder_convs",

@@ -46,13 +46,17 @@ class ConfigFields:
 
     # -- what it is ------------------------------------------------------------------------------
     version: Version = "v3"
+    """Which DeepLab: v1 (large field of view), v2 (ASPP), v3 (with batch norm and the whole photo),
+    v3+ (and a decoder)."""
     backbone: str = "mobilenet_v2"
+    """The network that reads the photo: docs/networks.md has the list."""
     num_classes: int = 21
     output_stride: int = DERIVED
     """Stride at which the network was trained; ``forward`` may be asked for another one."""
 
     # -- backbone --------------------------------------------------------------------------------
     depth_multiplier: float = 1.0
+    """Width of MobileNets, relative."""
     divisible_by: int = DERIVED
     """MobileNet widths are rounded to a multiple of this: 8, but MobileNetV2's 1 where its depth
     multiplier is not 1."""
@@ -86,7 +90,9 @@ class ConfigFields:
     gate_slope: float = 0.16667
     """MobileNetV3: slope of the hard sigmoid in gates. The original writes 0.16667, others 1/6."""
     backbone_bn_eps: float = DERIVED
+    """Added to the variance in the batch norms of the backbone."""
     backbone_bn_decay: float = DERIVED
+    """Weight of the old value in the backbone's running statistics."""
 
     # -- head ------------------------------------------------------------------------------------
     aspp: bool = DERIVED
@@ -94,18 +100,23 @@ class ConfigFields:
     atrous_rates: tuple[int, ...] = DERIVED
     """Rates of the 3×3 branches at output stride ``rates_stated_at``; at others they scale."""
     rates_stated_at: int = DERIVED
+    """Output stride at which ``atrous_rates`` are meant."""
     large_fov_channels: int = 1024
     """v1 and v2 on VGG16: width of fc6 and fc7."""
     multi_scale_features: bool = False
     """v1: the MSc variant, which adds features from the image and the first four pools."""
     head_channels: int = 256
+    """Width of the head."""
     aspp_separable: bool = True
+    """The head's atrous convolutions are depthwise separable."""
     separable_norm: bool = True
     """Separable convolutions of head and decoder have batch norm + ReLU between their halves."""
     image_pooling: bool = True
+    """The head has a branch that sees the whole photo."""
     image_pooling_crop_size: tuple[int, int] | None = None
     """Photo size whose features one pooling window covers; None pools over the whole map."""
     image_pooling_stride: tuple[int, int] = (1, 1)
+    """Of that window."""
     pooling_first: bool = True
     """Image pooling comes first in the concatenation of branches (else last)."""
     squeeze_excitation: bool = False
@@ -113,6 +124,7 @@ class ConfigFields:
     hard_gate: bool = False
     """That sigmoid is the piecewise linear one."""
     concat_projection: bool = True
+    """A convolution joins the branches of the head."""
     projection: Literal["1x1", "3x3"] = "1x1"
     """The convolution behind the joined branches: the original's, or as in OpenMMLab."""
     post_aspp: Literal["none", "conv", "separable"] = "none"
@@ -122,33 +134,46 @@ class ConfigFields:
     dropout: float = DERIVED
     """Probability that a channel value is dropped in training."""
     head_bn_eps: float = 1e-5
+    """Added to the variance in the batch norms after the backbone."""
     head_bn_decay: float = 0.9997
+    """Weight of the old value in their running statistics."""
 
     # -- decoder (v3+) ---------------------------------------------------------------------------
     decoder_output_stride: tuple[int, ...] = DERIVED
     """Strides at which low-level features join, coarse to fine: (4,) or (8, 4)."""
     decoder_channels: int = 256
+    """Width of the decoder."""
     decoder_convs: int = 2
+    """Convolutions of the decoder after the features have joined."""
     decoder_separable: bool = True
+    """They are depthwise separable."""
     decoder_merge: Literal["concat", "sum"] = "concat"
+    """How low-level features join."""
     decoder_order: Literal["encoder_first", "low_level_first"] = "encoder_first"
+    """Which of the two comes first in the concatenation."""
     decoder_output_is_logits: bool = False
+    """The last convolution of the decoder gives the classes; no classifier follows."""
     low_level_channels: int = DERIVED
+    """Width to which low-level features are projected."""
     low_level: Literal["inner", "block"] = "inner"
     """``inner``: the original's taps inside a block. ``block``: the output of the last block at
     that stride, as in PyTorch re-implementations."""
     logits_kernel_size: int = 1
+    """Of the classifier."""
 
     # -- image in, logits out --------------------------------------------------------------------
     pixel_mean: tuple[float, float, float] = DERIVED
     """RGB order, 0..255. Also the value that pads a photo."""
     pixel_std: tuple[float, float, float] = DERIVED
+    """RGB order: what pixels are divided by, after the mean is taken off."""
     channel_order: Literal["rgb", "bgr"] = DERIVED
     """Order in which the first convolution expects the channels. Photos are always given as RGB."""
     align_corners: bool = True
+    """Features and logits are resized so that corners lie on corners."""
     image_pyramid: tuple[float, ...] = ()
     """Scales whose logits are merged inside ``forward``; empty means the photo as it is."""
     merge_method: Literal["max", "avg"] = "max"
+    """How those logits are merged."""
     mirror_scale: float = 0.0
     """Outside training, ``forward`` looks at the mirrored photo too, at this scale, and averages
     the logits: more time for a steadier mask; 0 never does. Not in the original, whose evaluation

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from deeplab.photo.upsample import softmax_rows
 
 UInt8 = npt.NDArray[np.uint8]
 Float32 = npt.NDArray[np.float32]
+
+_SHOWN = 800  # pixels of a notebook's picture
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -137,6 +140,14 @@ class Segmentation:
         return draw.replace_background(
             self.photo.decode(), self.mask, background=background, labels=self.labels, only=only
         )
+
+    def _repr_png_(self) -> bytes:
+        """Return the overlay for a notebook, at most 800 pixels wide or high."""
+        picture = self.overlay()
+        picture.thumbnail((_SHOWN, _SHOWN))
+        buffer = io.BytesIO()
+        picture.save(buffer, format="PNG")
+        return buffer.getvalue()
 
     # --- files --------------------------------------------------------------------------------
 

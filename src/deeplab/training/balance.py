@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from deeplab.data.counts import ClassCounts
-from deeplab.data.masks import read_mask
+from deeplab.data.masks import UInt8, read_mask
 from deeplab.data.sample import Dataset
 from deeplab.errors import InputError
 from deeplab.labels import LabelSet
@@ -20,12 +20,19 @@ RARE_SHARE = 0.02
 """Below this share of the labelled pixels a class gets crops of its own."""
 
 
+def read_label(dataset: Dataset, index: int) -> UInt8:
+    """Return the truth of one pair, (H, W) uint8, without its photo where there are files."""
+    if dataset.masks:
+        return read_mask(dataset.masks[index], dataset.encoding)
+    return dataset[index].label
+
+
 def count_classes(dataset: Dataset, *, threads: int = 4) -> ClassCounts:
     """Read every mask, no photo, and count."""
     classes = len(dataset.labels)
 
     def count(index: int) -> ClassCounts:
-        mask = read_mask(dataset.masks[index], dataset.encoding)
+        mask = read_label(dataset, index)
         return ClassCounts.of(np.bincount(mask.ravel(), minlength=256), classes)
 
     with ThreadPoolExecutor(threads) as pool:
@@ -45,7 +52,7 @@ def repeat_factors(
     classes = len(dataset.labels)
 
     def shows(index: int) -> npt.NDArray[np.bool_]:
-        mask = read_mask(dataset.masks[index], dataset.encoding)
+        mask = read_label(dataset, index)
         present: npt.NDArray[np.bool_] = np.bincount(mask.ravel(), minlength=256)[:classes] > 0
         return present
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from deeplab import weights
+from deeplab.data.sample import Dataset
 from deeplab.errors import InputError
 from deeplab.labels import LabelSet
 from deeplab.models import DeepLab, DeepLabConfig, build
@@ -60,12 +61,14 @@ def run_experiment(
     *,
     tell: Callable[[str], None] = print,
     callbacks: Callbacks = NOBODY,
+    datasets: tuple[Dataset, Dataset] | None = None,
 ) -> Progress:
     """Train what the settings say, resuming where ``folder`` holds a checkpoint.
 
     ``folder`` then holds last.pt (to resume), NAME.safetensors and NAME.json (the best weights),
     recipe.toml (the effective settings), log.txt, history.csv with its plot, and predictions/.
-    Under ``torchrun`` every process calls this with the same arguments.
+    Under ``torchrun`` every process calls this with the same arguments. ``datasets``, to learn from
+    and to judge by, stand in place of ``data.path``.
 
     Raises:
         InputError, DataError, WeightsError: the settings, data or starting weights do not fit,
@@ -75,16 +78,21 @@ def run_experiment(
     with join_processes(settings.run.device) as processes, failures_in_words():
         alone = interrupt_on_termination() if processes.count == 1 else contextlib.nullcontext()
         if not processes.first:
-            return _run(settings, RunFolder(folder, lambda text: None), processes, callbacks)
+            place = RunFolder(folder, lambda text: None)
+            return _run(settings, place, processes, callbacks, datasets)
         with alone, RunFolder(folder, tell) as place:
-            return _run(settings, place, processes, callbacks)
+            return _run(settings, place, processes, callbacks, datasets)
 
 
 def _run(
-    settings: Settings, place: RunFolder, processes: Processes, callbacks: Callbacks
+    settings: Settings,
+    place: RunFolder,
+    processes: Processes,
+    callbacks: Callbacks,
+    datasets: tuple[Dataset, Dataset] | None,
 ) -> Progress:
     tell = place.tell
-    feed = processes.together(lambda: open_feed(settings, processes, tell))
+    feed = processes.together(lambda: open_feed(settings, processes, tell, datasets))
     identity = feed.identity()
     saved = load_checkpoint(place.path)
     torch.manual_seed(settings.run.seed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -89,32 +90,40 @@ class Feed:
         return batches
 
 
-def open_feed(settings: Settings, processes: Processes, tell: Callable[[str], None]) -> Feed:
+def open_feed(
+    settings: Settings,
+    processes: Processes,
+    tell: Callable[[str], None],
+    datasets: tuple[Dataset, Dataset] | None = None,
+) -> Feed:
     """Open the data set, let the doctor look at it, and count what the settings ask to be counted.
+
+    Args:
+        settings: of the experiment.
+        processes: this one and the others.
+        tell: where sentences go.
+        datasets: to learn from and to judge by, in place of ``data.path``; None opens that.
 
     Raises:
         InputError, DataError: the settings do not fit the data, or the data is broken.
     """
     data, share = settings.data, _share(settings, processes)
-    files = [open_dataset(data.path, split=split) for split in (data.train, data.val)]
-    files[0] = join([files[0], *(open_dataset(path, split="train") for path in data.more)])
-    if data.check and processes.first:
-        report = check(files)
-        for sentence in report.assumed:
-            tell(f"Data: assumed: {sentence}.")
-        for fault in report.faults:
-            tell(f"Data: {fault}")
-        report.raise_if_broken()
-    training: Dataset
-    validation: Dataset
-    training, validation = files
+    if datasets is None:
+        tell(f"Data: opening {data.path} …")
+        datasets = _open_files(data, processes, tell)
+    training, validation = files = datasets
     labels = training.labels
+    if validation.labels.names != labels.names:
+        raise DataError(
+            f"data: the classes to judge by ({', '.join(validation.labels.names)}) are not those "
+            f"to learn from ({', '.join(labels.names)})."
+        )
     for split in files:
         if len(split) == 0:
             raise DataError(f"data: the split '{split.split}' of {data.path} holds no picture.")
     tell(
-        f"Data: {len(training)} pictures to learn from ('{data.train}'), {len(validation)} to "
-        f"judge by ('{data.val}'), {len(labels)} classes."
+        f"Data: {len(training)} pictures to learn from ('{training.split}'), {len(validation)} to "
+        f"judge by ('{validation.split}'), {len(labels)} classes."
     )
     rare = tuple(labels.indices(data.rare_classes))
     counts = None
@@ -149,10 +158,30 @@ def open_feed(settings: Settings, processes: Processes, tell: Callable[[str], No
     )
 
 
+def _open_files(
+    data: DataSettings, processes: Processes, tell: Callable[[str], None]
+) -> tuple[Dataset, Dataset]:
+    """Open both splits, and let the doctor look at them."""
+    if not data.path:
+        raise InputError("data.path: is missing; give the folder of a data set (--data).")
+    training, validation = (
+        open_dataset(data.path, split=split) for split in (data.train, data.val)
+    )
+    training = join([training, *(open_dataset(path, split="train") for path in data.more)])
+    if data.check and processes.first:
+        report = check([training, validation])
+        for sentence in report.assumed:
+            tell(f"Data: assumed: {sentence}.")
+        for fault in report.faults:
+            tell(f"Data: {fault}")
+        report.raise_if_broken()
+    return training, validation
+
+
 def _fingerprint(dataset: Dataset) -> str:
     digest = hashlib.sha256()
-    for name, photo in zip(dataset.ids, dataset.images, strict=True):
-        size = photo.stat().st_size if photo.is_file() else 0
+    for name, photo in itertools.zip_longest(dataset.ids, dataset.images):
+        size = photo.stat().st_size if photo is not None and photo.is_file() else 0
         digest.update(f"{name}\0{size}\0".encode("utf-8", "surrogateescape"))
     return f"{len(dataset)} ({digest.hexdigest()[:16]})"
 

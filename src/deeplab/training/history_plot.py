@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from deeplab.plot import Panel, Point, picture, text
+from deeplab.plot import Panel, Point, Svg, picture, text
 
 _COLOURS = (
     "#c0392b", "#2471a3", "#239b56", "#b9770e", "#7d3c98", "#117a65", "#5d6d7e", "#d35400",
@@ -15,7 +15,7 @@ _LINE = 16  # pixels of a line of the legend
 _MOST = 20  # classes that are drawn; the worst say most
 
 
-def draw_history(rows: Sequence[Mapping[str, float]]) -> str:
+def draw_history(rows: Sequence[Mapping[str, float]]) -> Svg:
     """Return an SVG: the smoothed loss, the validation scores from 0 to 1, the IoU by class."""
     losses = _column(rows, "loss")
     scores = {"mIoU": _column(rows, "miou"), "pixel accuracy": _column(rows, "accuracy")}

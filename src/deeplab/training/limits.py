@@ -39,11 +39,12 @@ def check_numbers(record: Any, where: str = "") -> None:
             check_numbers(value, f"{dotted}.")
             continue
         limits = limits_of(kinds[field.name])
-        for number in _numbers(value):
-            if not math.isfinite(number):
-                raise InputError(f"{dotted}: got {number}, expected a finite number.")
+        for place, number in _numbers(value, dotted):
+            if isinstance(number, float) and not math.isfinite(number):
+                raise InputError(f"{place}: got {number}, expected a finite number.")
             if limits is not None and not limits.low <= number <= limits.high:
-                raise InputError(f"{dotted}: got {number}, expected {limits}.")
+                shown = number if abs(number) < 1e18 else "a huge number"
+                raise InputError(f"{place}: got {shown}, expected {limits}.")
 
 
 def limits_of(kind: Any) -> Limits | None:
@@ -53,17 +54,18 @@ def limits_of(kind: Any) -> Limits | None:
     return next((part for part in typing.get_args(kind) if isinstance(part, Limits)), None)
 
 
-def _numbers(value: Any) -> Iterator[float]:
+def _numbers(value: Any, place: str) -> Iterator[tuple[str, float]]:
+    """Yield every number in a value, and where it stands."""
     if isinstance(value, bool):
         return
     if isinstance(value, int | float):
-        yield value
+        yield place, value
     elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _numbers(item)
+        for name, item in value.items():
+            yield from _numbers(item, f"{place}.{name}")
     elif isinstance(value, list | tuple):
         for item in value:
-            yield from _numbers(item)
+            yield from _numbers(item, place)
 
 
 def _plain(number: float) -> str:

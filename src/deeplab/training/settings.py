@@ -235,9 +235,10 @@ class Settings:
     """A whole experiment; see the class of each part."""
 
     name: str
+    """Of the network and its files; the recipe's own name where it is not given."""
     licence: str = ""
     """What the data and the starting weights allow; travels with the release pair."""
-    model: dict[str, Any] = field(default_factory=dict)
+    model: Annotated[dict[str, Any], Limits(-65_536, 65_536)] = field(default_factory=dict)
     data: DataSettings = field(default_factory=DataSettings)
     init: InitSettings = field(default_factory=InitSettings)
     loss: LossSettings = field(default_factory=LossSettings)
@@ -269,6 +270,10 @@ class Settings:
                 f"loss.label_stride: got {stride}, expected a divisor of the crop's sides less 1, "
                 f"{' and '.join(str(side - 1) for side in self.data.crop_size)}: the corners stay."
             )
+        kinds = typing.get_type_hints(DeepLabConfig)
+        for name, value in self.model.items():
+            if name in kinds:
+                _value(kinds[name], value, f"model.{name}")
         self.network(2)  # refuses unknown fields now rather than after reading the data
 
     def network(self, num_classes: int) -> DeepLabConfig:
@@ -379,9 +384,10 @@ def _record(cls: type[Record], values: Mapping[str, Any], where: str) -> Record:
     for name, value in values.items():
         dotted = f"{where}{name}"
         if name not in kinds:
+            meant = hint(name) or near_matches(name, kinds) or _elsewhere(name)
             raise InputError(
-                f"{dotted}: unknown setting.{near_matches(name, kinds)} "
-                f"Known here: {', '.join(kinds)}."
+                f"{dotted}: unknown setting.{meant} Known here: {', '.join(kinds)}; "
+                "`deeplab train --settings WORD` looks through all."
             )
         made[name] = _value(kinds[name], value, dotted)
     missing = [
@@ -394,6 +400,53 @@ def _record(cls: type[Record], values: Mapping[str, Any], where: str) -> Record:
     if missing:
         raise InputError(f"{where}{missing[0]}: is missing; every recipe has one.")
     return cls(**made)
+
+
+_OTHER_NAMES = {
+    "schedule.base": ("lr", "learning_rate", "rate", "lr0"),
+    "run.steps": ("epochs", "epoch", "num_epochs", "max_epochs", "iterations", "max_iters"),
+    "run.batch_size": ("batch", "bs", "samples_per_gpu"),
+    "run.accumulate": ("gradient_accumulation", "grad_accum", "accumulate_grad_batches"),
+    "run.precision": ("amp", "fp16", "half", "mixed_precision"),
+    "schedule.policy": ("scheduler", "lr_scheduler", "lr_policy"),
+    "schedule.start_steps": ("warmup", "warmup_steps", "warmup_epochs"),
+    "optimiser.weight_decay": ("wd", "decay"),
+    "optimiser.clip_norm": ("grad_clip", "clip", "gradient_clip_val"),
+    "optimiser.ema_decay": ("ema",),
+    "optimiser.frozen": ("freeze",),
+    "data.crop_size": ("crop", "size", "imgsz", "image_size", "img_size", "input_size"),
+    "data.workers": ("num_workers",),
+    "data.path": ("dataset", "root"),
+    "data.flip": ("hflip", "fliplr", "mirror"),
+    "init.path": ("pretrained", "weights", "checkpoint", "init"),
+    "model.backbone": ("encoder", "backbone", "arch"),
+    "run.device": ("gpu", "gpus", "accelerator"),
+    "run.patience": ("early_stopping",),
+    "run.validate_every": ("eval_every", "val_interval", "save_period"),
+}
+
+
+def hint(name: str) -> str:
+    """Return what somebody means who comes from elsewhere: `` lr`` is schedule.base."""
+    for ours, theirs in _OTHER_NAMES.items():
+        if name.lower().replace("-", "_") in theirs:
+            more = ""
+            if ours == "run.steps" and "epoch" in name:
+                more = " (an epoch is pictures / run.batch_size steps)"
+            return f" {ours} is it here{more}."
+    return ""
+
+
+def _elsewhere(name: str) -> str:
+    """Say in which table a setting of that name stands."""
+    tables = [
+        f"{part.name}.{name}"
+        for part in dataclasses.fields(Settings)
+        if callable(part.default_factory)
+        and dataclasses.is_dataclass(record := part.default_factory())
+        and hasattr(record, name)
+    ]
+    return f" It is {' or '.join(tables)}." if tables else ""
 
 
 def _value(kind: Any, value: Any, where: str) -> Any:
@@ -448,4 +501,6 @@ def describe_kind(kind: Any) -> str:
         return f"[{', '.join(describe_kind(one) for one in arguments)}]"
     if origin is dict:
         return "a table by name" if arguments[1] is Any else f"{{name = {arguments[1].__name__}}}"
-    return str(getattr(kind, "__name__", kind))
+    words = {"NoneType": "none", "CellBranch": "{rate, input, kernel}", "str": "text"}
+    name = str(getattr(kind, "__name__", kind))
+    return words.get(name, name)

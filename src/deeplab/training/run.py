@@ -1,0 +1,173 @@
+"""Training from Python: ``deeplab.train`` gives a :class:`Run`, the folder of a training."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from html import escape
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from deeplab.data.objects import ObjectDataset
+from deeplab.errors import InputError
+from deeplab.plot import Svg
+from deeplab.training.experiment import run_experiment
+from deeplab.training.history import Row, read_history
+from deeplab.training.history_plot import draw_history
+from deeplab.training.loop import Callbacks, Score, StepNews
+from deeplab.training.settings import Settings, apply_overrides, read_recipe
+
+if TYPE_CHECKING:
+    from deeplab.segmenter import Segmenter
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training, finished or not: what its folder holds.
+
+    Attributes:
+        folder: of the training.
+        settings: the effective ones.
+    """
+
+    folder: Path
+    settings: Settings
+
+    @classmethod
+    def open(cls, folder: str | PathLike[str]) -> Run:
+        """Open the folder of a training that was run before.
+
+        Raises:
+            InputError: no training has begun there.
+        """
+        folder = Path(folder)
+        recipe = folder / "recipe.toml"
+        if not recipe.is_file():
+            raise InputError(f"run: {folder} has no recipe.toml; no training has begun there.")
+        return cls(folder, read_recipe(recipe))
+
+    @property
+    def model(self) -> Path:
+        """The release pair of the best weights: what ``Segmenter`` and ``export`` open.
+
+        Raises:
+            InputError: no validation has ended yet.
+        """
+        path = self.folder / f"{self.settings.name}.json"
+        if not path.is_file():
+            raise InputError(f"run: {self.folder} has no network yet; no validation has ended.")
+        return path
+
+    @property
+    def history(self) -> list[Row]:
+        """One row of numbers per step that has some: step, loss, miou, ``iou.NAME``, …
+
+        Raises:
+            InputError: there is none, or it is damaged.
+        """
+        return read_history(self.folder / "history.csv")
+
+    @property
+    def scores(self) -> dict[str, Any]:
+        """The scores of the best weights on the split that chose them."""
+        told = json.loads(self.model.read_text("utf-8"))
+        scores: dict[str, Any] = told["scores"][self.settings.data.val]
+        return scores
+
+    @property
+    def step(self) -> int:
+        """Steps done before the best weights."""
+        return int(json.loads(self.model.read_text("utf-8"))["provenance"]["step"])
+
+    def plot(self) -> Svg:
+        """Return the history as a picture that a notebook shows; ``save`` writes it."""
+        return draw_history(self.history)
+
+    def segmenter(self, **options: Any) -> Segmenter:
+        """Open the best weights; options are those of :class:`deeplab.Segmenter`."""
+        from deeplab.segmenter import Segmenter
+
+        return Segmenter(self.model, **options)
+
+    def __repr__(self) -> str:
+        try:
+            best = f"mIoU {self.scores['miou']:.4f} at step {self.step}"
+        except InputError:
+            best = "no validation yet"
+        return f"<Run {self.folder}: {best}>"
+
+    def _repr_html_(self) -> str:
+        return f"<p>{escape(repr(self)[1:-1])}</p>{self.plot()}"
+
+
+def train(
+    data: str | PathLike[str] | Any,
+    *,
+    val: Any = None,
+    recipe: str | PathLike[str] | None = None,
+    folder: str | PathLike[str] | None = None,
+    name: str | None = None,
+    init: str | PathLike[str] | None = None,
+    steps: int | None = None,
+    batch_size: int | None = None,
+    settings: Mapping[str, Any] | None = None,
+    on_step: Callable[[StepNews], bool | None] | None = None,
+    on_validation: Callable[[int, Score], bool | None] | None = None,
+    tell: Callable[[str], None] = print,
+) -> Run:
+    """Train a network, as ``deeplab train`` does; the same call resumes.
+
+    >>> run = deeplab.train("pets", steps=200)
+    >>> run.segmenter()("photo.jpg").overlay()
+
+    Args:
+        data: folder of a data set in any known layout, or an object with ``labels``, a length, and
+            (image, label) for every index, see :class:`deeplab.data.objects.ObjectDataset`.
+        val: where ``data`` is such an object, another one: it decides which weights are best.
+        recipe: a TOML recipe to begin with; what else is given goes before it.
+        folder: where to write, and to resume; None is runs/NAME.
+        name: of the run and its network; None is the recipe's or the folder's of the data.
+        init: weights to start from.
+        steps: optimiser steps.
+        batch_size: pictures per step.
+        settings: any other setting by its dotted name, ``{"schedule.base": 0.01}``.
+        on_step: called after every step with a :class:`StepNews`; True ends the training, saved.
+        on_validation: called after every validation with the steps done and a :class:`Score`;
+            True ends the training too.
+        tell: where sentences go.
+
+    Raises:
+        InputError, DataError, WeightsError: the settings, data or starting weights do not fit.
+        TrainingError: the training cannot go on.
+        KeyboardInterrupt: Ctrl-C or SIGTERM ended it; what was done is saved.
+    """
+    is_folder = isinstance(data, str | PathLike)
+    datasets = None
+    if not is_folder:
+        if val is None:
+            raise InputError("val: is missing; an object as data needs another one to judge by.")
+        datasets = ObjectDataset(data, "train"), ObjectDataset(val, "val")
+    elif val is not None:
+        raise InputError("val: is for objects; the folder of a data set has its own splits.")
+    overrides = {
+        "name": name,
+        "data.path": str(data) if is_folder else None,
+        "init.path": None if init is None else str(init),
+        "run.steps": steps,
+        "run.batch_size": batch_size,
+        **(settings or {}),
+    }
+    overrides = {key: value for key, value in overrides.items() if value is not None}
+    if recipe is not None:
+        chosen = read_recipe(Path(recipe), overrides)
+    else:
+        usual = Path(data).resolve().name if is_folder else "run"
+        chosen = Settings.from_dict(apply_overrides({"name": usual}, overrides))
+    place = Path("runs") / chosen.name if folder is None else Path(folder)
+    callbacks = Callbacks(step=on_step, validation=on_validation)
+    progress = run_experiment(chosen, place, tell=tell, callbacks=callbacks, datasets=datasets)
+    if progress.interrupted:
+        raise KeyboardInterrupt
+    return Run(place, chosen)

@@ -197,6 +197,21 @@ def test_photos_that_lie_in_place_stay_there(tmp_path: Path) -> None:
     assert not check([open_dataset(tmp_path / "set")]).stops
 
 
+@pytest.mark.parametrize("place", [".", "empty"])
+def test_a_folder_that_is_there_is_filled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    source = square_export(tmp_path / "in", ["a.jpg", "b.jpg"])
+    folder = tmp_path / "work" / place
+    folder.mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "work")
+    convert(source, place)
+    assert {path.name for path in folder.iterdir()} == {
+        "dataset.toml", "images", "masks", "train.txt", "val.txt"
+    }  # fmt: skip
+    assert len(open_dataset(place, split="all")) == 2
+
+
 def test_a_destination_that_is_a_file_is_refused(tmp_path: Path) -> None:
     source = square_export(tmp_path / "in", ["a.jpg"])
     (tmp_path / "out").write_text("")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import filecmp
 import os
-import secrets
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +18,7 @@ from deeplab.data.mask_files import UInt8
 from deeplab.data.masks import write_mask
 from deeplab.data.sample import PHOTO_SUFFIXES
 from deeplab.errors import DataError, OutputError
-from deeplab.files import read_text
+from deeplab.files import name_partial, read_text, sweep
 
 _FORMATS = {
     b"\xff\xd8": ".jpg", b"\x89PNG": ".png", b"RIFF": ".webp", b"GIF8": ".gif", b"BM": ".bmp",
@@ -107,18 +106,22 @@ def _is_same(photo: Path | Embedded, there: Path) -> bool:
 
 
 class Staging:
-    """A folder beside (or in) the one to be made, which takes its place when all is done.
+    """A folder beside the one to be made, which takes its place when all is done.
 
-    Leaving the block without :meth:`finish` removes it: nothing is left and nothing was touched.
+    Where the one to be made is there already, it is inside that: what is beside may be another
+    disk, or nobody's to write to. Leaving the block without :meth:`finish` removes it: nothing is
+    left and nothing was touched.
     """
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._folder = root.with_name(f".{root.name[:50]}.{secrets.token_hex(4)}.part")
+        self._new = not root.exists()
+        self._folder = name_partial(root if self._new else root / "convert")
 
     def __enter__(self) -> Staging:
         try:
-            self._root.parent.mkdir(parents=True, exist_ok=True)
+            self._folder.parent.mkdir(parents=True, exist_ok=True)
+            sweep(self._folder.parent)
             for kind in ("images", "masks"):
                 (self._folder / kind).mkdir(parents=True)
         except OSError as error:
@@ -172,9 +175,7 @@ class Staging:
             (self._folder / f"{split}.txt").write_text(text, "utf-8", "surrogateescape")
         splits = {**description.splits, **{split: f"{split}.txt" for split in lists}}
         write_description(self._folder / FILE_NAME, replace(description, splits=splits))
-        if not self._root.exists() or _is_empty(self._root):
-            with contextlib.suppress(OSError):
-                self._root.rmdir()
+        if self._new:
             os.rename(self._folder, self._root)
             return
         files = [file for pair in written for file in pair.files]
@@ -213,10 +214,6 @@ class Staging:
                 with contextlib.suppress(OSError):
                     final.unlink()
             raise
-
-
-def _is_empty(folder: Path) -> bool:
-    return folder.is_dir() and not folder.is_symlink() and not any(folder.iterdir())
 
 
 def _lies_at(photo: Path, place: Path) -> bool:

@@ -7,13 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from deeplab.errors import InputError, near_matches
+from deeplab.files import read_text
 
 Colour = tuple[int, int, int]  # red, green, blue; 0..255
 
@@ -197,13 +197,13 @@ def open_labels(labels: LabelSet | str | PathLike[str]) -> LabelSet:
     if isinstance(labels, str) and labels.lower() in LABEL_SETS:
         return LABEL_SETS[labels.lower()]
     try:
-        return read_label_file(Path(labels).read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_text(labels)
+    except InputError as error:
         raise InputError(
-            f"labels: '{labels}' is no label file that can be read "
-            f"({getattr(error, 'strerror', None) or error}), and no known label set "
-            f"({', '.join(LABEL_SETS)}).{near_matches(str(labels), LABEL_SETS)}"
+            f"labels: '{labels}' is no label file that can be read ({error}), and no known label "
+            f"set ({', '.join(LABEL_SETS)}).{near_matches(str(labels), LABEL_SETS)}"
         ) from None
+    return read_label_file(text)
 
 
 def read_label_file(text: str, *, background: int | None = 0) -> LabelSet:

@@ -50,6 +50,23 @@ def test_a_broken_set_is_not(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert "train:" not in out
 
 
+def test_what_is_assumed_and_what_is_missing_are_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = make_folder(tmp_path / "set")
+    (root / "val.txt").unlink()
+    for path in (root / "masks").iterdir():
+        path.rename(path.with_name(f"{path.stem}_seg.png"))
+    (root / "images" / "clip.mov").write_bytes(b"")
+    code, out, _ = run(capsys, "data", "check", root)
+    assert code == 0
+    assert "assumed: the mask of NAME is NAME_seg" in out
+    assert ".mov: 1 .mov (videos: take their frames out with ffmpeg)" in out
+    assert "note there is nothing to judge by" in out
+    assert "train = 0.8 and val = 0.2" in out
+    assert out.rstrip().endswith("Ready to train on, once there is a val.")
+
+
 def test_no_data_set_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, _, err = run(capsys, "data", "check", tmp_path)
     assert code == 2

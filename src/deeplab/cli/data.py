@@ -49,14 +49,16 @@ def check(
             progress=progress,
         )
     _print_report(report)
-    if not split and "val" not in known:
+    unjudged = not split and "val" not in known
+    if unjudged:
         typer.echo(
             f"{typer.style('note', fg='yellow')} there is nothing to judge by\n"
             "     → Write [splits] into dataset.toml, and below it train = 0.8 and val = 0.2."
         )
     if page is None:
         typer.echo("Add --page check.html to see pairs, suspects and what augmentation does.")
-    typer.echo("Do not train on this yet." if report.stops else "Ready to train on.")
+    ready = "Ready to train on, once there is a val." if unjudged else "Ready to train on."
+    typer.echo("Do not train on this yet." if report.stops else ready)
     if page is not None:
         write_page(report, page)
         typer.echo(f"page: {page}")

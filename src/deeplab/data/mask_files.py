@@ -120,20 +120,20 @@ def _unpack(image: Image.Image, data: bytes) -> MaskFile:
         palette = np.zeros((256, 3), np.uint8)
         stored = np.array(image.getpalette("RGB") or [], np.uint8).reshape(-1, 3)[:256]
         palette[: len(stored)] = stored
-        pixels: Integers = np.array(upright.getchannel("P") if mode == "PA" else upright)
+        pixels: Integers = np.asarray(upright.getchannel("P") if mode == "PA" else upright)
     elif mode == "1":
-        pixels = np.array(upright).astype(np.uint8) ^ np.uint8(is_inverted)
+        pixels = np.asarray(upright).astype(np.uint8) ^ np.uint8(is_inverted)
     elif mode in ("L", "LA", "La"):
-        grey = np.array(upright if mode == "L" else upright.getchannel("L"))
+        grey = np.asarray(upright if mode == "L" else upright.getchannel("L"))
         pixels = _unscale(grey, file_format, depth, data)
         if is_inverted:
             pixels = np.uint8(2**depth - 1) - pixels
     elif mode.startswith("I"):
-        pixels = _unscale(np.array(upright), file_format, depth, data)
+        pixels = _unscale(np.asarray(upright), file_format, depth, data)
     elif mode == "F":
-        pixels = _whole_numbers(np.array(upright))
+        pixels = _whole_numbers(np.asarray(upright))
     elif mode in ("RGB", "RGBX", "RGBA", "RGBa"):
-        pixels = np.array(upright.convert("RGBA" if mode == "RGBa" else mode))[..., :3]
+        pixels = np.asarray(upright.convert("RGBA") if mode == "RGBa" else upright)[..., :3]
     else:
         raise ValueError(f"it is a {mode} picture; save it as greyscale, palette or RGB")
     return MaskFile(
@@ -216,7 +216,7 @@ def _find_transparent(
     """Return where nothing is to be seen, whatever colour is kept under it."""
     where: Bools | None = None
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La"):
-        where = np.array(image.getchannel(image.getbands()[-1])) == 0
+        where = np.asarray(image.getchannel(image.getbands()[-1])) == 0
     elif image.mode == "P" and isinstance(transparency, (bytes, int)):
         table = np.zeros(256, bool)
         if isinstance(transparency, int):

@@ -4,10 +4,22 @@ from __future__ import annotations
 
 import random as rng
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import flatbuffers
+import numpy as np
 from ai_edge_litert import schema_py_generated as schema
+
+from deeplab import Segmenter, zoo
+from deeplab.errors import DeepLabError
+from deeplab.labels import LabelSet
+from deeplab.runtimes.tflite_network import understand
+from deeplab.tflite.file import parse
+from tiny_tflite import tiny_network
+
+_SHIPPED = zoo.locate("voc-fast").parent
+_PHOTO = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
 
 
 def flip_bytes(random: rng.Random, data: bytes) -> bytes:
@@ -134,3 +146,28 @@ MUTATIONS = (flip_bytes, cut_or_grow, change_graph, change_graph)
 def mutate(random: rng.Random, data: bytes) -> bytes:
     """Return a changed file."""
     return random.choice(MUTATIONS)(random, data)
+
+
+def run_one(random: rng.Random, folder: Path) -> str:
+    """Read a changed file; every tenth that is read is run too, as a user would."""
+    data = mutate(random, _original(random))
+    try:
+        understand(parse(data))
+    except DeepLabError:
+        return "refused"
+    if random.random() > 0.1:
+        return "read"
+    path = folder / "changed.tflite"
+    path.write_bytes(data)
+    try:
+        result = Segmenter(path, labels=LabelSet(tuple(map(str, range(21)))))(_PHOTO)
+    except DeepLabError:
+        return "refused when run"
+    assert result.mask.max() < 21
+    return "run"
+
+
+def _original(random: rng.Random) -> bytes:
+    return random.choice(
+        [(_SHIPPED / "voc-fast.tflite").read_bytes(), tiny_network(classes=21, argmax=True)]
+    )

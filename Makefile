@@ -33,7 +33,7 @@ test: $(ENV)/.installed
 ## answer or one line of refusal fails
 SECONDS ?= 120
 fuzz: $(ENV)/.installed
-	$(ENV)/bin/python tests/fuzz/run.py --seconds $(SECONDS)
+	$(ENV)/bin/python tests/fuzz/run.py --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
 ## clients: environments with other people's readers of .tflite; the tests then show them our files
 clients: $(CLIENTS)/mediapipe/.installed $(CLIENTS)/tflite-support/.installed

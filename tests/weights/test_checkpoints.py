@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import random
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import parity
 from deeplab.errors import WeightsError
@@ -170,3 +172,70 @@ def test_a_backbone_alone_is_no_part_of_another_network(state: State):
     assert from_state_dict(encoder)[2].backbone_only
     with pytest.raises(WeightsError, match="belong to no known library"):
         from_state_dict({**encoder, "up.0.weight": torch.ones(4, 4, 3, 3)})
+
+
+def test_folders_of_trainers(state: State, expected: State, tmp_path: Path):
+    """Sharded as transformers does it, DeepSpeed's first rank, FSDP's parts."""
+    names = list(state)
+    sharded = tmp_path / "sharded"
+    sharded.mkdir()
+    for part in range(2):
+        save_file(
+            {n: state[n].contiguous() for n in names[part::2]},
+            sharded / f"model-{part}.safetensors",
+        )
+    table = {name: f"model-{index % 2}.safetensors" for index, name in enumerate(names)}
+    (sharded / "model.safetensors.index.json").write_text(json.dumps({"weight_map": table}))
+    assert equal(load_with_report(sharded)[1], expected)
+    table[names[0]] = "../model-0.safetensors"
+    (sharded / "model.safetensors.index.json").write_text(json.dumps({"weight_map": table}))
+    with pytest.raises(WeightsError, match="not beside it"):
+        load_with_report(sharded)
+
+    deep = tmp_path / "deep"
+    (deep / "checkpoint").mkdir(parents=True)
+    content = {
+        "module": put_before("module.model.", state),
+        "ds_version": "0.14",
+        "dp_world_size": 1,
+    }
+    torch.save(content, deep / "checkpoint" / "mp_rank_00_model_states.pt")
+    assert equal(load_with_report(deep)[1], expected)
+
+    for files, words in (
+        ((".metadata", "__0_0.distcp"), "dcp_to_torch"),
+        (("zero_to_fp32.py", "latest"), "zero_to_fp32.py"),
+        (("trainer_state.json",), "without model.safetensors"),
+    ):
+        folder = tmp_path / files[-1]
+        folder.mkdir()
+        for name in files:
+            (folder / name).touch()
+        with pytest.raises(WeightsError, match=words):
+            load_with_report(folder)
+
+
+def test_the_rates_that_smp_saved_are_the_network_s(state: State, tmp_path: Path):
+    save_file({k: v.contiguous() for k, v in state.items()}, tmp_path / "model.safetensors")
+    settings = {"encoder_name": "mobilenet_v2", "encoder_output_stride": 8,
+                "decoder_atrous_rates": [3, 6, 9]}  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    config, _, _ = load_with_report(tmp_path)
+    assert (config.atrous_rates, config.rates_stated_at, config.output_stride) == ((3, 6, 9), 8, 8)
+    settings["decoder_atrous_rates"] = "x"  # type: ignore[assignment]
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(WeightsError, match="decoder_atrous_rates is 'x'"):
+        load_with_report(tmp_path)
+
+
+def test_files_of_other_kinds_are_named(tmp_path: Path):
+    for name, content, words in (
+        ("net.h5", b"\x89HDF\r\n\x1a\n" + bytes(99), "Keras"),
+        ("net.onnx", b"\x08\x07\x12\x04test", "deployed network"),
+        ("net.pth", b"<!DOCTYPE html><html>", "web page"),
+        ("lfs.pth", b"version https://git-lfs.github.com/spec/v1\n", "Git LFS"),
+        ("empty.pth", b"", "empty"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(WeightsError, match=words):
+            load_with_report(tmp_path / name)

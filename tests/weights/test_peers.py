@@ -15,9 +15,9 @@ import torch
 
 from deeplab.errors import WeightsError
 from deeplab.models import DeepLabConfig, build
-from deeplab.weights import from_state_dict, jfzhang95, openmmlab
+from deeplab.weights import from_state_dict, jfzhang95, openmmlab, smp
 from deeplab.weights.checkpoints import Checkpoint
-from deeplab.weights.naming import Layer, resnet_layers
+from deeplab.weights.naming import Layer, aspp_layers, resnet_layers
 from deeplab.weights.state_dicts import from_checkpoint
 
 JF = DeepLabConfig(
@@ -167,3 +167,22 @@ def test_what_is_theirs_but_not_known_here_is_named():
         from_state_dict(drn)
     averaged = {**state, "ema_backbone_stem_0_weight": torch.ones(2)}
     assert from_state_dict(averaged)[2].ignored == ("ema_backbone_stem_0_weight",)
+
+
+@pytest.mark.parametrize("depth", [34, 152])
+def test_smp_s_default_encoder_is_known(depth: int):
+    """Its default, resnet34, has the units of ResNet-50 and the convolutions of ResNet-18."""
+    config = DeepLabConfig(
+        version="v3", backbone=f"resnet_v1_{depth}", num_classes=3, head_channels=16,
+        stride_unit="first", atrous_rates=(12, 24, 36), aspp_separable=False, post_aspp="conv",
+    )  # fmt: skip
+    layers = [
+        *resnet_layers("encoder.", depth), *aspp_layers("decoder.aspp."),
+        *smp._head_layers("decoder.aspp.", plus=False),
+        ("classifier", "segmentation_head.0", None),
+    ]  # fmt: skip
+    shapes = peers.shapes_of(config, layers)
+    state = {name: torch.zeros(()).expand(shape) for name, shape in shapes.items()}
+    got, _, report = from_state_dict(state)
+    assert got.backbone == f"resnet_v1_{depth}"
+    assert len(report.kept) == len(shapes)

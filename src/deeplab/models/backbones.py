@@ -33,8 +33,10 @@ _RATES = (6, 12, 18)
 BACKBONES: dict[str, BackboneDefaults] = {
     "vgg16": BackboneDefaults("vgg", *_CAFFE, 1e-5, 0.997, _RATES),
     "resnet_v1_18": BackboneDefaults("resnet", *_MEAN, 1e-5, 0.95, _RATES),
+    "resnet_v1_34": BackboneDefaults("resnet", *_MEAN, 1e-5, 0.95, _RATES),
     "resnet_v1_50": BackboneDefaults("resnet", *_MEAN, 1e-5, 0.95, _RATES),
     "resnet_v1_101": BackboneDefaults("resnet", *_MEAN, 1e-5, 0.95, _RATES),
+    "resnet_v1_152": BackboneDefaults("resnet", *_MEAN, 1e-5, 0.95, _RATES),
     "resnet_v1_18_beta": BackboneDefaults("resnet", *_UNIT, 1e-5, 0.95, _RATES),
     "resnet_v1_50_beta": BackboneDefaults("resnet", *_UNIT, 1e-5, 0.95, _RATES),
     "resnet_v1_101_beta": BackboneDefaults("resnet", *_UNIT, 1e-5, 0.95, _RATES),

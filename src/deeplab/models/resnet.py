@@ -15,7 +15,9 @@ from deeplab.models.layers import ConvNorm, Norm, max_pool, plan_strides, subsam
 
 # Units per block. Block b has 64·2^b inner channels and, but for the copies in a cascade, stride 2
 # in one of its units; the last one has none. Source: resnet_v1_beta.py.
-UNITS = {18: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
+UNITS = {
+    18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3),
+}  # fmt: skip
 BLOCK_STRIDES = (2, 2, 2, 1)
 
 
@@ -69,14 +71,14 @@ class Unit(nn.Module):
 
 
 class ResNet(nn.Module):
-    """Photo (B, 3, H, W), normalised, to features (B, 2048, H / os, W / os); 512 for ResNet-18."""
+    """Photo (B, 3, H, W), normalised, to features (B, 2048, H / os, W / os); 512 below depth 50."""
 
     def __init__(self, config: DeepLabConfig) -> None:
         super().__init__()
         self.config = config
         norm = Norm(eps=config.backbone_bn_eps, decay=config.backbone_bn_decay)
         depth = int(config.backbone.split("_")[2])
-        bottleneck = depth > 18
+        bottleneck = depth >= 50
         units = UNITS[depth] + UNITS[depth][-1:] * config.cascade_blocks
         self.stem = nn.ModuleList()
         stem = config.stem_channels

@@ -17,12 +17,14 @@ import torch
 
 from deeplab.errors import ConfigError, ModelNotFoundError, WeightsError
 from deeplab.models.config import DeepLabConfig
-from deeplab.weights import huggingface
+from deeplab.weights import huggingface, smp
 from deeplab.weights.archive import Archive, map_file
 from deeplab.weights.checkpoints import Checkpoint, flatten
+from deeplab.weights.pickles import Value
 from deeplab.weights.release import check_complete, is_release, open_release
 from deeplab.weights.report import ImportReport
 from deeplab.weights.state_dicts import from_checkpoint
+from deeplab.weights.strangers import name_file, name_folder
 from deeplab.weights.tensorflow import EMA, read_tensorflow
 from deeplab.weights.tensorflow_config import guess_config
 from deeplab.weights.tf_checkpoint import (
@@ -122,6 +124,8 @@ def _dispatch(path: Path, choice: _Choice) -> Loaded:
         return _from_tensors(Checkpoint(tensors=read_safetensors(path)), path, choice)
     if head[:1] == b"\x0a" or path.suffix == ".pb":
         return _load_graph(map_file(path), path, choice)
+    if words := name_file(head, path.suffix):
+        raise WeightsError(f"{path}: {words}")
     raise WeightsError(
         f"{path}: its first bytes {head[:8]!r} are of no file that is known here. Known are "
         "release pairs, TensorFlow checkpoints and frozen graphs (.index, .pb, .tar.gz), .tflite, "
@@ -149,11 +153,40 @@ def _is_checkpoint(path: Path) -> bool:
 def _load_folder(path: Path, choice: _Choice) -> Loaded:
     archive = Archive.open(path)
     if not find_checkpoints(archive):
-        # Folders of transformers and smp; the safe format first.
-        for name in ("model.safetensors", "pytorch_model.bin"):
-            if name in archive.names:
+        for name in _IN_FOLDERS:
+            if (path / name).is_file():
                 return _dispatch(path / name, choice)
+        for name in _IN_PARTS:
+            if name in archive.names:
+                return _from_tensors(_join_parts(path, name), path / name, choice)
+        if words := name_folder(archive.names):
+            raise WeightsError(f"{path}: {words}")
     return _load_archive(archive, choice)
+
+
+def _join_parts(folder: Path, name: str) -> Checkpoint:
+    """Return the tensors of a checkpoint in several files, which an index names."""
+    table = _read_settings(folder / name).get("weight_map")
+    files = set(table.values()) if isinstance(table, dict) else set()
+    tensors: dict[str, Value] = {}
+    for part in sorted(str(file) for file in files):
+        if Path(part).name != part:
+            raise WeightsError(f"{folder / name}: names the file {part!r}, which is not beside it.")
+        one = folder / part
+        safe = part.endswith(".safetensors")
+        tensors |= read_safetensors(one) if safe else _flatten(one).tensors
+    if not tensors:
+        raise WeightsError(f"{folder / name}: names no files of weights.")
+    return Checkpoint(tensors=tensors)
+
+
+# What a folder is opened for: transformers, smp and accelerate, the safe format first; DeepSpeed,
+# also inside Lightning, whose first rank has all weights but in its stage 3.
+_IN_FOLDERS = (
+    "model.safetensors", "pytorch_model.bin", "mp_rank_00_model_states.pt",
+    "checkpoint/mp_rank_00_model_states.pt",
+)  # fmt: skip
+_IN_PARTS = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 
 
 def _load_archive(archive: Archive, choice: _Choice) -> Loaded:
@@ -281,6 +314,7 @@ def _from_tensors(checkpoint: Checkpoint, path: Path, choice: _Choice) -> Loaded
     try:
         config, state, report = from_checkpoint(checkpoint, output_stride=stride, part=choice.part)
         config = huggingface.apply_settings(config, settings)
+        config = smp.apply_settings(config, settings)
     except WeightsError as error:
         raise WeightsError(f"{path}: {error}{_name_unrun(checkpoint)}") from error
     if not report.backbone_only and (labels := huggingface.read_labels(settings)):

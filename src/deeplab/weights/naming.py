@@ -89,7 +89,7 @@ def count_indices(shapes: Shapes, pattern: str) -> int:
 
 
 def resnet_depth(shapes: Shapes, prefix: str) -> int:
-    """Return 18, 50 or 101.
+    """Return 18, 34, 50, 101 or 152.
 
     Raises:
         WeightsError: the counts of units are those of another network.
@@ -105,7 +105,7 @@ def resnet_depth(shapes: Shapes, prefix: str) -> int:
     raise WeightsError(
         f"backbone: a ResNet with {units} units of {'three' if bottleneck else 'two'} convolutions"
         f"{' of other widths (ResNeXt or Wide ResNet)' if wide else ''} is not known here; "
-        "ResNet-18, 50 and 101 are."
+        "ResNet-18, 34, 50, 101 and 152 are."
     )
 
 

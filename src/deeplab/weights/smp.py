@@ -5,7 +5,9 @@ Source: segmentation_models_pytorch/decoders/deeplabv3/{model,decoder}.py, encod
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from deeplab.errors import WeightsError
 from deeplab.models.config import DeepLabConfig
@@ -41,7 +43,7 @@ def recognise(shapes: Shapes, output_stride: int | None) -> Foreign | None:
     mobilenet = "encoder.features.1.conv.0.0.weight" in shapes
     if not mobilenet and "encoder.layer1.0.conv1.weight" not in shapes:
         raise WeightsError(
-            "backbone: of smp's encoders 'resnet18', 'resnet50', 'resnet101' and 'mobilenet_v2' "
+            "backbone: of smp's encoders the ResNets (18, 34, 50, 101, 152) and 'mobilenet_v2' "
             "are known here."
         )
     depth = None if mobilenet else resnet_depth(shapes, "encoder.")
@@ -94,6 +96,22 @@ def recognise(shapes: Shapes, output_stride: int | None) -> Foreign | None:
         ),
         unused=unused_keys(r"^classification_head\.", r"^encoder\.(fc|classifier)\."),
     )
+
+
+def apply_settings(config: DeepLabConfig, settings: Mapping[str, Any]) -> DeepLabConfig:
+    """Return the network that a ``config.json`` of this library describes.
+
+    Other files of that name leave it as it is. The output stride is asked for before this.
+
+    Raises:
+        WeightsError: the rates are no numbers.
+    """
+    if "decoder_atrous_rates" not in settings or "encoder_name" not in settings:
+        return config
+    rates = settings["decoder_atrous_rates"]
+    if not isinstance(rates, list) or not all(isinstance(rate, int) for rate in rates):
+        raise WeightsError(f"config.json: decoder_atrous_rates is {rates!r}, expected numbers.")
+    return dataclasses.replace(config, atrous_rates=tuple(rates))
 
 
 def _head_layers(aspp: str, *, plus: bool) -> Iterator[Layer]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from deeplab.plot import Panel, Point, Svg, picture, text
+from deeplab.plot import Panel, Point, Svg, picture, round_ticks, text
 
 _COLOURS = (
     "#c0392b", "#2471a3", "#239b56", "#b9770e", "#7d3c98", "#117a65", "#5d6d7e", "#d35400",
@@ -37,7 +37,7 @@ def draw_history(rows: Sequence[Mapping[str, float]]) -> Svg:
         title = "IoU by class" if len(classes) <= _MOST else f"IoU of the {_MOST} lowest classes"
         body += _shares(title, {name: classes[name] for name in lowest}, end, top)
         top += max(_HEIGHT, 60 + _LINE * len(lowest))
-    return picture(900, top, body)
+    return picture(1000, top, body)
 
 
 def _column(rows: Sequence[Mapping[str, float]], name: str) -> list[Point]:
@@ -72,7 +72,7 @@ def _shares(title: str, lines: Mapping[str, Sequence[Point]], end: float, top: i
 
 def _panel(heading: str, end: float, high: float, top: int) -> tuple[Panel, str]:
     panel = Panel(left=60, top=top + 20, width=570, height=180, x=(0, end), y=(0, high))
-    grid = panel.grid(x=[0, end / 2, end], y=[high * part / 4 for part in range(5)])
+    grid = panel.grid(x=[0, end / 2, end], y=round_ticks(0, high))
     return panel, text(60, top + 8, heading, bold=True) + grid + panel.axes()
 
 

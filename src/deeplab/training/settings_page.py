@@ -21,7 +21,8 @@ from deeplab.files import to_toml
 from deeplab.models.backbones import DERIVED
 from deeplab.models.config import DeepLabConfig
 from deeplab.training.limits import limits_of
-from deeplab.training.settings import Settings, describe_kind, hint
+from deeplab.training.settings import Settings
+from deeplab.training.tables import describe_kind, hint
 
 _HEAD = """# Settings
 

@@ -197,6 +197,12 @@ def test_photos_that_lie_in_place_stay_there(tmp_path: Path) -> None:
     assert not check([open_dataset(tmp_path / "set")]).stops
 
 
+def test_a_folder_of_photos_that_is_none_is_refused(tmp_path: Path) -> None:
+    source = square_export(tmp_path / "in", ["a.jpg"])
+    with pytest.raises(InputError, match=r"images: .*nowhere is no folder"):
+        convert(source, tmp_path / "out", images=tmp_path / "nowhere")
+
+
 @pytest.mark.parametrize("place", [".", "empty"])
 def test_a_folder_that_is_there_is_filled(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str

@@ -127,6 +127,8 @@ def convert(
     _check_arguments(split, validation_share)
     source, root = Path(source), Path(destination)
     request = Request(path_of(images), encoding, attribute)
+    if request.images is not None and not request.images.is_dir():
+        raise InputError(f"images: {request.images} is no folder; expected that of the photos.")
     export = read_export(source, request)
     if not export.drawings:
         raise DataError(f"{source}: the export has no photos.")

@@ -69,4 +69,7 @@ def _recognise(path: Path) -> tuple[Layout, Path]:
     if found is not None:
         return found
     looked = "; ".join(f"{layout.name}: {layout.looks_for}" for layout in LAYOUTS)
-    raise DataError(f"{path}: no known layout. A data set is one of these: {looked}.")
+    raise DataError(
+        f"{path}: no known layout. A data set is one of these: {looked}. What a labelling tool "
+        f"exported becomes one with: deeplab data convert {path} -o NEW."
+    )

@@ -301,6 +301,20 @@ def test_the_backbone_of_the_start_may_be_named_and_no_other(shapes: Path, tmp_p
     assert not (tmp_path / "other").exists()
 
 
+def test_nobody_waits_long_without_a_word(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The doctor, a validation and the first step each say how far they are."""
+    monkeypatch.setattr("deeplab.training.progress_line._SILENCE", 0.0)
+    told: list[str] = []
+    settings = shapes_settings(shapes, run={"steps": 3, "log_every": 100})
+    run_experiment(settings, tmp_path / "out", tell=told.append)
+    assert told[0].startswith("Data: opening ")
+    assert "Data: 1 of 17 pictures looked at" in told
+    assert "step 3: 1/5 pictures judged" in told
+    assert any(text.startswith("step 1/3 ") for text in told)
+
+
 def test_classes_weigh_by_name(shapes: Path, tmp_path: Path) -> None:
     told: list[str] = []
     settings = shapes_settings(shapes, loss={"class_weights": {"White": 2.5}}, run={"steps": 1})

@@ -27,6 +27,7 @@ from deeplab.training.balance import (
     repeat_factors,
 )
 from deeplab.training.processes import Processes
+from deeplab.training.progress_line import Patience
 from deeplab.training.settings import DataSettings, Settings
 
 
@@ -140,8 +141,11 @@ def open_feed(
         tell("Class weights: " + ", ".join(f"{name} {weight:.2f}" for name, weight in pairs) + ".")
     if data.memory_gb:
         budget = int(data.memory_gb * 2**30)
-        training = MemoryDataset(training, max_bytes=budget)
-        validation = MemoryDataset(validation, max_bytes=max(budget - training.bytes, 0))
+        read = Patience(tell, "Data: {done} of {total} pictures read into memory")
+        training = MemoryDataset(training, max_bytes=budget, progress=read)
+        validation = MemoryDataset(
+            validation, max_bytes=max(budget - training.bytes, 0), progress=read
+        )
     if data.repeat_threshold:
         factors = repeat_factors(files[0], data.repeat_threshold)
         training = RepeatedDataset(training, factors, seed=settings.run.seed)
@@ -169,7 +173,8 @@ def _open_files(
     )
     training = join([training, *(open_dataset(path, split="train") for path in data.more)])
     if data.check and processes.first:
-        report = check([training, validation])
+        seen = Patience(tell, "Data: {done} of {total} pictures looked at")
+        report = check([training, validation], progress=seen)
         for sentence in report.assumed:
             tell(f"Data: assumed: {sentence}.")
         for fault in report.faults:

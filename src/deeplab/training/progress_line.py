@@ -9,7 +9,22 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-_SILENCE = 5.0  # seconds after which a log hears how far a validation is
+_SILENCE = 4.0  # seconds after which somebody who waits hears how far it is
+
+
+class Patience:
+    """Tells how far something is, where it lasts: nothing in the first seconds, then now and then."""
+
+    def __init__(self, tell: Callable[[str], None], words: str) -> None:
+        """``words`` say what is done, with places for {done} and {total}."""
+        self._tell, self._words = tell, words
+        self._told = time.perf_counter()
+
+    def __call__(self, done: int, total: int) -> None:
+        """Note that ``done`` of ``total`` are done."""
+        if done < total and time.perf_counter() - self._told > _SILENCE:
+            self._told = time.perf_counter()
+            self._tell(self._words.format(done=done, total=total))
 
 
 class ProgressLine:

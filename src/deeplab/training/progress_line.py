@@ -13,7 +13,7 @@ _SILENCE = 4.0  # seconds after which somebody who waits hears how far it is
 
 
 class Patience:
-    """Tells how far something is, where it lasts: nothing in the first seconds, then now and then."""
+    """Tells how far something is, where it lasts: nothing at first, then now and then."""
 
     def __init__(self, tell: Callable[[str], None], words: str) -> None:
         """``words`` say what is done, with places for {done} and {total}."""

@@ -304,6 +304,15 @@ def test_cvat_subsets_are_splits_and_keep_names_apart(tmp_path: Path) -> None:
     assert made.splits == {"train": 1, "val": 1}
 
 
+@pytest.mark.parametrize("subset", ["../../evil", "all", "a\\b"])
+def test_cvat_subsets_that_cannot_be_splits(tmp_path: Path, subset: str) -> None:
+    source = cvat(tmp_path / "in", "", f'subset="{subset}"')
+    with pytest.raises(DataError, match="cannot be the name of a split"):
+        convert(source, tmp_path / "deep" / "out")
+    assert {path.name for path in tmp_path.iterdir()} <= {"in", "deep"}
+    assert convert(source, tmp_path / "out", split="train").count == 1
+
+
 def test_xml_in_an_encoding_that_is_not_read_is_named(tmp_path: Path) -> None:
     source = cvat(tmp_path / "in", "")
     text = '<?xml version="1.0" encoding="gbk"?>' + source.read_text().replace("cat", "猫")

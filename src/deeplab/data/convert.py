@@ -51,7 +51,7 @@ from deeplab.photo import images as photo_files
 VALIDATION_SHARE = 0.2
 """The share of photos that is kept for judging where nobody has said what should."""
 
-_SPLIT_NAME = re.compile(r"[^\W_][\w-]{0,63}$")
+_SPLIT_NAME = re.compile(r"[^\W_][\w-]{0,63}\Z")
 _TAKEN = ("all", "labels", "images", "masks", "dataset")
 _HASHED_FROM = (64, 64)
 
@@ -149,13 +149,17 @@ def convert(
 
 
 def _check_arguments(split: str | None, share: float) -> None:
-    if split is not None and (not _SPLIT_NAME.match(split) or split.lower() in _TAKEN):
+    if split is not None and not _may_be_split(split):
         raise InputError(
             f"split: got {split!r}, expected a plain name like 'train': letters, digits, - and _, "
             f"and none of {', '.join(_TAKEN)}."
         )
     if not 0 <= share < 1:
         raise InputError(f"validation share: got {share}, expected 0 to below 1.")
+
+
+def _may_be_split(name: str) -> bool:
+    return bool(_SPLIT_NAME.match(name)) and name.lower() not in _TAKEN
 
 
 @dataclass(frozen=True)
@@ -190,6 +194,9 @@ def _plan(source: Path, export: Export, root: Path, split: str | None) -> _Plan:
             f"{', '.join(description.classes)}."
         )
     wanted = {split} if split else {usual_name(d.split) or "train" for d in export.drawings}
+    odd = [name for name in sorted(wanted) if not _may_be_split(name)]
+    if odd:
+        raise DataError(f"{source}: '{odd[0]}' cannot be the name of a split; name one (--split).")
     if split is None and "val" not in wanted:
         wanted.add("val")
     doubled = sorted(wanted & set(description.splits))

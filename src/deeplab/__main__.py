@@ -1,5 +1,20 @@
-"""``python -m deeplab`` is the command line; ``torchrun -m deeplab train …`` needs it."""
+"""The command line's door: ``deeplab``, ``python -m deeplab`` and ``torchrun -m deeplab train …``.
 
-from deeplab.cli import main
+What it needs takes a moment to be read; whoever presses Ctrl-C meanwhile is answered, too.
+"""
 
-main()
+import sys
+
+
+def main() -> None:
+    """Run the command line of this process."""
+    try:
+        from deeplab.cli import main as run
+    except KeyboardInterrupt:
+        print("deeplab: interrupted", file=sys.stderr)
+        sys.exit(130)
+    run()
+
+
+if __name__ == "__main__":
+    main()

@@ -70,7 +70,7 @@ def test_claims_stop_nobody(tmp_path: Path, capsys) -> None:
     assert run([*command, "--save", "mask"]) == 1
     told = capsys.readouterr()
     assert names(out) == {"cat.mask.png"}
-    assert "claim.webp: the photo needs about 5.6 GB of memory" in told.err
+    assert "claim.webp: the photo needs about 7.2 GB of memory" in told.err
     assert "cut.dib: the picture is damaged or cut off" in told.err
     assert "empty.png: the file is empty" in told.err
     assert "3 of 4 photos could not be done" in told.err

@@ -18,7 +18,7 @@ from deeplab.photo.formats import MAX_PIXELS, check_length, open_header
 _SHARE = 0.75
 """Of what is there, where nobody says."""
 
-_DECODE = {"JPEG": 6, "WEBP": 18, "AVIF": 18, "HEIF": 18, "GIF": 16, "JPEG2000": 24, "ICO": 18}
+_DECODE = {"JPEG": 6, "WEBP": 24, "AVIF": 24, "HEIF": 24, "GIF": 16, "JPEG2000": 24, "ICO": 24}
 """Bytes per pixel while a format is decoded; Pillow keeps RGB in four, and reads some twice."""
 
 _DECODE_PLAIN, _DECODE_OTHER = 8, 15

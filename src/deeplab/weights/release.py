@@ -253,6 +253,8 @@ def check_complete(config: DeepLabConfig, state_dict: Mapping[str, torch.Tensor]
 
 
 def _pair(name: Path) -> tuple[Path, Path]:
+    if name.name in ("", ".."):
+        raise ModelNotFoundError(f"model: {name} is a folder, expected the name of a release pair.")
     base = name
     if name.suffix in (".json", ".safetensors"):
         base = name.with_suffix("")

@@ -42,8 +42,8 @@ COMMANDS: dict[str, Sequence[str]] = {
     "data check": ("{data}", "--split {word}", "--json {out}", "--page {out}"),
     "data convert": ("{export}", "-o {out}", "--images {data}", "--split {word}"),
     "models show": ("{word}",), "models path": ("{word}",), "models verify": ("{word}",),
-    "benchmark": ("{model} --max-secs 1", "--photos {photo}", "--threads {number}", "--num-runs {number}",
-                  "--min-secs {number}", "-o {out}"),
+    "benchmark": ("{model} --max-secs 1", "--photos {photo}", "--threads {number}",
+                  "--num-runs {number}", "--min-secs {number}", "-o {out}"),
 }  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from deeplab.files import name_partial
 from deeplab.photo import formats
 from deeplab.photo.find import describe_passed_over, expand_pattern, kind_of, list_pictures
 
@@ -84,3 +85,14 @@ def test_two_links_upward_end(tmp_path: Path) -> None:
         (tmp_path / "a" / "b" / name).symlink_to(tmp_path / "a")
     found = expand_pattern(f"{tmp_path}/**/*.jpg", Counter())
     assert [path.name for path in found] == ["c.jpg"]
+
+
+def test_files_in_the_making_match_no_pattern(tmp_path: Path) -> None:
+    photo = tmp_path / "photo.jpg"
+    photo.touch()
+    name_partial(photo).touch()
+    passed_over = Counter[str]()
+    found = expand_pattern(f"{tmp_path}/*", passed_over)
+    found += expand_pattern(f"{tmp_path}/.*", passed_over)
+    assert found == [photo]
+    assert passed_over == {"files in the making": 1}

@@ -11,6 +11,7 @@ from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from deeplab.files import is_partial
 from deeplab.photo.formats import describe_suffix, readable_suffixes
 
 PassedOver = Mapping[str, int]
@@ -121,6 +122,8 @@ def describe_passed_over(passed_over: PassedOver) -> str:
 
 def kind_of(path: Path) -> str:
     """Return "file", "folder", or what else stands there: "pipes and devices", …"""
+    if is_partial(path.name):
+        return "files in the making"
     try:
         mode = path.stat().st_mode
     except OSError:

@@ -19,7 +19,7 @@ _LEFT_OUT = ("serve", "train", "benchmark", "pull")
 """They run for as long as they are let, or use the network."""
 _ODD = ("", " ", ".", "..", "/", "-1", "0", "1", "3", "1e9", "nan", "inf", "-inf",
         "99999999999999999999", "0.5", "x", "ä", "a,b", ",", "33", "33x17", "1,4", "*", "[", "[/]",
-        "\x1b[31m", "a" * 300,
+        "\x1b[31m", "a" * 300, "a/" * 2100 + "b", "9" * 5000, "\udcff", "a\nb", "2GB",
         "/dev/null", "/proc/self/mem", "/root/nothing", "val", "train", "cpu", "litert", "mask",
         "voc-fast")  # fmt: skip
 

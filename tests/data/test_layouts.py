@@ -303,8 +303,8 @@ def test_encodings_with_two_meanings_are_refused() -> None:
         MaskEncoding(values=(0, 1, 1))
     with pytest.raises(InputError, match="expected 1 to 254"):
         MaskEncoding(values=())
-    with pytest.raises(InputError, match="0 to 255"):
-        MaskEncoding(values=(0, 256))
+    with pytest.raises(InputError, match="0 to 65535"):
+        MaskEncoding(values=(0, 65536))
     with pytest.raises(InputError, match="1 colours for 2"):
         MaskEncoding(values=(0, 1), colours=((0, 0, 0),))
 

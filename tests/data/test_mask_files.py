@@ -147,6 +147,31 @@ def test_white_is_255_also_in_one_bit() -> None:
     assert (ids.decode(open_mask(png(255 * white, 8))) == np.where(white, IGNORE, 0)).all()
 
 
+@pytest.mark.parametrize("depth", [1, 8])
+def test_white_is_255_also_in_a_palette_of_grey(depth: int) -> None:
+    white = draw(1)
+    colours = np.array([[0, 0, 0], [255, 255, 255]], np.uint8)
+    mask = open_mask(png(white, depth, PALETTE, PLTE=colours.tobytes()))
+    assert np.array_equal(BINARY.decode(mask), white)
+    assert np.array_equal(MaskEncoding(values=(0, 1)).decode(mask), white)
+    red = np.array([[0, 0, 0], [255, 0, 0]], np.uint8)
+    mask = open_mask(png(white, depth, PALETTE, PLTE=red.tobytes()))
+    assert np.array_equal(BINARY.decode(mask) == NOT_A_CLASS, white == 1)
+
+
+def test_values_of_16_bits() -> None:
+    values = np.array([[0, 1000, 65535, 256, 999]])
+    encoding = MaskEncoding(values=(0, 1000, 65535), ignore=(256,))
+    mask = open_mask(png(values, 16))
+    assert encoding.decode(mask).tolist() == [[0, 1, 2, IGNORE, NOT_A_CLASS]]
+
+
+def test_what_is_hidden_does_not_make_a_grey_mask_coloured() -> None:
+    rgba = np.array([[[1, 1, 1, 255], [9, 8, 7, 0]]])
+    encoding = MaskEncoding(values=(0, 1), transparent=0)
+    assert encoding.decode(open_mask(png(rgba, 8, RGBA))).tolist() == [[1, 0]]
+
+
 def test_a_class_may_have_several_values() -> None:
     encoding = MaskEncoding(values=(0, 1), ignore=(), also=((255, 1), (7, 0)))
     values = np.array([[0, 1, 255, 7, 9]])

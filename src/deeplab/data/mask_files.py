@@ -65,12 +65,20 @@ class MaskFile:
 
     @property
     def grey(self) -> Integers | None:
-        """(H, W) integers of a file that says one number per pixel, in one channel or in three."""
+        """(H, W) integers of a file that says one number per pixel, in one channel or in three.
+
+        What lies under transparent pixels does not matter.
+        """
         if self.pixels.ndim == 2:
             return self.pixels
         first = self.pixels[..., 0]
-        alike = all(np.array_equal(first, self.pixels[..., other]) for other in (1, 2))
-        return first if alike else None
+        for other in (1, 2):
+            differs = first != self.pixels[..., other]
+            if self.transparent is not None:
+                differs &= ~self.transparent
+            if differs.any():
+                return None
+        return first
 
 
 def open_mask(source: Path | bytes, name: str = "") -> MaskFile:

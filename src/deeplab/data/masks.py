@@ -30,6 +30,7 @@ IGNORE = 255
 NOT_A_CLASS = 254
 """What :meth:`MaskEncoding.decode` gives to pixels that are neither a class nor ignored."""
 
+_LARGEST_VALUE = 65535
 _ROWS_AT_A_TIME = 1 << 22  # pixels; what is made of a mask on the way needs several bytes each
 
 
@@ -38,7 +39,7 @@ class MaskEncoding:
     """How the mask files of a data set hold class ids.
 
     Attributes:
-        values: ``values[i]`` is the value of class ``i`` in greyscale and palette files, 0..255.
+        values: ``values[i]`` is the value of class ``i`` in greyscale and palette files, 0..65535.
         ignore: the values of unlabelled pixels.
         colours: ``colours[i]`` is the colour of class ``i`` in RGB files; empty when RGB masks
             are not expected.
@@ -69,9 +70,9 @@ class MaskEncoding:
         known = [*self.values, *(value for value, _ in self.also), *self.ignore]
         _reject_doubled("values", known)
         _reject_doubled("colours", [*self.colours, *self.ignore_colours])
-        outside = [value for value in known if not 0 <= value <= 255]
+        outside = [value for value in known if not 0 <= value <= _LARGEST_VALUE]
         if outside:
-            raise InputError(f"masks: got the values {outside}, expected 0 to 255.")
+            raise InputError(f"masks: got the values {outside}, expected 0 to {_LARGEST_VALUE}.")
         if self.colours and len(self.colours) != len(self.values):
             raise InputError(
                 f"masks: got {len(self.colours)} colours for {len(self.values)} classes."
@@ -81,8 +82,8 @@ class MaskEncoding:
 
     @cached_property
     def value_table(self) -> UInt8:
-        """(256,) uint8: value in the file -> class id, IGNORE or NOT_A_CLASS."""
-        table = np.full(256, NOT_A_CLASS, np.uint8)
+        """(65536,) uint8: value in the file -> class id, IGNORE or NOT_A_CLASS."""
+        table = np.full(_LARGEST_VALUE + 1, NOT_A_CLASS, np.uint8)
         table[list(self.ignore)] = IGNORE
         table[list(self.values)] = np.arange(len(self.values))
         for value, index in self.also:
@@ -91,7 +92,7 @@ class MaskEncoding:
 
     @cached_property
     def _bit_table(self) -> UInt8:
-        """(256,) uint8: as ``value_table``, for files of one bit, whose 1 is white like 255."""
+        """(65536,) uint8: as ``value_table``, for files of one bit, whose 1 is white like 255."""
         table = self.value_table.copy()
         if table[1] == NOT_A_CLASS and 255 not in self.ignore:
             table[1] = table[255]
@@ -121,7 +122,7 @@ class MaskEncoding:
         label = np.empty(mask.size, np.uint8)
         is_coloured = self.reads_colours(mask)
         values = None if is_coloured else mask.grey
-        table = self._bit_table if mask.depth == 1 and mask.palette is None else self.value_table
+        table = self._table_of(mask)
         for rows in _row_blocks(mask.size):
             if is_coloured:
                 pixels = mask.pixels[rows]
@@ -138,6 +139,25 @@ class MaskEncoding:
             label[hidden] = self.transparent
         return label
 
+    def _table_of(self, mask: MaskFile) -> UInt8:
+        """Return (65536,) uint8: value in this file -> class id, IGNORE or NOT_A_CLASS."""
+        if mask.palette is None:
+            return self._bit_table if mask.depth == 1 else self.value_table
+        if self.by_colour or (self.value_table[:256] != NOT_A_CLASS).all():
+            return self.value_table
+        # A black and white mask that a program has stored as a palette of grey: where the indices
+        # are no classes and all the greys are, the greys are meant.
+        used = np.flatnonzero(np.bincount(mask.pixels.ravel(), minlength=256))
+        greys = mask.palette[used]
+        read_as = self.value_table[greys[:, 0]]
+        if (self.value_table[used] == NOT_A_CLASS).any() and (
+            (greys == greys[:, :1]).all() and (read_as != NOT_A_CLASS).all()
+        ):
+            table = self.value_table.copy()
+            table[used] = read_as
+            return table
+        return self.value_table
+
     def reads_colours(self, mask: MaskFile) -> bool:
         """Return whether a file's colours count rather than its values."""
         if mask.pixels.ndim == 3:
@@ -153,7 +173,7 @@ def _row_blocks(size: tuple[int, int]) -> Iterator[slice]:
 def _look_up(table: UInt8, values: Integers) -> UInt8:
     if values.dtype == np.uint8:
         return table[values]
-    inside = (values >= 0) & (values <= 255)
+    inside = (values >= 0) & (values < len(table))
     label = table[np.where(inside, values, 0)]
     return np.where(inside, label, np.uint8(NOT_A_CLASS))
 

@@ -51,8 +51,10 @@ def check(
     _print_report(report)
     unjudged = not split and "val" not in known
     if unjudged:
+        from rich.text import Text
+
+        stdout().print(Text("note", "yellow").append(" there is nothing to judge by", "none"))
         typer.echo(
-            f"{typer.style('note', fg='yellow')} there is nothing to judge by\n"
             "     → Write [splits] into dataset.toml, and below it train = 0.8 and val = 0.2."
         )
     if page is None:

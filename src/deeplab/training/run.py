@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from html import escape
@@ -18,6 +17,7 @@ from deeplab.training.history import Row, read_history
 from deeplab.training.history_plot import draw_history
 from deeplab.training.loop import Callbacks, Score, StepNews
 from deeplab.training.settings import Settings, apply_overrides, read_recipe
+from deeplab.weights.release import open_release
 
 if TYPE_CHECKING:
     from deeplab.segmenter import Segmenter
@@ -72,14 +72,12 @@ class Run:
     @property
     def scores(self) -> dict[str, Any]:
         """The scores of the best weights on the split that chose them."""
-        told = json.loads(self.model.read_text("utf-8"))
-        scores: dict[str, Any] = told["scores"][self.settings.data.val]
-        return scores
+        return dict(open_release(self.model).scores[self.settings.data.val])
 
     @property
     def step(self) -> int:
         """Steps done before the best weights."""
-        return int(json.loads(self.model.read_text("utf-8"))["provenance"]["step"])
+        return int(open_release(self.model).provenance["step"])
 
     def plot(self) -> Svg:
         """Return the history as a picture that a notebook shows; ``save`` writes it."""

@@ -161,9 +161,13 @@ def test_photos_and_masks_are_found_where_they_are(tmp_path: Path, place: str) -
 def test_photos_alone_are_no_data_set(tmp_path: Path) -> None:
     for index in range(4):
         save_pair(tmp_path / f"p{index}.jpg", tmp_path / "elsewhere.png", index)
-    with pytest.raises(DataError, match="no known layout"):
-        open_dataset(tmp_path)
-    write_names(tmp_path)
+    (tmp_path / "elsewhere.png").unlink()
+    for name in ("", "classes.txt"):  # with names of classes it may be an export for YOLO
+        if name:
+            write_names(tmp_path, name)
+        with pytest.raises(DataError, match="no known layout"):
+            open_dataset(tmp_path)
+    (tmp_path / "dataset.toml").write_text("")
     with pytest.raises(DataError, match=r'nothing tells its photos .* mask_suffix = "_mask"'):
         open_dataset(tmp_path)
 

@@ -81,7 +81,19 @@ def find(root: Path) -> Path | None:
     """Return ``root`` when it has a dataset.toml, or photos and masks with the names of classes."""
     if (root / FILE_NAME).is_file() or ((root / "images").is_dir() and (root / "masks").is_dir()):
         return root
-    return root if _names_file(root) else None
+    places = find_places(root)
+    return root if _names_file(root) and any(_has_masks(root, place) for place in places) else None
+
+
+def _has_masks(root: Path, place: Place) -> bool:
+    """Return whether some of the pictures of a place are masks; photos alone are no data set."""
+    if place.images != place.masks:
+        return True
+    folder = root / place.images
+    try:
+        return bool(divide(photo_files.list_pictures(folder).pictures, folder, None)[1])
+    except DataError:  # there are several masks for each photo; opening it says so
+        return True
 
 
 def splits(root: Path) -> tuple[str, ...]:

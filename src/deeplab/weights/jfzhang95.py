@@ -8,14 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from deeplab.errors import WeightsError
-from deeplab.models.config import DeepLabConfig
 from deeplab.models.mobilenet_v2 import BLOCKS
 from deeplab.weights.naming import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
     Foreign,
     Layer,
     Shapes,
+    backbone_name,
+    configure,
     count_classes,
     resnet_depth,
     resnet_layers,
@@ -43,26 +42,19 @@ def recognise(shapes: Shapes, output_stride: int | None) -> Foreign | None:
         )
     depth = None if mobilenet else resnet_depth(shapes, "backbone.")
     stride = output_stride or 16
-    config = DeepLabConfig(
+    config = configure(
         version="v3+",
-        backbone="mobilenet_v2" if mobilenet else f"resnet_v1_{depth}",
+        backbone=backbone_name(depth),
         num_classes=count_classes(shapes, "decoder.last_conv.8.weight"),
         output_stride=stride,
         multi_grid=(1, 1, 1) if mobilenet else (1, 2, 4),
         padding="block_input_only" if mobilenet else "symmetric",
         lost_stride_rate="old_in_group" if mobilenet else "new",
-        stride_unit="first",
-        backbone_bn_eps=1e-5,
-        backbone_bn_decay=0.9,
-        head_bn_decay=0.9,
         atrous_rates=(6, 12, 18),
         aspp_separable=False,
-        pooling_first=False,
         dropout=0.5,
         decoder_separable=False,
-        low_level="block",
-        pixel_mean=IMAGENET_MEAN,
-        pixel_std=IMAGENET_STD,
+        decoder_convs=2,
         align_corners=True,
     )
     backbone = _mobilenet_v2_layers() if depth is None else resnet_layers("backbone.", depth)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from deeplab.errors import WeightsError
 from deeplab.models.config import DeepLabConfig
@@ -47,6 +48,36 @@ class Foreign:
 # Source: torchvision's reference training; (x/255 − mean) / std of ImageNet.
 IMAGENET_MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
 IMAGENET_STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)
+
+
+def configure(**settings: Any) -> DeepLabConfig:
+    """Return a network as PyTorch's re-implementations have it, but for ``settings``.
+
+    They share torchvision's backbones: padding on both sides, the first unit of a block strides,
+    its batch norms, its ImageNet normalisation; image pooling comes last, a decoder takes the
+    output of a block, and separable convolutions have no norm between their halves.
+    """
+    return DeepLabConfig(**{**_CONVENTIONS, **settings})
+
+
+_CONVENTIONS: Mapping[str, Any] = {
+    "padding": "symmetric",
+    "stride_unit": "first",
+    "backbone_bn_eps": 1e-5,
+    "backbone_bn_decay": 0.9,
+    "head_bn_decay": 0.9,
+    "separable_norm": False,
+    "pooling_first": False,
+    "low_level": "block",
+    "decoder_convs": 1,
+    "pixel_mean": IMAGENET_MEAN,
+    "pixel_std": IMAGENET_STD,
+}
+
+
+def backbone_name(depth: int | None) -> str:
+    """Return the backbone of a ResNet's depth; None is MobileNetV2."""
+    return "mobilenet_v2" if depth is None else f"resnet_v1_{depth}"
 
 
 def unused_keys(*patterns: str) -> re.Pattern[str]:

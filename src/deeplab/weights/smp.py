@@ -12,12 +12,12 @@ from typing import Any
 from deeplab.errors import WeightsError
 from deeplab.models.config import DeepLabConfig
 from deeplab.weights.naming import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
     Foreign,
     Layer,
     Shapes,
     aspp_layers,
+    backbone_name,
+    configure,
     conv_layers,
     count_classes,
     mobilenet_v2_layers,
@@ -51,33 +51,22 @@ def recognise(shapes: Shapes, output_stride: int | None) -> Foreign | None:
     head = shape_of(shapes, "segmentation_head.0.weight")
     # Source: the default of encoder_output_stride in model.py; the rates do not follow it.
     stride = output_stride or (16 if plus else 8)
-    config = DeepLabConfig(
+    config = configure(
         version="v3+" if plus else "v3",
-        backbone="mobilenet_v2" if mobilenet else f"resnet_v1_{depth}",
+        backbone=backbone_name(depth),
         num_classes=count_classes(shapes, "segmentation_head.0.weight"),
         output_stride=stride,
         last_conv=mobilenet,
-        padding="symmetric",
         lost_stride_rate="new",
-        stride_unit="first",
-        backbone_bn_eps=1e-5,
-        backbone_bn_decay=0.9,
-        head_bn_decay=0.9,
         head_channels=shape_of(shapes, f"{aspp}project.0.weight")[0],
         atrous_rates=(12, 24, 36),
         rates_stated_at=stride,
         aspp_separable=separable is not None,
-        separable_norm=False,
-        pooling_first=False,
         post_aspp="separable" if plus else "conv",
         dropout=0.5,
-        decoder_convs=1,
         low_level_channels=shapes["decoder.block1.0.weight"][0] if plus else 48,
         decoder_channels=head[1],
-        low_level="block",
         logits_kernel_size=head[2],
-        pixel_mean=IMAGENET_MEAN,
-        pixel_std=IMAGENET_STD,
         align_corners=True,
     )
     backbone = (

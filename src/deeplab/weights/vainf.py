@@ -8,14 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from deeplab.errors import WeightsError
-from deeplab.models.config import DeepLabConfig
 from deeplab.weights.naming import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
     Foreign,
     Layer,
     Shapes,
     aspp_layers,
+    backbone_name,
+    configure,
     conv_layers,
     count_classes,
     mobilenet_v2_layers,
@@ -46,29 +45,20 @@ def recognise(shapes: Shapes, output_stride: int | None) -> Foreign | None:
     aspp = "classifier.aspp." if plus else "classifier.classifier.0."
     separable = ".body" if f"{aspp}convs.1.0.body.0.weight" in shapes else None
     last = "classifier.classifier.3" if plus else "classifier.classifier.4"
-    config = DeepLabConfig(
+    config = configure(
         version="v3+" if plus else "v3",
-        backbone="mobilenet_v2" if mobilenet else f"resnet_v1_{depth}",
+        backbone=backbone_name(depth),
         num_classes=count_classes(shapes, f"{last}.weight"),
         output_stride=output_stride or 16,
         padding="block_input" if mobilenet else "symmetric",
         lost_stride_rate="old",
-        stride_unit="first",
-        backbone_bn_eps=1e-5,
         backbone_bn_decay=0.99,  # main.py sets momentum 0.01 in the backbone
-        head_bn_decay=0.9,
         atrous_rates=(6, 12, 18),
         aspp_separable=separable is not None,
-        separable_norm=False,
-        pooling_first=False,
         post_aspp="none" if plus else ("conv" if separable is None else "separable"),
         dropout=0.1,
-        decoder_convs=1,
         decoder_separable=separable is not None,
         decoder_order="low_level_first",
-        low_level="block",
-        pixel_mean=IMAGENET_MEAN,
-        pixel_std=IMAGENET_STD,
         align_corners=False,
     )
     backbone = mobilenet_v2_layers(_feature) if depth is None else resnet_layers("backbone.", depth)

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 import parity
 from deeplab.errors import WeightsError
-from deeplab.weights import from_state_dict, load_with_report
+from deeplab.weights import from_state_dict, import_file, load_with_report, open_release
 
 pytestmark = pytest.mark.reference
 State = dict[str, torch.Tensor]
@@ -239,3 +239,18 @@ def test_files_of_other_kinds_are_named(tmp_path: Path):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(WeightsError, match=words):
             load_with_report(tmp_path / name)
+
+
+def test_what_is_assumed_of_pixels_is_said_and_may_be_set(state: State, tmp_path: Path):
+    content = {"state_dict": {"mean": torch.zeros(1, 3, 1, 1), "std": torch.ones(1, 3, 1, 1),
+                              **put_before("model.", state)}}  # fmt: skip
+    torch.save(content, tmp_path / "last.ckpt")
+    report = import_file(tmp_path / "last.ckpt", tmp_path / "pair")
+    assert "mean [0.0, 0.0, 0.0], std [1.0, 1.0, 1.0]" in report.assumed["normalisation"]
+    assert open_release(tmp_path / "pair").config.pixel_std == pytest.approx(
+        (58.395, 57.12, 57.375)
+    )
+    report = import_file(tmp_path / "last.ckpt", tmp_path / "pair", normalisation="0..255")
+    assert "normalisation" not in report.assumed
+    config = open_release(tmp_path / "pair").config
+    assert (config.pixel_mean, config.pixel_std) == ((0, 0, 0), (1, 1, 1))

@@ -38,6 +38,7 @@ def import_weights(
         str | None,
         typer.Option(metavar="SIZE", help="Of the frame: 513 or 1025x2049 (default: as trained)."),
     ] = None,
+    normalisation: model_options.Normalise = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a pair that exists already.")
     ] = False,
@@ -68,6 +69,7 @@ def import_weights(
         part=part,
         labels=open_labels(labels) if labels else known_labels,
         input_spec=spec,
+        normalisation=normalisation,
         source=entry.origin if entry else None,
         licence=entry.licence if entry else None,
     )

@@ -10,6 +10,7 @@ from deeplab.labels import LabelSet
 from deeplab.models.config import DeepLabConfig
 from deeplab.photo.images import InputSpec
 from deeplab.runtimes.answers import name_two
+from deeplab.runtimes.network_card import Normalisation, read_normalisation
 from deeplab.weights.dispatch import load_with_report
 from deeplab.weights.release import default_labels, save
 from deeplab.weights.report import ImportReport
@@ -25,6 +26,7 @@ def import_file(
     part: str | None = None,
     labels: LabelSet | None = None,
     input_spec: InputSpec | None = None,
+    normalisation: Normalisation | str | None = None,
     source: str | None = None,
     licence: str | None = None,
 ) -> ImportReport:
@@ -39,6 +41,8 @@ def import_file(
             means by custom.
         input_spec: its frame and fit; None takes the file's, else the one that the network
             was made for.
+        normalisation: of pixels, as :func:`~deeplab.runtimes.network_card.read_normalisation` reads
+            it, where its trainer had another than the file or its library's custom says.
         source: where the file comes from, for the provenance; None takes its name.
         licence: SPDX name of the weights' licence, where it is known.
 
@@ -48,14 +52,19 @@ def import_file(
     Raises:
         ModelNotFoundError: there is no such file.
         WeightsError: the file is damaged, of no known origin, or a classifier: that has no head.
-        InputError: the labels do not fit the classes.
+        InputError: the labels do not fit the classes, or the normalisation is none.
         OutputError: the pair cannot be written.
     """
     path = Path(path)
     config, state, report = load_with_report(path, output_stride=output_stride, part=part)
+    if normalisation is not None:
+        mean, std = read_normalisation(normalisation)
+        config = dataclasses.replace(config, pixel_mean=mean, pixel_std=std)
+        assumed = {key: v for key, v in report.assumed.items() if key != "normalisation"}
+        report = dataclasses.replace(report, assumed=assumed)
     if report.one_class:
-        labels, assumed = name_two(path.name, labels or report.labels)
-        report = dataclasses.replace(report, assumed={**report.assumed, **assumed})
+        labels, named = name_two(path.name, labels or report.labels)
+        report = dataclasses.replace(report, assumed={**report.assumed, **named})
     elif labels is None:
         labels, report = _choose_labels(config, report)
     input_spec = input_spec or report.input_spec

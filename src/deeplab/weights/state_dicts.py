@@ -15,7 +15,7 @@ from deeplab.models.config import DeepLabConfig
 from deeplab.models.deeplab import build
 from deeplab.weights import huggingface, jfzhang95, kazuto, openmmlab, smp, torchvision, vainf
 from deeplab.weights.checkpoints import Checkpoint, is_average, list_beside, rank
-from deeplab.weights.naming import Foreign, Shapes
+from deeplab.weights.naming import IMAGENET_MEAN, Foreign, Shapes
 from deeplab.weights.pickles import StoredTensor, Value
 from deeplab.weights.report import ImportReport
 from deeplab.weights.strangers import name_stranger
@@ -95,6 +95,7 @@ def from_checkpoint(
         others=tuple(_name(other) for other, _ in found[1:]),
         beside=(*report.beside, *list_beside(checkpoint, [prefix for prefix, _ in found])),
         not_run=checkpoint.names,
+        assumed={**report.assumed, **_assume_normalisation(foreign, checkpoint)},
     )
     if foreign.library == openmmlab.LIBRARY:
         report = dataclasses.replace(report, labels=openmmlab.read_labels(checkpoint.facts))
@@ -111,6 +112,22 @@ def _apply_notes(foreign: Foreign, checkpoint: Checkpoint, output_stride: int | 
         return foreign
     config = dataclasses.replace(foreign.config, output_stride=output_stride)
     return dataclasses.replace(foreign, config=config)
+
+
+def _assume_normalisation(foreign: Foreign, checkpoint: Checkpoint) -> dict[str, str]:
+    """Return what is assumed of the pixels: weights do not tell how their trainer fed them."""
+    if foreign.config.pixel_mean != IMAGENET_MEAN or foreign.found or foreign.backbone_only:
+        return {}  # another custom is the network's own; the trainer's notes say it
+    words = "ImageNet's mean and std of pixels in 0..1, the library's custom"
+    own = {
+        leaf: [round(number, 4) for number in _read(name, value).float().flatten().tolist()]
+        for name, value in checkpoint.tensors.items()
+        if (leaf := name.rsplit(".", 1)[-1].removeprefix("pixel_")) in ("mean", "std")
+        and math.prod(value.shape) == 3
+    }
+    if len(own) == 2:
+        words += f" (its trainer's own lie beside: mean {own['mean']}, std {own['std']})"
+    return {"normalisation": f"{words}; --normalisation sets another"}
 
 
 @dataclass(frozen=True)

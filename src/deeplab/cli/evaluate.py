@@ -112,6 +112,13 @@ def evaluate(
         found = functools.reduce(Evaluation.merge, processes.gather(part))
         if not processes.first:
             return
+    if found.shared is not None:
+        left = [name for i, name in enumerate(dataset.labels.names) if i not in found.shared]
+        unknown = [name for name in predictor.labels.names if name not in found.labels.names]
+        stderr().print(
+            f"Scored: the {len(found.shared)} classes that network and data share by name. Not of "
+            f"the network: {', '.join(left) or 'none'}; not of the data: {len(unknown)} classes."
+        )
     if as_json:
         stdout().print_json(json.dumps(to_dict(found, classes=chosen)))
     else:

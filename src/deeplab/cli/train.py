@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,7 +30,23 @@ def train(
     ] = None,
     backbone: Annotated[str | None, typer.Option(help="mobilenet_v2, resnet_v1_50_beta, …")] = None,
     init: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Weights to start from, of any origin.")
+        str | None,
+        typer.Option(
+            metavar="none|NAME|FILE",
+            help="Weights to start from, of any origin; without it, the network 'voc'.",
+        ),
+    ] = None,
+    epochs: Annotated[
+        float | None, typer.Option(min=0.01, max=MAX_COUNT, help="How often each photo is seen.")
+    ] = None,
+    duration: Annotated[
+        str | None,
+        typer.Option(
+            "--time",
+            metavar="15m",
+            help="Plan for this long and stop within it (90s, 15m, 2h); 0: no step, a network "
+            "of your classes in seconds.",
+        ),
     ] = None,
     steps: Annotated[
         int | None, typer.Option(min=1, max=MAX_COUNT, help="Optimiser steps.")
@@ -62,7 +79,14 @@ def train(
         _print_settings(None if recipe is None else str(recipe))
         return
     from deeplab.training.experiment import run_experiment
-    from deeplab.training.settings import Settings, apply_overrides, read_recipe
+    from deeplab.training.preset import choose_settings, deadline
+    from deeplab.training.settings import apply_overrides, read_tables
+
+    seconds = None if duration is None else _seconds(duration)
+    if steps is not None and (epochs is not None or seconds is not None):
+        raise InputError("--steps: already says how long; leave out --epochs and --time.")
+    console = stderr()
+    stop = deadline(seconds)
 
     overrides: dict[str, Any] = {
         "data.path": None if data is None else str(data),
@@ -82,12 +106,22 @@ def train(
     if recipe is None and data is None:
         raise InputError("train: give a recipe, or the folder of a data set with --data.")
     if recipe is not None:
-        chosen = read_recipe(recipe, overrides)
+        tables = read_tables(recipe)
     else:
         assert data is not None
-        chosen = Settings.from_dict(apply_overrides({"name": data.resolve().name}, overrides))
-    console = stderr()
-    progress = run_experiment(chosen, folder or Path("runs") / chosen.name, tell=console.print)
+        tables = {"name": data.resolve().name}
+    own_plan = bool({"schedule", "optimiser"} & set(tables))
+    values = apply_overrides(tables, overrides)
+    folder = folder or Path("runs") / str(values["name"])
+    chosen = choose_settings(
+        values,
+        folder=folder,
+        own_plan=own_plan,
+        epochs=epochs,
+        seconds=seconds,
+        tell=console.print,
+    )
+    progress = run_experiment(chosen, folder, tell=console.print, callbacks=stop)
     if progress.interrupted:
         raise typer.Exit(130)
 
@@ -102,6 +136,16 @@ def _print_settings(word: str | None) -> None:
         table.add_row(*map(escape, (entry.name, entry.default, f"{entry.text} ({entry.kind})")))
     console = stdout()
     console.print(table, soft_wrap=False)
+
+
+def _seconds(text: str) -> float:
+    """Return the seconds of "90s", "15m", "2h" or "0"."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|min|h)", text.strip().lower())
+    if text.strip() == "0":
+        return 0.0
+    if match is None:
+        raise InputError(f"--time: got '{text}', expected a time like 90s, 15m or 2h, or 0.")
+    return float(match[1]) * {"s": 1, "m": 60, "min": 60, "h": 3600}[match[2]]
 
 
 def _parse(text: str) -> Any:

@@ -7,8 +7,9 @@ training and release pairs, ``FilePredictor`` for exported files, by the very wa
 
 from __future__ import annotations
 
+import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -262,8 +263,13 @@ def open_predictor(
         return FilePredictor(opened, path.name)
     from deeplab import weights
     from deeplab.models import build
-    from deeplab.weights.release import labels_of
+    from deeplab.weights.release import is_release, labels_of, open_release
 
+    frame = None
+    if is_release(path) and tuple(scales) == (1.0,) and not flip and not tile:
+        release = open_release(path)
+        if _is_judged_in_frame(release.provenance):
+            frame = release.input_spec
     config, state = weights.load(path)
     named = labels_of(path, config) if labels is None else open_labels(labels)
     network = build(config)
@@ -276,7 +282,15 @@ def open_predictor(
         flip=flip,
         output_stride=output_stride,
         tile=tile,
+        frame=frame,
     )
+
+
+def _is_judged_in_frame(provenance: Mapping[str, Any]) -> bool:
+    """Whether a pair's weights were chosen by photos fitted into its frame, as it is used."""
+    recipe = provenance.get("recipe")
+    run = recipe.get("run") if isinstance(recipe, Mapping) else None
+    return isinstance(run, Mapping) and run.get("validate_frame") is True
 
 
 @dataclass(kw_only=True)
@@ -291,6 +305,8 @@ class Evaluation:
         pictures: per picture, by index in the data set: its name and its totals.
         protocol: what influences the scores.
         seconds: time spent predicting, summed over processes.
+        shared: ids of the classes that network and data set share, where they have not the same;
+            only these can be scored. None where they have.
     """
 
     labels: LabelSet
@@ -300,6 +316,7 @@ class Evaluation:
     pictures: dict[int, tuple[str, ClassTotals]]
     protocol: dict[str, Any]
     seconds: float = 0.0
+    shared: tuple[int, ...] | None = None
 
     def merge(self, other: Evaluation) -> Evaluation:
         """Add the counts of another part of the same data set to these, and return these."""
@@ -313,8 +330,8 @@ class Evaluation:
 
     @property
     def miou(self) -> float:
-        """Mean IoU over the classes that occur."""
-        return float(self.confusion.totals.mean_iou())
+        """Mean IoU over the classes that occur, of those that network and data set share."""
+        return float(self.confusion.totals.mean_iou(self.shared))
 
     @property
     def accuracy(self) -> float:
@@ -323,6 +340,7 @@ class Evaluation:
 
     def interval(self, classes: Sequence[int] | None = None) -> tuple[float, float]:
         """Return the 95 % bootstrap interval of the mIoU over pictures."""
+        classes = self.shared if classes is None else classes
         totals = stack([self.pictures[index][1] for index in sorted(self.pictures)])
         return bootstrap_interval(totals, classes=classes)
 
@@ -355,16 +373,21 @@ def evaluate(
         count: how many processes share the pictures; merge their results.
         each: called with (index, name, mask) after each picture, to show progress or save masks.
 
+    Where the two have not the same classes, those with one name are scored. What the network calls
+    a class that the data set lacks counts as the data's background, and where it has none, as a
+    class more, "none of these": wrong in any case.
+
     Raises:
-        InputError: predictor and data set have other classes.
+        InputError: predictor and data set share no class.
         DataError: the data set is empty.
     """
     if len(dataset) == 0:
         raise DataError(f"data: the split '{dataset.split}' is empty; nothing to evaluate.")
-    translate = match_labels(predictor.labels, dataset.labels)
-    classes, ignore = len(dataset.labels), dataset.labels.ignore_index
+    translate, labels, shared = share_labels(predictor.labels, dataset.labels)
+    classes, ignore = len(labels), dataset.labels.ignore_index
     result = Evaluation(
-        labels=dataset.labels,
+        labels=labels,
+        shared=shared,
         confusion=ConfusionMatrix(classes),
         bands={width: ConfusionMatrix(classes) for width in trimap},
         objects=ObjectCounts(),
@@ -376,6 +399,7 @@ def evaluate(
             "size of truth": "the photo's own",
             "ignored label": ignore,
             "classes": list(dataset.labels.names),
+            "scored classes": [labels.names[i] for i in shared or range(len(dataset.labels))],
         },
     )
     for index in range(rank, len(dataset), count):
@@ -410,15 +434,61 @@ def match_labels(source: LabelSet, target: LabelSet) -> UInt8:
     if len(source) != len(target):
         raise InputError(
             f"labels: the network knows {len(source)} classes, the data set has {len(target)}; "
-            "they must be the same to be scored."
+            "they must be the same to be compared."
         )
-    table = np.zeros(256, np.uint8)
-    for index, name in enumerate(source.names):
-        try:
-            table[index] = target.index(name)
-        except InputError:
-            raise InputError(
-                f"labels: the network's class '{name}' is none of the data set's "
-                f"({', '.join(target.names)})."
-            ) from None
+    table, _, shared = share_labels(source, target)
+    if shared is not None:
+        missing = [name for name in source.names if _find(name, target) is None]
+        raise InputError(
+            f"labels: the network's class '{missing[0]}' is none of the data set's "
+            f"({', '.join(target.names)})."
+        )
+    return table
+
+
+def share_labels(
+    source: LabelSet, target: LabelSet
+) -> tuple[UInt8, LabelSet, tuple[int, ...] | None]:
+    """Return how a network's classes are scored on a data set's, by name.
+
+    Returns:
+        A table, (256,) uint8, from the network's class ids to those of the scored label set; that
+        set, the data's and perhaps "none of these"; and the ids that both share, None where they
+        have the same classes.
+
+    Raises:
+        InputError: they share no class, or nothing but the background.
+    """
+    places = [_find(name, target) for name in source.names]
+    shared = tuple(sorted(place for place in places if place is not None))
+    if len(shared) == len(source) == len(target):
+        return _table(places, 0), target, None
+    if not set(shared) - {target.background}:
+        raise InputError(
+            f"labels: the network and the data set share no class but the background. It knows "
+            f"{', '.join(source.names)}; the data set has {', '.join(target.names)}."
+        )
+    if None not in places:
+        return _table(places, 0), target, shared
+    if target.background is not None and target.background in shared:
+        return _table(places, target.background), target, shared
+    names = (*target.names, OTHER)
+    labels = dataclasses.replace(target, names=names, colours=(*target.colours, (128, 128, 128)))
+    return _table(places, len(target)), labels, shared
+
+
+OTHER = "none of these"
+"""What a network's classes are that the data set does not have, nor a background."""
+
+
+def _find(name: str, labels: LabelSet) -> int | None:
+    try:
+        return labels.index(name)
+    except InputError:
+        return None
+
+
+def _table(places: Sequence[int | None], other: int) -> UInt8:
+    table = np.full(256, other, np.uint8)
+    table[: len(places)] = [other if place is None else place for place in places]
     return table

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import functools
 import json
 import math
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ from rich.text import Text
 from deeplab.data.sample import Dataset
 from deeplab.errors import OutputError
 from deeplab.evaluation.pictures import draw_comparison, draw_confusion
-from deeplab.evaluation.protocol import Evaluation, Predictor
+from deeplab.evaluation.protocol import Evaluation, Predictor, share_labels
 from deeplab.files import replacing
 
 _WORST = 8
@@ -36,15 +37,16 @@ def to_dict(evaluation: Evaluation, *, classes: Sequence[int] | None = None) -> 
     """
     totals, names = evaluation.confusion.totals, evaluation.labels.names
     low, high = evaluation.interval()
+    named = functools.partial(_by_name, evaluation)
     result: dict[str, Any] = {
         "miou": _number(evaluation.miou),
         "miou_95": [_number(low), _number(high)],
         "pixel_accuracy": _number(evaluation.accuracy),
         "frequency_weighted_iou": _number(float(totals.frequency_weighted_iou)),
-        "iou": _by_name(names, totals.iou),
-        "precision": _by_name(names, totals.precision),
-        "recall": _by_name(names, totals.recall),
-        "f1": _by_name(names, totals.f1),
+        "iou": named(totals.iou),
+        "precision": named(totals.precision),
+        "recall": named(totals.recall),
+        "f1": named(totals.f1),
         "absent_classes": [
             name for name, iou in zip(names, totals.iou, strict=True) if math.isnan(iou)
         ],
@@ -69,8 +71,16 @@ def to_dict(evaluation: Evaluation, *, classes: Sequence[int] | None = None) -> 
     return result
 
 
-def _by_name(names: Sequence[str], values: npt.NDArray[np.float64]) -> dict[str, float | None]:
-    return {name: _number(float(value)) for name, value in zip(names, values, strict=True)}
+def _by_name(
+    evaluation: Evaluation, values: npt.NDArray[np.float64]
+) -> dict[str, float | None]:
+    """Return a value per class; classes that the network does not share have none."""
+    names, shared = evaluation.labels.names, evaluation.shared
+    return {
+        name: _number(float(value))
+        for index, (name, value) in enumerate(zip(names, values, strict=True))
+        if shared is None or index in shared
+    }
 
 
 def _number(value: float) -> float | None:
@@ -87,18 +97,21 @@ def summary_table(evaluation: Evaluation, *, classes: Sequence[int] | None = Non
         table.add_column(heading, justify="left" if heading == "class" else "right")
     pixels = max(int(totals.truth.sum()), 1)
     for index, name in enumerate(evaluation.labels.names):
+        scored = evaluation.shared is None or index in evaluation.shared
         table.add_row(
             name,
-            _percent(totals.iou[index]),
-            _percent(totals.precision[index]),
-            _percent(totals.recall[index]),
-            _percent(totals.f1[index]),
+            *(
+                _percent(values[index]) if scored else "not shared"
+                for values in (totals.iou, totals.precision, totals.recall, totals.f1)
+            ),
             _percent(totals.truth[index] / pixels),
             _percent(totals.prediction[index] / pixels),
         )
     table.add_section()
     table.add_row(
-        Text("mIoU", "bold"), Text(_percent(evaluation.miou), "bold"), f"{_span(low, high)}"
+        Text("mIoU" if evaluation.shared is None else "mIoU of shared classes", "bold"),
+        Text(_percent(evaluation.miou), "bold"),
+        f"{_span(low, high)}",
     )
     if classes is not None:
         table.add_row(
@@ -145,11 +158,12 @@ def write_report(
     """
     told = to_dict(evaluation, classes=classes)
     confusion = draw_confusion(evaluation.confusion, evaluation.labels)
+    translate, labels, _ = share_labels(predictor.labels, dataset.labels)
     worst = []
     for index, name, score in evaluation.worst(_WORST):
         sample = dataset[index]
         picture = draw_comparison(
-            [(sample.image, sample.label, predictor(sample.image))], dataset.labels
+            [(sample.image, sample.label, translate[predictor(sample.image)])], labels
         )
         worst.append((name, score, picture))
     page = _page(evaluation, told, confusion, worst)
@@ -190,7 +204,10 @@ def _page(
     title = escape(f"{protocol['model']} on {protocol['split']}")
     classes = "".join(
         f'<tr><td><i style="background:rgb{colour}"></i>{escape(name)}</td>'
-        + "".join(f"<td>{_cell(told[key][name])}</td>" for key in _BY_CLASS)
+        + "".join(
+            f"<td>{_cell(told[key][name]) if name in told[key] else 'not shared'}</td>"
+            for key in _BY_CLASS
+        )
         + "</tr>"
         for name, colour in zip(evaluation.labels.names, evaluation.labels.colours, strict=True)
     )

@@ -324,9 +324,7 @@ def _solve(
             rows[:, list(known)] = own[:, list(known)]
             miou, kept = kept_miou, tuple(sorted(known))
     _write(classifier, rows)
-    return _Solution(
-        kept=kept, ridge=_RIDGES[strength], balance=_BALANCES[balance], miou=miou
-    )
+    return _Solution(kept=kept, ridge=_RIDGES[strength], balance=_BALANCES[balance], miou=miou)
 
 
 def _reach(channels: int, start_rows: Tensor | None) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +18,13 @@ from deeplab.data.sample import Dataset
 from deeplab.errors import InputError
 from deeplab.labels import LabelSet
 from deeplab.models import DeepLab, DeepLabConfig, build
+from deeplab.photo.images import InputSpec
 from deeplab.training.checkpoint import check_checkpoint, load_checkpoint
+from deeplab.training.closed_form import can_fit, fit_classifier
 from deeplab.training.feed import Feed, open_feed
 from deeplab.training.folder import RunFolder
 from deeplab.training.guard import failures_in_words, interrupt_on_termination
-from deeplab.training.initialise import choose_config, take_over
+from deeplab.training.initialise import choose_config, locate_start, take_over
 from deeplab.training.judge import DatasetJudge
 from deeplab.training.loop import NOBODY, Callbacks, Surroundings, train
 from deeplab.training.normalisation import (
@@ -35,6 +38,7 @@ from deeplab.training.state import Progress
 from deeplab.training.teacher import open_teacher
 from deeplab.weights.release import labels_of
 
+_SILENCE = 4.0  # seconds after which the fit says how far it is
 _MEASURED = 4  # steps whose pictures give new batch norms their first statistics
 
 
@@ -47,12 +51,16 @@ class Start:
         origin: where they came from, in a word.
         fresh: names of the tensors that did not come from there.
         knows_classes: whether it can be judged: no classifier row is random.
+        known: names of the classes whose classifier rows came from there.
+        rows: (K', D, 1, 1), the classifier of the starting weights, of whatever classes.
     """
 
     network: DeepLab
     origin: str
     fresh: tuple[str, ...]
     knows_classes: bool
+    known: tuple[str, ...] = ()
+    rows: torch.Tensor | None = None
 
 
 def run_experiment(
@@ -107,6 +115,13 @@ def _run(
     network = start.network
     resumed = saved is not None
     _settle_batch_norm(start, settings, feed, processes, resumed=resumed, tell=tell)
+    if settings.init.fit and not resumed:
+        start = _fit(start, settings, feed, processes, tell)
+    if not settings.run.steps and not resumed and not start.knows_classes:
+        raise InputError(
+            "run.steps: 0 releases the start as it is, but this one does not know the classes; "
+            "set init.fit = true, or take steps."
+        )
     teacher = None
     if settings.teacher.path:
         teacher = open_teacher(settings.teacher, feed.labels)
@@ -161,13 +176,13 @@ def _start(settings: Settings, labels: LabelSet, tell: Callable[[str], None]) ->
         tell("Starting weights: random.")
         every = tuple(network.state_dict())
         return Start(network=network, origin="random", fresh=every, knows_classes=False)
-    found, state, _ = weights.load_with_report(path)
+    found, state, _ = weights.load_with_report(file := locate_start(path))
     network = build(choose_config(settings.model, found, classes))
     report = take_over(
         network,
         state,
         labels=labels,
-        source_labels=labels_of(Path(path), found),
+        source_labels=labels_of(file, found),
         classifier=settings.init.classifier,
     )
     tell(str(report))
@@ -176,7 +191,51 @@ def _start(settings: Settings, labels: LabelSet, tell: Callable[[str], None]) ->
         origin=Path(path).name,
         fresh=report.rebuilt,
         knows_classes=len(report.classes) == classes,
+        known=report.classes,
+        rows=state.get("classifier.weight"),
     )
+
+
+def _fit(
+    start: Start,
+    settings: Settings,
+    feed: Feed,
+    processes: Processes,
+    tell: Callable[[str], None],
+) -> Start:
+    """Compute the rows of the classes in closed form; every process does it alike."""
+    network, config = start.network, start.network.config
+    if not can_fit(network) or not settings.init.path:
+        tell(
+            "Fit: left out; it needs starting weights and a network whose last layer is one 1×1 "
+            "convolution at one scale."
+        )
+        return start
+    assert config.pixel_mean is not None
+    assert config.pixel_std is not None
+    height, width = settings.data.frame or settings.data.crop_size
+    frame = InputSpec(height=height, width=width, mean=config.pixel_mean, std=config.pixel_std)
+    tell("Fit: the rows of the classes are computed from the features of the training photos …")
+    told = time.perf_counter()
+
+    def watch(done: int, total: int) -> None:
+        nonlocal told
+        if done < total and time.perf_counter() - told > _SILENCE:
+            told = time.perf_counter()
+            tell(f"Fit: {done}/{total} photos")
+
+    report = fit_classifier(
+        network,
+        feed.training,
+        frame=frame,
+        known=start.known,
+        start_rows=start.rows,
+        device=processes.device,
+        seed=settings.run.seed,
+        watch=watch,
+    )
+    tell(str(report))
+    return dataclasses.replace(start, knows_classes=True)
 
 
 def _settle_batch_norm(
@@ -191,7 +250,8 @@ def _settle_batch_norm(
     """Give batch norms that are new, or came folded, statistics; freeze them or train them."""
     network, device, pretrained = start.network, processes.device, bool(settings.init.path)
     pictures: list[torch.Tensor] = []
-    if pretrained and not resumed:
+    is_new = any(name.endswith(".running_mean") for name in start.fresh)
+    if pretrained and not resumed and (is_new or settings.run.batch_norm != "frozen"):
         # Every process looks at the pictures of the first, so that all stay equal.
         first = dataclasses.replace(processes, rank=0)
         stream = feed.batches(settings, network.config, first)(0)

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from deeplab.errors import InputError, WeightsError
+from deeplab import zoo
+from deeplab.errors import InputError, ModelNotFoundError, WeightsError
 from deeplab.labels import LabelSet
 from deeplab.models.config import DeepLabConfig
 from deeplab.models.deeplab import ASPP, DeepLab, DensePredictionCell
+from deeplab.tflite import file as tflite_file
 from deeplab.training.optimiser import classifier_layers
+from deeplab.weights.release import is_release, open_release
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +81,37 @@ def choose_config(
     if model.get("version", found.version) != found.version:
         theirs = {name: theirs[name] for name in _BACKBONE_FIELDS}
     return DeepLabConfig.from_dict({**theirs, **model, "num_classes": num_classes})
+
+
+def locate_start(path: str) -> Path:
+    """Return the file of starting weights that are given by path, by a pair's name, or by a name.
+
+    Raises:
+        InputError: there is neither such a file nor such a name.
+    """
+    here = Path(path)
+    if here.exists() or is_release(here) or here.with_name(here.name + ".index").is_file():
+        return here
+    try:
+        return zoo.locate(path, weights=True)
+    except ModelNotFoundError as error:
+        raise InputError(
+            f"init.path: '{path}' is no file of weights, and no name of a network. {error} "
+            "'none' starts from random weights."
+        ) from None
+
+
+def start_frame(path: Path) -> tuple[int, int]:
+    """Return (height, width) of the frame that starting weights were made for, else the usual."""
+    if is_release(path):
+        spec = open_release(path).input_spec
+        return spec.height, spec.width
+    if path.suffix == ".tflite":
+        parsed = tflite_file.read(path)
+        shape = parsed.tensors[parsed.inputs[0]].shape
+        if len(shape) == 4 and min(shape[1:3]) > 1:
+            return shape[1], shape[2]
+    return 513, 513
 
 
 def _short(names: Sequence[str]) -> str:

@@ -72,7 +72,7 @@ def shorten_averages(model: DeepLab, run: RunSettings, *, pretrained: bool) -> s
     """
     first = run.steps if pretrained else min(run.validation_interval or run.steps, run.steps)
     shorter = 0
-    least = min(_LARGEST_MOMENTUM, 2 * _FEWEST_SPANS / first)
+    least = min(_LARGEST_MOMENTUM, 2 * _FEWEST_SPANS / max(first, 1))
     for module in model.modules():
         if not isinstance(module, BatchNorm2d):
             continue

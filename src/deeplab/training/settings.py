@@ -80,12 +80,15 @@ class InitSettings:
 
     Attributes:
         path: a release pair, a TensorFlow checkpoint, a .tflite file, …: all that
-            ``deeplab.weights.load`` opens. Empty starts from random weights.
+            ``deeplab.weights.load`` opens, or a name ("voc"). Empty starts from random weights.
         classifier: take over the rows of classes with the same name; False starts it afresh.
+        fit: before the first step, compute the rows of the classes in closed form from the
+            training photos; see ``training.closed_form``.
     """
 
     path: str = ""
     classifier: bool = True
+    fit: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,7 +170,7 @@ class RunSettings:
     """How long, how fast, how safe.
 
     Attributes:
-        steps: optimiser steps.
+        steps: optimiser steps; 0 judges and releases the start.
         batch_size: pictures per step, over all processes and parts together: the recipe means
             the same on any number of GPUs.
         accumulate: parts into which each process cuts its share, to save memory.
@@ -195,7 +198,7 @@ class RunSettings:
             1 to 10.
     """
 
-    steps: Annotated[int, Limits(1, 1e9)] = 30_000
+    steps: Annotated[int, Limits(0, 1e9)] = 30_000
     batch_size: Annotated[int, Limits(1, 65_536)] = 16
     accumulate: Annotated[int, Limits(1, 65_536)] = 1
     seed: Annotated[int, Limits(0, 2**63 - 1)] = 0
@@ -297,6 +300,15 @@ def read_recipe(path: str | Path, overrides: Mapping[str, Any] | None = None) ->
     Raises:
         InputError: no such file, no TOML, or a setting that does not exist.
     """
+    return Settings.from_dict(apply_overrides(read_tables(path), overrides or {}))
+
+
+def read_tables(path: str | Path) -> dict[str, Any]:
+    """Read the tables of a TOML recipe as they stand there; its name is the file's if need be.
+
+    Raises:
+        InputError: no such file, or no TOML.
+    """
     path = Path(path)
     if not os.path.exists(path):  # unlike Path's, it takes a name of any length
         raise InputError(f"recipe: there is no file {path}.")
@@ -308,7 +320,7 @@ def read_recipe(path: str | Path, overrides: Mapping[str, Any] | None = None) ->
     except (RecursionError, ValueError) as error:
         raise InputError(f"recipe: {path} cannot be read: tables or numbers too long.") from error
     values.setdefault("name", path.stem)
-    return Settings.from_dict(apply_overrides(values, overrides or {}))
+    return values
 
 
 def apply_overrides(values: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:

@@ -25,7 +25,9 @@ from deeplab.evaluation.protocol import (
     TorchPredictor,
     _tile_starts,
     evaluate,
+    match_labels,
     open_predictor,
+    share_labels,
 )
 from deeplab.evaluation.report import summary_table, to_dict, write_report
 from deeplab.evaluation.server import ServerWriter
@@ -138,12 +140,41 @@ def test_classes_are_matched_by_name_and_refused_where_they_differ() -> None:
         crossed.pictures[0][1].prediction,
         ConfusionMatrix.of(sample.label, mask, 3).totals.prediction,
     )
+    with pytest.raises(InputError, match="share no class but the background"):
+        evaluate(Brightness(labels=LabelSet(("tree", "lake"))), Pictures())
     with pytest.raises(InputError, match="21 classes, the data set has 3"):
-        evaluate(Brightness(labels=VOC), Pictures())
+        match_labels(VOC, Pictures().labels)
     with pytest.raises(InputError, match="'tree' is none of the data set's"):
-        evaluate(Brightness(labels=LabelSet(("sky", "road", "tree"))), Pictures())
+        match_labels(LabelSet(("sky", "road", "tree")), Pictures().labels)
     with pytest.raises(DataError, match="'val' is empty"):
         evaluate(Brightness(), Pictures(count=0))
+
+
+def test_classes_shared_by_name_are_scored_and_the_others_named() -> None:
+    """A network of many classes on own data of few: everybody's first question."""
+    own = LabelSet(("background", "dog", "kennel"))
+    table, labels, shared = share_labels(VOC, own)
+    assert (labels, shared) == (own, (0, 1))
+    assert table[VOC.index("dog")] == 1
+    assert table[VOC.index("cat")] == table[VOC.index("background")] == 0  # no cats in this data
+
+    streets = LabelSet(("road", "car"), background=None)
+    table, labels, shared = share_labels(VOC, streets)
+    assert labels.names == ("road", "car", "none of these")
+    assert shared == (1,)
+    assert table[VOC.index("car")] == 1
+    assert table[VOC.index("background")] == table[VOC.index("dog")] == 2
+
+    found = evaluate(Brightness(labels=LabelSet(("sky", "tree", "car"))), Pictures())
+    assert found.shared == (0, 2)
+    assert found.miou == pytest.approx(float(found.confusion.totals.mean_iou((0, 2))))
+    told = to_dict(found)
+    assert list(told["iou"]) == ["sky", "car"]
+    assert told["protocol"]["scored classes"] == ["sky", "car"]
+    console = Console(file=io.StringIO(), width=100)
+    console.print(summary_table(found))
+    assert "not shared" in console.file.getvalue()  # type: ignore[attr-defined]
+    assert "mIoU of shared classes" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
 def test_one_scale_is_the_argmax_of_the_upsampled_logits(network: TorchPredictor) -> None:

@@ -218,10 +218,11 @@ def _class_shares(dataset: Dataset, chosen: Sequence[int], classes: int) -> Floa
     """Return (K,) float64, each class's share of the labelled pixels, photos counting alike."""
     shares = np.zeros(classes)
     for index in chosen:
-        label = read_mask(dataset.masks[index], dataset.encoding)
+        label = read_mask(dataset.masks[index], dataset.encoding)  # spares reading the photo
         counts = np.bincount(label.ravel(), minlength=classes)[:classes]
         shares += counts / max(1, counts.sum())
-    return shares / max(shares.sum(), 1e-12)
+    shares /= max(shares.sum(), 1e-12)
+    return shares
 
 
 # -- the sums ------------------------------------------------------------------------------------
@@ -313,7 +314,8 @@ def _solve(
     left_out = logits[balance * len(_RIDGES) + strength]
     scale = _calibrate(left_out, truth)
     rows = scale * whole[balance].rows(_RIDGES[strength])
-    miou, kept = float(scores[balance, strength]), ()
+    miou = float(scores[balance, strength])
+    kept: tuple[int, ...] = ()
     if known:
         own = torch.cat([classifier.weight.flatten(1), classifier.bias[:, None]], 1).T.cpu()
         cells = torch.cat([cells for fold in used for cells in sums.cells[fold]])
@@ -340,7 +342,8 @@ def _reach(channels: int, start_rows: Tensor | None) -> Tensor:
         largest = torch.linalg.eigvalsh(product)[-1]
         if largest > 0:
             spread += _KNOWN / largest * product
-    return torch.linalg.cholesky(spread)
+    root: Tensor = torch.linalg.cholesky(spread)
+    return root
 
 
 class _Ridge:
@@ -408,7 +411,7 @@ def _join(
         def loss() -> Tensor:
             search.zero_grad()
             value = F.cross_entropy(logits + free * others, truth) + 1e-3 * (free**2).mean()
-            value.backward()
+            value.backward()  # type: ignore[no-untyped-call]
             return value
 
         search.step(loss)  # type: ignore[no-untyped-call]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import base64
-import io
 import functools
+import io
 import json
 import math
 from collections.abc import Sequence
@@ -71,9 +71,7 @@ def to_dict(evaluation: Evaluation, *, classes: Sequence[int] | None = None) -> 
     return result
 
 
-def _by_name(
-    evaluation: Evaluation, values: npt.NDArray[np.float64]
-) -> dict[str, float | None]:
+def _by_name(evaluation: Evaluation, values: npt.NDArray[np.float64]) -> dict[str, float | None]:
     """Return a value per class; classes that the network does not share have none."""
     names, shared = evaluation.labels.names, evaluation.shared
     return {

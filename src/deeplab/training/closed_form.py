@@ -218,7 +218,10 @@ def _class_shares(dataset: Dataset, chosen: Sequence[int], classes: int) -> Floa
     """Return (K,) float64, each class's share of the labelled pixels, photos counting alike."""
     shares = np.zeros(classes)
     for index in chosen:
-        label = read_mask(dataset.masks[index], dataset.encoding)  # spares reading the photo
+        if dataset.masks:  # spares reading the photo
+            label = read_mask(dataset.masks[index], dataset.encoding)
+        else:
+            label = dataset[index].label
         counts = np.bincount(label.ravel(), minlength=classes)[:classes]
         shares += counts / max(1, counts.sum())
     shares /= max(shares.sum(), 1e-12)

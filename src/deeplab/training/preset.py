@@ -63,6 +63,7 @@ def choose_settings(
     own_plan: bool = False,
     epochs: float | None = None,
     seconds: float | None = None,
+    datasets: tuple[Dataset, Dataset] | None = None,
     tell: Callable[[str], None] = print,
 ) -> Settings:
     """Return the settings of a training: those that are given, and good ones for the others.
@@ -74,6 +75,7 @@ def choose_settings(
         own_plan: the recipe has a schedule or an optimiser: its other settings mean the defaults.
         epochs: how often every photo is looked at; None is chosen.
         seconds: how long all of it may take; 0 releases the start, its classes fitted.
+        datasets: to learn from and to judge by, in place of ``data.path``.
         tell: where sentences go.
 
     Raises:
@@ -98,8 +100,8 @@ def choose_settings(
             f"--init {START}, or another network's file, starts from what that has learned."
         )
     if own_plan or not init["path"]:
-        return _count_steps(chosen, epochs=epochs, seconds=seconds)
-    return _plan(chosen, epochs=epochs, seconds=seconds, tell=tell)
+        return _count_steps(chosen, epochs=epochs, seconds=seconds, datasets=datasets)
+    return _plan(chosen, epochs=epochs, seconds=seconds, datasets=datasets, tell=tell)
 
 
 def _accept_none(values: dict[str, Any]) -> None:
@@ -118,7 +120,11 @@ def _merge(before: dict[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _count_steps(
-    values: dict[str, Any], *, epochs: float | None, seconds: float | None
+    values: dict[str, Any],
+    *,
+    epochs: float | None,
+    seconds: float | None,
+    datasets: tuple[Dataset, Dataset] | None,
 ) -> Settings:
     """Turn epochs into steps where nothing else is chosen."""
     if seconds is not None and seconds <= 0:
@@ -129,7 +135,7 @@ def _count_steps(
     settings = Settings.from_dict(values)
     if epochs is None:
         return settings
-    photos = len(open_dataset(settings.data.path, split=settings.data.train))
+    photos = len(_open(settings, datasets)[0])
     steps = max(1, math.ceil(epochs * photos / settings.run.batch_size))
     values.setdefault("run", {})["steps"] = steps
     return Settings.from_dict(values)
@@ -143,13 +149,13 @@ def _plan(
     *,
     epochs: float | None,
     seconds: float | None,
+    datasets: tuple[Dataset, Dataset] | None,
     tell: Callable[[str], None],
 ) -> Settings:
     """Choose what is not given for fine-tuning, and say it."""
     given = Settings.from_dict(values)  # refuses what is wrong before anything is read
     data, run = values.setdefault("data", {}), values.setdefault("run", {})
-    training = open_dataset(given.data.path, split=given.data.train)
-    judging = open_dataset(given.data.path, split=given.data.val)
+    training, judging = _open(given, datasets)
     if not len(training) or not len(judging):
         return given  # the doctor says what is missing
     tell(f"Planning: {len(training)} photos to learn from, starting from '{given.init.path}' …")
@@ -201,13 +207,23 @@ def _plan(
     return settings
 
 
+def _open(settings: Settings, datasets: tuple[Dataset, Dataset] | None) -> tuple[Dataset, Dataset]:
+    data = settings.data
+    if datasets is not None:
+        return datasets
+    return open_dataset(data.path, split=data.train), open_dataset(data.path, split=data.val)
+
+
 def _photo_sizes(dataset: Dataset) -> np.ndarray[Any, Any]:
     """Return (n, 2), height and width of up to 64 photos spread over the data set."""
     chosen = np.unique(np.linspace(0, len(dataset) - 1, 64).round().astype(int))
     sizes = []
     for index in chosen:
-        with_size = images.Photo(dataset.images[int(index)])
-        sizes.append((with_size.height, with_size.width))
+        if dataset.images:
+            photo = images.Photo(dataset.images[int(index)])
+            sizes.append((photo.height, photo.width))
+        else:
+            sizes.append(dataset[int(index)].label.shape)
     return np.array(sizes)
 
 

@@ -16,7 +16,8 @@ from deeplab.training.experiment import run_experiment
 from deeplab.training.history import Row, read_history
 from deeplab.training.history_plot import draw_history
 from deeplab.training.loop import Callbacks, Score, StepNews
-from deeplab.training.settings import Settings, apply_overrides, read_recipe
+from deeplab.training.preset import choose_settings, deadline
+from deeplab.training.settings import Settings, apply_overrides, read_recipe, read_tables
 from deeplab.weights.release import open_release
 
 if TYPE_CHECKING:
@@ -109,6 +110,8 @@ def train(
     name: str | None = None,
     init: str | PathLike[str] | None = None,
     steps: int | None = None,
+    epochs: float | None = None,
+    seconds: float | None = None,
     batch_size: int | None = None,
     settings: Mapping[str, Any] | None = None,
     on_step: Callable[[StepNews], bool | None] | None = None,
@@ -127,8 +130,12 @@ def train(
         recipe: a TOML recipe to begin with; what else is given goes before it.
         folder: where to write, and to resume; None is runs/NAME.
         name: of the run and its network; None is the recipe's or the folder's of the data.
-        init: weights to start from.
+        init: weights to start from: a file, a name, or "none" for random ones; None is the
+            network that comes with the package.
         steps: optimiser steps.
+        epochs: how often every photo is seen, in place of steps.
+        seconds: plan for this long and stop within it; 0 releases the start with its classes
+            fitted in closed form.
         batch_size: pictures per step.
         settings: any other setting by its dotted name, ``{"schedule.base": 0.01}``.
         on_step: called after every step with a :class:`StepNews`; True ends the training, saved.
@@ -159,12 +166,29 @@ def train(
     }
     overrides = {key: value for key, value in overrides.items() if value is not None}
     if recipe is not None:
-        chosen = read_recipe(Path(recipe), overrides)
+        tables = read_tables(Path(recipe))
     else:
-        usual = Path(data).resolve().name if is_folder else "run"
-        chosen = Settings.from_dict(apply_overrides({"name": usual}, overrides))
-    place = Path("runs") / chosen.name if folder is None else Path(folder)
-    callbacks = Callbacks(step=on_step, validation=on_validation)
+        tables = {"name": Path(data).resolve().name if is_folder else "run"}
+    own_plan = bool({"schedule", "optimiser"} & set(tables))
+    values = apply_overrides(tables, overrides)
+    place = Path("runs") / str(values["name"]) if folder is None else Path(folder)
+    end = deadline(seconds).step
+    chosen = choose_settings(
+        values,
+        folder=place,
+        own_plan=own_plan,
+        epochs=epochs,
+        seconds=seconds,
+        datasets=datasets,
+        tell=tell,
+    )
+
+    def after_step(news: StepNews) -> bool:
+        asked = on_step is not None and bool(on_step(news))
+        return asked or (end is not None and bool(end(news)))
+
+    hears = on_step is not None or end is not None
+    callbacks = Callbacks(step=after_step if hears else None, validation=on_validation)
     progress = run_experiment(chosen, place, tell=tell, callbacks=callbacks, datasets=datasets)
     if progress.interrupted:
         raise KeyboardInterrupt

@@ -171,7 +171,7 @@ def test_classes_shared_by_name_are_scored_and_the_others_named() -> None:
     told = to_dict(found)
     assert list(told["iou"]) == ["sky", "car"]
     assert told["protocol"]["scored classes"] == ["sky", "car"]
-    console = Console(file=io.StringIO(), width=100)
+    console = Console(file=io.StringIO(), width=200)
     console.print(summary_table(found))
     assert "not shared" in console.file.getvalue()  # type: ignore[attr-defined]
     assert "mIoU of shared classes" in console.file.getvalue()  # type: ignore[attr-defined]

@@ -172,7 +172,6 @@ def train(
     own_plan = bool({"schedule", "optimiser"} & set(tables))
     values = apply_overrides(tables, overrides)
     place = Path("runs") / str(values["name"]) if folder is None else Path(folder)
-    end = deadline(seconds).step
     chosen = choose_settings(
         values,
         folder=place,
@@ -183,13 +182,18 @@ def train(
         tell=tell,
     )
 
-    def after_step(news: StepNews) -> bool:
-        asked = on_step is not None and bool(on_step(news))
-        return asked or (end is not None and bool(end(news)))
-
-    hears = on_step is not None or end is not None
-    callbacks = Callbacks(step=after_step if hears else None, validation=on_validation)
+    callbacks = Callbacks(step=_either(on_step, deadline(seconds).step), validation=on_validation)
     progress = run_experiment(chosen, place, tell=tell, callbacks=callbacks, datasets=datasets)
     if progress.interrupted:
         raise KeyboardInterrupt
     return Run(place, chosen)
+
+
+_Hear = Callable[[StepNews], bool | None]
+
+
+def _either(first: _Hear | None, second: _Hear | None) -> _Hear | None:
+    """Return what asks both after a step; either ends the training."""
+    if first is None or second is None:
+        return first or second
+    return lambda news: any([first(news), second(news)])

@@ -1,17 +1,17 @@
 """Make a model that ships, from its recipe to its file.
 
-    python recipes/release.py voc --data VOC
+    python recipes/release.py voc-fast --data VOC --judge COCO_VOC
 
-Trains (interrupted, run it again: it resumes), exports int8 with a certificate, and writes the
-file's hash under the log. The starting weights are downloaded unless they are on this machine. The
-file, its certificate, the log and the history lie in runs/NAME.
+Trains (interrupted, run it again: it resumes), prefers weak classes where `--judge` names pictures
+to find them on, exports int8 with a certificate, and writes the file's hash under the log. The
+starting weights are downloaded unless they are on this machine. The file, its certificate, the log
+and the history lie in runs/NAME.
 """
 
 from __future__ import annotations
 
 import argparse
 import datetime
-import json
 import shutil
 import subprocess
 import sys
@@ -22,6 +22,7 @@ from deeplab import zoo
 from deeplab.data import open_dataset
 from deeplab.files import hash_file
 from deeplab.training.settings import read_recipe
+from deeplab.training.weak_classes import prefer_weak_classes
 
 STARTS = {
     "voc": "deeplabv3-mobilenetv2-513-int8",
@@ -37,8 +38,9 @@ def main() -> None:
     parser.add_argument("name", choices=STARTS)
     parser.add_argument("--data", type=Path, required=True, help="VOC 2012, or part of it")
     parser.add_argument(
-        "--more", type=Path, nargs="*", default=[], help="data sets of the same classes"
-    )
+        "--judge", type=Path, help="data set of the same classes, not learned from, on whose "
+        "training split is found which classes are weak; these are then preferred",
+    )  # fmt: skip
     parser.add_argument("--folder", type=Path, help="where to work (default: runs/NAME)")
     options = parser.parse_args()
     name, data = options.name, options.data
@@ -46,11 +48,20 @@ def main() -> None:
     start = zoo.locate(STARTS[name], weights=True)
 
     recipe = RECIPES / f"{name}.toml"
-    more = f"data.more={json.dumps([str(path) for path in options.more])}"
-    _deeplab("train", recipe, "--data", data, "--set", more, "--init", start, "--folder", folder)
+    settings = read_recipe(recipe)
+    _deeplab("train", recipe, "--data", data, "--init", start, "--folder", folder)
+    if options.judge is not None:
+        with (folder / "log.txt").open("a", encoding="utf-8") as log:
+            prefer_weak_classes(
+                folder / f"{name}.json",
+                open_dataset(options.judge, split="train"),
+                open_dataset(data, split=settings.data.val),
+                spare=settings.run.validate_classes,
+                tell=lambda text: print(text, file=log),
+            )
     file = folder / f"{name}.tflite"
     with tempfile.TemporaryDirectory() as photos:
-        for photo in choose_photos(data, read_recipe(recipe).data.train):
+        for photo in choose_photos(data, settings.data.train):
             shutil.copy(photo, photos)
         _deeplab(
             "export", folder / f"{name}.json", "--to", "tflite", "--precision", "int8",

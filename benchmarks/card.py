@@ -4,11 +4,11 @@
 
 Our file inside the package and the public file of the same family are scored on the same pictures,
 by the way of `deeplab evaluate FILE`, each under both geometries; and timed in turn, LiteRT's
-invoke alone. Where the times of this very file were measured before, `--keep-times` keeps them.
-docs/models/NAME.json gets the numbers, docs/models/NAME.md the tables made of them,
-docs/images/NAME.jpg the example photos. --tables makes the tables anew and measures nothing.
+invoke alone. docs/models/NAME.json gets the numbers, docs/models/NAME.md the tables made of them,
+docs/images/NAME.jpg the example photos. --keep-times keeps those that were measured of the same
+graph before, whatever its weights; --tables makes the tables anew and measures nothing.
 
-At the end it prints what the entry in src/deeplab/zoo_models.py must say.
+At the end it prints what the entry in src/deeplab/zoo/entries.py must say.
 """
 
 from __future__ import annotations
@@ -97,6 +97,7 @@ def measure_times(
         "machine": machine(),
         "engine": f"LiteRT {list_engines()['ai-edge-litert']}",
         "rounds": rounds,
+        "times_of": hash_file(file),
         "times": [
             {"threads": count, **_time(files, name, peer, rounds=rounds, threads=count)}
             for count in threads
@@ -105,11 +106,12 @@ def measure_times(
 
 
 def keep_times(numbers: Path, file: Path) -> dict[str, Any]:
-    """Return the times that ``numbers`` holds of this very file."""
+    """Return the times that ``numbers`` holds of a file of as many bytes: of the same graph."""
     measured: dict[str, Any] = json.loads(numbers.read_text("utf-8"))
-    if measured["sha256"] != hash_file(file):
-        raise SystemExit(f"--keep-times: {numbers} was measured on another file; measure anew.")
-    return {key: measured[key] for key in ("machine", "engine", "rounds", "times")}
+    if measured["bytes"] != file.stat().st_size:
+        raise SystemExit(f"--keep-times: {numbers} was measured on another graph; measure anew.")
+    kept = {key: measured[key] for key in ("machine", "engine", "rounds", "times")}
+    return {**kept, "times_of": measured.get("times_of", measured["sha256"])}
 
 
 def _score(
@@ -238,7 +240,7 @@ def write_tables(measured: dict[str, Any]) -> str:
         "points, up to ten.",
         "",
         f"Milliseconds of the network alone, {measured['engine']}, median of "
-        f"{measured['rounds']} rounds in turn; {measured['machine']}:",
+        f"{measured['rounds']} rounds in turn; {measured['machine']}{_whose(measured)}:",
         "",
         f"| Threads | `{name}` | `{peer}` | faster | as published | faster |",
         "|---|---|---|---|---|---|",
@@ -276,6 +278,13 @@ def draw_strip(segmenter: Segmenter, photos: Sequence[Path]) -> Image.Image:
     return strip
 
 
+def _whose(measured: dict[str, Any]) -> str:
+    """Say it where the times are those of an earlier file."""
+    if measured["times_of"] == measured["sha256"]:
+        return ""
+    return f"; measured on an earlier file of the same graph, sha256 `{measured['times_of'][:8]}…`"
+
+
 def _number(value: float | None) -> str:
     return "n/a" if value is None or math.isnan(value) else f"{value:.3f}"
 
@@ -296,7 +305,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--peer", help="another file to compare with")
     parser.add_argument("--docs", type=Path, default=ROOT / "docs", help=argparse.SUPPRESS)
-    parser.add_argument("--keep-times", action="store_true", help="of this file, as measured")
+    parser.add_argument("--keep-times", action="store_true", help="of the same graph, as measured")
     parser.add_argument("--tables", action="store_true", help="only write the tables anew")
     options = parser.parse_args()
     name, page = options.name, options.docs / "models" / f"{options.name}.md"

@@ -55,7 +55,7 @@ def made_up() -> dict[str, Any]:
                    score("public", "letterbox", 0.633), score("public", "stretch", 0.644)],
         "difference": {"fit": "stretch", "miou": 0.167, "miou_95": [0.158, 0.179]},
         "worst": [["2007_000001", 0.017]], "machine": "a machine", "engine": "LiteRT 2",
-        "rounds": 201,
+        "rounds": 201, "times_of": "ab" * 32,
         "times": [{"threads": 1, "ms": 20.1, "peer_ms": 40.3, "as_published_ms": 60.5}],
     }  # fmt: skip
 
@@ -73,6 +73,8 @@ def test_the_tables_say_what_was_measured_and_hold_the_places_of_what_was_not(
         "| 1 | 20.1 | 40.3 | 2.00× | 60.5 | 3.01× |", "2007_000001 (0.017)",
     ):  # fmt: skip
         assert part in text, text
+    assert "earlier file" not in text
+    assert "earlier file of the same graph" in script.write_tables(made_up() | {"times_of": "cd"})
     page = f"# A\n\nprose\n\n{script.BEGIN}\nold\n{script.END}\n\nmore\n"
     once = script.fill(page, text)
     assert once.startswith("# A\n\nprose\n\n")

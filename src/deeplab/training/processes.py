@@ -47,16 +47,17 @@ class Processes:
         """Return the result of some work; where it failed on one process, all of them fail.
 
         Raises:
-            DeepLabError: what the first process that failed raised.
+            DeepLabError: what the work raised here, or in words what it raised on another process.
         """
         result, error = None, None
         try:
             result = work()
         except DeepLabError as caught:
             error = caught
-        errors = [one for one in self.gather(error) if one is not None]
-        if errors:
-            raise error or errors[0]
+        # Not every error can travel; its words can.
+        words = [one for one in self.gather(error and str(error)) if one is not None]
+        if words:
+            raise error or InputError(words[0])
         return cast("Result", result)
 
     def share_buffers(self, network: nn.Module) -> None:

@@ -25,7 +25,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -93,7 +93,8 @@ def _without_times(value: object) -> object:
 def kill(process: subprocess.Popen[str], how: str) -> str:
     """End it, and return what it wrote to stderr."""
     if how == "GROUP":
-        os.killpg(process.pid, signal.SIGTERM)
+        with suppress(ProcessLookupError):  # it has ended by itself
+            os.killpg(process.pid, signal.SIGTERM)
     else:
         process.send_signal(getattr(signal, f"SIG{how}"))
     _, err = process.communicate(timeout=60)

@@ -216,3 +216,10 @@ def test_other_archives_are_named(tmp_path: Path):
         read_torch(tmp_path / "weights.npz")
     with pytest.raises(ModelNotFoundError):
         read_torch(tmp_path / "nothing.pth")
+
+
+def test_a_number_far_beyond_its_objects_takes_no_memory(tmp_path: Path):
+    """The table of CPython's unpickler is as long as the largest number: here 32 GiB."""
+    (tmp_path / "memo.pkl").write_bytes(b"\x80\x02}r\xff\xff\xff\x7f.")
+    with pytest.raises(WeightsError, match="kept as 2147483647"):
+        read_torch(tmp_path / "memo.pkl")

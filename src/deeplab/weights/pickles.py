@@ -12,6 +12,7 @@ from __future__ import annotations
 import io
 import math
 import pickle
+import pickletools
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -163,7 +164,8 @@ class Unpickler(pickle.Unpickler):
         storage: returns the memory that a persistent id names.
     """
 
-    def __init__(self, data: io.BufferedIOBase, storage: Callable[..., Storage]) -> None:
+    def __init__(self, data: io.BytesIO, storage: Callable[..., Storage]) -> None:
+        _check_memo(data)
         super().__init__(data, encoding="utf-8", errors="surrogateescape")
         self._storage = storage
         self.names: set[str] = set()
@@ -196,6 +198,24 @@ class Unpickler(pickle.Unpickler):
             return pid[1]  # a class, with the source it was defined by
         raise pickle.UnpicklingError(f"a reference {str(pid)[:80]!r} that is no tensor's")
 
+
+def _check_memo(data: io.BytesIO) -> None:
+    """Refuse a pickle that keeps an object under a number far beyond how many objects it has.
+
+    The unpickler of CPython makes its table as long as the largest number, at once.
+
+    Raises:
+        UnpicklingError: it does.
+        ValueError: it is cut off or damaged.
+    """
+    start = data.tell()
+    for count, (order, argument, _) in enumerate(pickletools.genops(data)):
+        if order.name in ("PUT", "BINPUT", "LONG_BINPUT") and (argument or 0) > _MEMO + count:
+            raise pickle.UnpicklingError(f"object {count} of a pickle is kept as {argument}")
+    data.seek(start)
+
+
+_MEMO = 1 << 16
 
 # What a plain pickle uses that is neither a tensor nor worth a word.
 _HARMLESS = re.compile(

@@ -216,7 +216,7 @@ def hunt(
                 elif not ended:
                     while not running.in_loop and not (ended := waited.poll(0.003)):
                         pass
-                    ended = ended or waited.poll(float(random.uniform(0, within)))
+                    ended = ended or waited.poll(float(random.uniform(0, 0.7 * within)))
                 if not ended:
                     moment = {b"v": "a validation", b"s": "a save", b"r": "a step"}.get(
                         running.moment[:1], "start or end"

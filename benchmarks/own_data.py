@@ -95,16 +95,17 @@ def write_voc(voc: Path, out: Path, groups: Groups, parts: dict[str, list[str]])
 def write_camvid(camvid: Path, out: Path, count: int, tests: int) -> None:
     """Write 60 street photos under their own names, a fifth to judge by."""
     draw = random.Random(0)
-    train = draw.sample(sorted(p.stem for p in (camvid / "train").glob("*.png")), count)
-    test = draw.sample(sorted(p.stem for p in (camvid / "val").glob("*.png")), tests)
+    photos = {p.stem: p for part in ("train", "val") for p in (camvid / part).iterdir()}
+    train = draw.sample(sorted(p.stem for p in (camvid / "trainannot").iterdir()), count)
+    test = draw.sample(sorted(p.stem for p in (camvid / "valannot").iterdir()), tests)
     parts = {"val": train[: count // 5], "train": train[count // 5 :], "test": test}
     for kind in ("images", "masks"):
         (out / kind).mkdir(parents=True)
     for split, names in parts.items():
         folder = "val" if split == "test" else "train"
         for name in names:
-            photo = (camvid / folder / f"{name}.png").read_bytes()
-            (out / f"images/{name}.png").write_bytes(photo)
+            photo = photos[name]
+            (out / f"images/{photo.name}").write_bytes(photo.read_bytes())
             mask = np.asarray(Image.open(camvid / f"{folder}annot/{name}.png"))
             mask = np.where(mask == CAMVID.ignore_index, 255, mask).astype(np.uint8)
             Image.fromarray(mask).save(out / f"masks/{name}.png")

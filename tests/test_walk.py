@@ -30,8 +30,6 @@ def test_the_walk_leads_to_a_network_that_knows_the_shapes(
         elif language == "toml":
             name = text.splitlines()[0].removeprefix("# ")
             Path(name).write_text(text, encoding="utf-8")
-        elif language == "sh":
-            assert "deeplab train --data shapes" in text  # minutes of training, with defaults
         else:
             assert language == "console", language
             for command in commands(text):
@@ -39,8 +37,6 @@ def test_the_walk_leads_to_a_network_that_knows_the_shapes(
                 run(command, environment={"OMP_NUM_THREADS": "1"})
 
     print(f"from the first block to own masks: {time.perf_counter() - begun:.0f} s")
-    first = json.loads(Path("runs/first/shapes.json").read_text("utf-8"))
-    assert first["scores"]["val"]["miou"] > 0.6  # no step was trained
     page = Path("check.html").read_text("utf-8").split("<section id='pairs'>")[0]
     assert page.count("data:image/webp") == 11  # a photo alone, four with masks, twins
     scores = json.loads(Path("report/report.json").read_text("utf-8"))

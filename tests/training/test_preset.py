@@ -59,6 +59,18 @@ def test_everything_is_chosen_and_said(shapes: Path, start: Path, tmp_path: Path
     assert Settings.from_dict(chosen.to_dict()) == chosen
 
 
+def test_processes_that_share_a_step_choose_alike(
+    shapes: Path, start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    one, other = (
+        choose_settings(own(shapes, start), folder=tmp_path, tell=lambda text: None)
+        for _ in range(2)
+    )
+    assert one == other
+    assert one.run.batch_size == 9
+
+
 def test_what_is_given_wins(shapes: Path, start: Path, tmp_path: Path) -> None:
     given = {"schedule": {"base": 0.01}, "run": {"steps": 7, "batch_size": 3, "validate_every": 2}}
     given["data"] = {"frame": [65, 65]}

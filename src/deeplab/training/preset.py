@@ -190,7 +190,12 @@ def _plan(
         run["steps"] = 0
     else:
         device = "cuda" if torch.cuda.is_available() and run.get("device") != "cpu" else "cpu"
-        pace = _measure(network, crop, frame, run.get("precision"), torch.device(device))
+        together = int(os.environ.get("WORLD_SIZE", "1"))
+        if together > 1:  # what each process measured for itself would give each another plan
+            pace = Pace(crop=0.25, frame=0.5, precision=run.get("precision", "float32"))
+            run.setdefault("batch_size", math.ceil(_BATCH / together) * together)
+        else:
+            pace = _measure(network, crop, frame, run.get("precision"), torch.device(device))
         run.setdefault("precision", pace.precision)
         slow = pace.crop * _BATCH > _SLOW_STEP
         run.setdefault("batch_size", _BATCH // 2 if slow else _BATCH)

@@ -110,6 +110,8 @@ def serving(
     with process, process.stderr as told:
         try:
             first = told.readline()
+            while first.startswith("deeplab: note:"):  # what the model's file leaves open
+                first = told.readline()
             assert first.startswith("http://127.0.0.1:"), first + told.read()
             server = Server(process, int(first.split("/")[2].split(":")[1]), [first])
             reader = threading.Thread(target=lambda: [server.log.append(line) for line in told])

@@ -425,3 +425,27 @@ def test_the_crf_sharpens_edges(run: Run, tmp_path: Path) -> None:
     code, out, _ = run("segment", CAT, "-o", tmp_path, "--save", "mask", "--crf")
     assert code == 0
     assert "crf" in out
+
+
+def test_two_commands_do_not_write_into_one_folder(run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    hold = (
+        "import sys, pathlib; from deeplab.files import lock;"
+        "lock(pathlib.Path(sys.argv[1]), '{owner}'); print('held', flush=True); sys.stdin.read()"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", hold, str(out / ".deeplab.lock")],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    with other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        code, _, err = run("segment", CAT, "-o", out)
+        assert code == 2
+        assert f"another command (process {other.pid}) is writing into {out}" in err
+        assert [path.name for path in out.iterdir()] == [".deeplab.lock"]
+        other.kill()
+    code, _, _ = run("segment", CAT, "-o", out, "--save", "mask")
+    assert code == 0
+    assert [path.name for path in out.iterdir()] == ["cat.mask.png"]

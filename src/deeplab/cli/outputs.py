@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deeplab.errors import ImageError, InputError, OutputError
-from deeplab.files import replacing
+from deeplab.files import lock, replacing
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -43,6 +44,29 @@ class Job:
 
     photo: Path
     files: Mapping[str, Path]
+
+
+@contextlib.contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Keep other commands from writing into a folder, which exists, until the block ends.
+
+    Raises:
+        InputError: another one is at work there.
+        OutputError: the folder cannot be written.
+    """
+    path = folder / ".deeplab.lock"
+    descriptor = lock(
+        path,
+        f"output: another command (process {{owner}}) is writing into {folder}; wait until it "
+        "ends, or choose another folder with -o.",
+    )
+    try:
+        yield
+    finally:
+        if descriptor is not None:
+            with contextlib.suppress(OSError):
+                path.unlink()
+            os.close(descriptor)
 
 
 def plan_jobs(

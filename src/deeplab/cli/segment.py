@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ import typer
 
 from deeplab.cli import model_options
 from deeplab.cli.console import check_choices, complain, split_names, stderr, stdout, swatch
-from deeplab.cli.outputs import SUFFIXES, Job, plan_jobs
+from deeplab.cli.outputs import SUFFIXES, Job, claimed, plan_jobs
 from deeplab.errors import DeepLabError, InputError
 from deeplab.limits import MAX_THREADS, MAX_WORKERS
 
@@ -134,9 +135,11 @@ def segment(
         overwrite=overwrite,
         summaries=as_json,
     )
-    done = work.run(jobs)
     show = _show_json if as_json else _show
-    failed = show(done, jobs, folder)
+    with claimed(folder) if folder else contextlib.nullcontext():
+        if folder:  # once more: another command may have written there in the meantime
+            plan_jobs(found, output=folder, kinds=kinds, overwrite=overwrite)
+        failed = show(work.run(jobs), jobs, folder)
     if not as_json and len(jobs) > 1:
         seconds = time.perf_counter() - start
         stdout().print(f"{len(jobs) - failed} photos in {seconds:.1f} s")

@@ -18,7 +18,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from deeplab.errors import InputError, OutputError
@@ -30,15 +29,9 @@ else:
     from tomli import TOMLDecodeError as TOMLDecodeError
     from tomli import loads as parse_toml
 
-fcntl: ModuleType | None
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
-
 __all__ = [
-    "TOMLDecodeError", "hash_file", "is_partial", "lock", "name_partial", "parse_toml",
-    "read_text", "replacing", "replacing_all", "sweep", "to_toml",
+    "TOMLDecodeError", "hash_file", "is_partial", "name_partial", "parse_toml", "read_text",
+    "replacing", "replacing_all", "sweep", "to_toml",
 ]  # fmt: skip
 
 # The longer marks first: UTF-32's begins with UTF-16's.
@@ -168,39 +161,6 @@ def _open_to_others(path: Path) -> None:
         allowed = probe.stat().st_mode & 0o666
         probe.unlink()
         path.chmod(allowed)
-
-
-def lock(path: Path, refusal: str) -> int | None:
-    """Lock a file for this process and return its descriptor, which is closed to unlock it.
-
-    A record lock is this process's alone: children that outlive it by seconds do not hold it, as
-    they would a lock of the open file. The system unlocks it when the process ends, however it
-    ends. Where there are no such locks (Windows) nothing is locked, and None is returned.
-
-    Args:
-        path: the file; it is made, with the number of this process in it.
-        refusal: what is told where another process has it, with ``{owner}`` for its number.
-
-    Raises:
-        InputError: another process has it.
-        OutputError: it cannot be written.
-    """
-    if fcntl is None:
-        return None
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    except OSError as error:
-        raise OutputError(f"folder: cannot write {path}: {error.strerror}.") from error
-    try:
-        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        owner = os.read(descriptor, 100).decode("ascii", "replace").strip() or "of unknown number"
-        os.close(descriptor)
-        raise InputError(refusal.format(owner=owner)) from None
-    with contextlib.suppress(OSError):  # the number only tells people
-        os.truncate(descriptor, 0)
-        os.write(descriptor, f"{os.getpid()}\n".encode())
-    return descriptor
 
 
 def hash_file(path: str | PathLike[str]) -> str:

@@ -431,11 +431,11 @@ def test_two_commands_do_not_write_into_one_folder(run: Run, tmp_path: Path) -> 
     out = tmp_path / "out"
     out.mkdir()
     hold = (
-        "import sys, pathlib; from deeplab.files import lock;"
-        "lock(pathlib.Path(sys.argv[1]), '{owner}'); print('held', flush=True); sys.stdin.read()"
+        "import sys, pathlib; from deeplab.cli.outputs import claimed\n"
+        "with claimed(pathlib.Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
     )
     other = subprocess.Popen(
-        [sys.executable, "-c", hold, str(out / ".deeplab.lock")],
+        [sys.executable, "-c", hold, str(out)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     with other:
@@ -443,8 +443,8 @@ def test_two_commands_do_not_write_into_one_folder(run: Run, tmp_path: Path) -> 
         assert other.stdout.readline() == "held\n"
         code, _, err = run("segment", CAT, "-o", out)
         assert code == 2
-        assert f"another command (process {other.pid}) is writing into {out}" in err
-        assert [path.name for path in out.iterdir()] == [".deeplab.lock"]
+        assert f"another command is writing into {out}" in err
+        assert list(out.iterdir()) == []
         other.kill()
     code, _, _ = run("segment", CAT, "-o", out, "--save", "mask")
     assert code == 0

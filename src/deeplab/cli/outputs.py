@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deeplab.errors import ImageError, InputError, OutputError
-from deeplab.files import lock, replacing
+from deeplab.files import replacing
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -50,23 +50,26 @@ class Job:
 def claimed(folder: Path) -> Iterator[None]:
     """Keep other commands from writing into a folder, which exists, until the block ends.
 
+    The folder itself is locked, so nothing is left in it, and the system unlocks it when this
+    process ends, however it ends. Where folders cannot be locked (Windows) nothing is.
+
     Raises:
-        InputError: another one is at work there.
-        OutputError: the folder cannot be written.
+        InputError: another command is at work there.
     """
-    path = folder / ".deeplab.lock"
-    descriptor = lock(
-        path,
-        f"output: another command (process {{owner}}) is writing into {folder}; wait until it "
-        "ends, or choose another folder with -o.",
-    )
-    try:
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(ImportError, OSError):
+            import fcntl
+
+            descriptor = os.open(folder, os.O_RDONLY)
+            stack.callback(os.close, descriptor)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise InputError(
+                    f"output: another command is writing into {folder}; wait until it ends, or "
+                    "choose another folder with -o."
+                ) from None
         yield
-    finally:
-        if descriptor is not None:
-            with contextlib.suppress(OSError):
-                path.unlink()
-            os.close(descriptor)
 
 
 def plan_jobs(

@@ -9,8 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
-from deeplab.errors import OutputError
-from deeplab.files import lock, replacing
+from deeplab.errors import InputError, OutputError
+from deeplab.files import replacing
+
+try:
+    import fcntl
+except ImportError:  # Windows: two trainings in one folder are not noticed there
+    fcntl = None  # type: ignore[assignment]
 
 LOCK = ".lock"
 
@@ -74,10 +79,28 @@ class RunFolder:
         self._begun = True
 
     def _claim(self) -> None:
-        """Lock the folder; the system unlocks it when this process ends, however it ends."""
-        if self._lock is None:
-            self._lock = lock(
-                self.path / LOCK,
-                f"folder: another training (process {{owner}}) is at work in {self.path}; wait "
-                "until it ends, or take another folder (--folder).",
-            )
+        """Lock the folder; the system unlocks it when this process ends, however it ends.
+
+        A record lock is this process's alone: data workers that outlive it by seconds do not
+        hold it, as they would a lock of the open file.
+        """
+        if self._lock is not None or fcntl is None:
+            return
+        path = self.path / LOCK
+        try:
+            lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise OutputError(f"folder: cannot write {path}: {error.strerror}.") from error
+        try:
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            owner = os.read(lock, 100).decode("ascii", "replace").strip() or "of unknown number"
+            os.close(lock)
+            raise InputError(
+                f"folder: another training (process {owner}) is at work in {self.path}; wait until "
+                "it ends, or take another folder (--folder)."
+            ) from None
+        with contextlib.suppress(OSError):  # the number only tells people
+            os.truncate(lock, 0)
+            os.write(lock, f"{os.getpid()}\n".encode())
+        self._lock = lock

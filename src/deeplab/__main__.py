@@ -10,10 +10,11 @@ def main() -> None:
     """Run the command line of this process."""
     try:
         from deeplab.cli import main as run
+
+        run()
     except KeyboardInterrupt:
         print("deeplab: interrupted", file=sys.stderr)
         sys.exit(130)
-    run()
 
 
 if __name__ == "__main__":

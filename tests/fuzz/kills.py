@@ -175,13 +175,15 @@ def commands(folder: Path, address: str) -> dict[str, Command]:
 
     pull = (
         "import dataclasses, sys\n"
-        "from deeplab import cli, zoo\n"
+        "try: from deeplab import zoo\n"
+        "except KeyboardInterrupt: sys.exit(130)\n"  # what the command's own start does
         f"one = dataclasses.replace(zoo.MODELS[2], name='slow', address='{address}', "
         f"sha256='{hashlib.sha256(_Slow.content).hexdigest()}', size={len(_Slow.content)}, "
         "file_name='net.tflite')\n"
         "zoo.MODELS = (one,)\n"
         "sys.argv[1:] = ['models', 'pull', 'slow']\n"
-        "cli.main()"
+        "from deeplab.__main__ import main\n"
+        "main()"
     )
     network = zoo.locate("voc-fast")
     source = WRITERS["coco"](folder / "export", draw_scenes(1, 12))

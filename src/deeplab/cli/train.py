@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from deeplab.cli.console import stderr, stdout
+from deeplab.cli.console import check_number, stderr, stdout
 from deeplab.errors import InputError
 from deeplab.files import parse_toml
 from deeplab.limits import MAX_COUNT
@@ -56,7 +56,10 @@ def train(
         typer.Option("--batch-size", "--batch", min=1, max=MAX_COUNT, help="Pictures per step."),
     ] = None,
     rate: Annotated[
-        float | None, typer.Option("--lr", help="Highest learning rate (schedule.base).")
+        float | None,
+        typer.Option(
+            "--lr", max=1e6, callback=check_number, help="Highest learning rate (schedule.base)."
+        ),
     ] = None,
     settings: Annotated[
         list[str] | None,

@@ -329,6 +329,9 @@ def test_collapse_is_called_and_balance_is_not() -> None:
     assert warning is not None
     assert re.search(r"'road' is 99% of the predictions and 51% of the truth", warning)
     assert collapse_warning(ConfusionMatrix(np.array([[50, 1], [9, 40]])).totals, labels) is None
+    mostly = ConfusionMatrix(np.array([[920, 10], [20, 50]])).totals  # as it is in the truth
+    assert collapse_warning(mostly, labels) is None
+    assert collapse_warning(ConfusionMatrix(np.array([[930, 0], [60, 10]])).totals, labels)
 
 
 def test_memory_advice_knows_what_it_is_about() -> None:

@@ -109,13 +109,17 @@ def check_labels(batch: Batch, num_classes: int, ignore_index: int) -> None:
 
 
 def collapse_warning(totals: ClassTotals, labels: LabelSet) -> str | None:
-    """Return what to say where one class has more than 90 % of the predictions, else None."""
+    """Return what to say where one class swallows the others, else None.
+
+    That is where it has more than 90 % of the predictions, and the others not half of what is
+    theirs: background that covers nine tenths of the photos too is no collapse.
+    """
     pixels = int(totals.prediction.sum())
     if pixels == 0:
         return None
     index = int(totals.prediction.argmax())
     share, truth = totals.prediction[index] / pixels, totals.truth[index] / pixels
-    if share <= COLLAPSE_SHARE or len(labels) == 1:
+    if share <= COLLAPSE_SHARE or 1 - share >= (1 - truth) / 2 or len(labels) == 1:
         return None
     return (
         f"Collapse: '{labels.names[index]}' is {share:.0%} of the predictions and {truth:.0%} of "

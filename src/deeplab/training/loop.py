@@ -62,15 +62,15 @@ class StepNews:
 
 @dataclass(frozen=True, kw_only=True)
 class Callbacks:
-    """Who wants to hear of a training; whoever returns True ends it after this step, saved.
+    """Who wants to hear of a training; whoever returns True, or why, ends it here, saved.
 
     Attributes:
         step: called after every step, on the first process.
         validation: called after every validation with steps done and the score, there too.
     """
 
-    step: Callable[[StepNews], bool | None] | None = None
-    validation: Callable[[int, Score], bool | None] | None = None
+    step: Callable[[StepNews], bool | str | None] | None = None
+    validation: Callable[[int, Score], bool | str | None] | None = None
 
 
 NOBODY = Callbacks()
@@ -167,7 +167,7 @@ class _Loop:
         if self.processes.first:
             self.history = History(self.folder, before=self.first_step, tell=around.tell)
         self.signals: list[int] = []
-        self.ended_by_callback = False
+        self.end_reason = ""  # why a callback ends the training
         self.clock, self.clocked_step = time.perf_counter(), self.first_step
         self.saved_at = time.perf_counter()
 
@@ -231,7 +231,7 @@ class _Loop:
             value = self.guard.examine()
             assert value is not None
             news = StepNews(step + 1, settings.run.steps, value, rate)
-            self.ended_by_callback |= bool(hear(news))
+            self._heed(hear(news))
 
     def _log(self, rate: float, *, keep: bool) -> None:
         """Show the loss and the pace since the last time, and keep them in the history."""
@@ -254,8 +254,8 @@ class _Loop:
         progress, asks = self.state.progress, meet or self.processes.device.type == "cpu"
         if asks and self.processes.any(bool(self.signals)):
             progress.stopped = SIGNALLED
-        elif asks and self.processes.any(self.ended_by_callback):
-            progress.stopped = "a callback asked for it"
+        elif asks and self.processes.any(bool(self.end_reason)):
+            progress.stopped = self.end_reason or "a callback asked for it"
         return bool(progress.stopped)
 
     def _judge_and_save(self) -> None:
@@ -296,8 +296,13 @@ class _Loop:
             self.history.add(progress.step, miou=score.miou, accuracy=score.accuracy, **classes)
             self.history.plot()
         hear = self.around.callbacks.validation
-        if hear is not None and first and hear(progress.step, score):
-            self.ended_by_callback = True
+        if hear is not None and first:
+            self._heed(hear(progress.step, score))
+
+    def _heed(self, answer: bool | str | None) -> None:
+        """Note that a callback wants the training to end."""
+        if answer and not self.end_reason:
+            self.end_reason = answer if isinstance(answer, str) else "a callback asked for it"
 
     def _watch(self, done: int, total: int) -> bool:
         """Show how far a validation is; return whether it should be given up."""

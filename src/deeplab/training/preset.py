@@ -375,4 +375,4 @@ def deadline(seconds: float | None) -> Callbacks:
     if not seconds:
         return NOBODY
     end = time.monotonic() + seconds
-    return Callbacks(step=lambda news: time.monotonic() > end)
+    return Callbacks(step=lambda news: "the time is over" if time.monotonic() > end else None)

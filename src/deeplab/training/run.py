@@ -114,8 +114,8 @@ def train(
     seconds: float | None = None,
     batch_size: int | None = None,
     settings: Mapping[str, Any] | None = None,
-    on_step: Callable[[StepNews], bool | None] | None = None,
-    on_validation: Callable[[int, Score], bool | None] | None = None,
+    on_step: Callable[[StepNews], bool | str | None] | None = None,
+    on_validation: Callable[[int, Score], bool | str | None] | None = None,
     tell: Callable[[str], None] = print,
 ) -> Run:
     """Train a network, as ``deeplab train`` does; the same call resumes.
@@ -189,11 +189,16 @@ def train(
     return Run(place, chosen)
 
 
-_Hear = Callable[[StepNews], bool | None]
+_Hear = Callable[[StepNews], bool | str | None]
 
 
 def _either(first: _Hear | None, second: _Hear | None) -> _Hear | None:
     """Return what asks both after a step; either ends the training."""
     if first is None or second is None:
         return first or second
-    return lambda news: any([first(news), second(news)])
+
+    def both(news: StepNews) -> bool | str | None:
+        answers = first(news), second(news)  # both are asked, always
+        return answers[0] or answers[1]
+
+    return both

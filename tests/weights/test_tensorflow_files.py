@@ -100,8 +100,7 @@ def test_archives_with_either_file(reference: Path, tmp_path: Path):
 def test_files_of_other_kinds_are_refused_in_words(tmp_path: Path):
     for name, content in (
         ("photo.jpg", b"\xff\xd8\xff\xe0" + bytes(30)),
-        ("keras.h5", b"\x89HDF\r\n\x1a\n" + bytes(30)),
-        ("empty.bin", b""),
+        ("other.dat", b"\x7fELF" + bytes(30)),
         ("notes.txt", b"These are not weights, sorry."),
     ):
         (tmp_path / name).write_bytes(content)

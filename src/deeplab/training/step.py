@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -74,7 +76,11 @@ def make_step(
         step_loss.compile()
     if processes.count > 1:
         places = [processes.device.index] if processes.device.type == "cuda" else None
-        step_loss = DistributedDataParallel(step_loss, device_ids=places, broadcast_buffers=False)
+        # Statistics are shared where they are needed, not at every step; torch renamed the switch.
+        known = inspect.signature(DistributedDataParallel.__init__).parameters
+        switch = next(s for s in ("forward_sync_buffers", "broadcast_buffers") if s in known)
+        options: dict[str, Any] = {"device_ids": places, switch: False}
+        step_loss = DistributedDataParallel(step_loss, **options)
     return step_loss
 
 

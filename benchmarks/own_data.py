@@ -5,7 +5,7 @@
 
 VOC is a folder in VOC's layout whose lists have photos of all classes, CAMVID one in SegNet's. Each
 row: the fit alone (``deeplab train --data X --time 0``), then the default training in so many
-minutes, then random weights in the same time. Test photos come from the list ``val``
+minutes, then 20 steps from random weights. Test photos come from the list ``val``
 (``--val-list``) and are never learned from.
 """
 

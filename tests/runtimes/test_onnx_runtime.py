@@ -192,3 +192,12 @@ def test_onnxruntime_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'deeplab\[onnx\]'"):
         onnx.open(path, threads=1)
+
+
+def test_words_that_are_no_text_are_damage(tmp_path: Path) -> None:
+    path = write_network(tmp_path / "net.onnx", card=make_card(), sides=(9, 13))
+    data = path.read_bytes()
+    assert b"ground" in data
+    path.write_bytes(data.replace(b"ground", b"gr\xff\xffnd"))
+    with pytest.raises(ModelError, match=r"net\.onnx: .*damaged"):
+        open_network(path, threads=1)

@@ -45,16 +45,20 @@ def describe(path: str | PathLike[str], **told: Unpack[Told]) -> PhotoNetwork:
     """
     path = Path(path)
     session = _open_session(path, threads=1, optimise=False)
-    inputs, outputs = session.get_inputs(), session.get_outputs()
+    try:
+        inputs = [_tensor(one) for one in session.get_inputs()]
+        outputs = [_tensor(one) for one in session.get_outputs()]
+        text = session.get_modelmeta().custom_metadata_map.get(KEY)
+    except UnicodeDecodeError as error:  # of names and words, which ONNX Runtime does not look at
+        raise ModelError(f"{path.name}: its names are no text; it is damaged ({error}).") from None
     if len(inputs) != 1:
         raise ModelError(
             f"{path.name}: is not a DeepLab: it has {len(inputs)} inputs, expected one RGB picture."
         )
-    text = session.get_modelmeta().custom_metadata_map.get(KEY)
     return understand(
         path,
-        _tensor(inputs[0]),
-        [_tensor(output) for output in outputs],
+        inputs[0],
+        outputs,
         card=NetworkCard.from_json(text, name=path.name) if text else None,
         endings=[] if text else _find_endings(path),
         **told,

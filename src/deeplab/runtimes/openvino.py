@@ -270,7 +270,11 @@ def _read_card(path: Path, model: Any) -> NetworkCard | None:
     """Return the card from OpenVINO's own metadata, or from that of the ONNX it was read from."""
     for place in ([KEY], ["framework", KEY]):
         if model.has_rt_info(place):
-            return NetworkCard.from_json(str(model.get_rt_info(place).value), name=path.name)
+            try:
+                text = str(model.get_rt_info(place).value)
+            except (UnicodeDecodeError, RuntimeError) as error:
+                raise _cannot_run(path, error) from error
+            return NetworkCard.from_json(text, name=path.name)
     return None
 
 

@@ -234,8 +234,7 @@ def _describe_tflite(
     file = tflite_file.read(path)
     known = zoo.find_by_hash(file.sha256)
     metadata = read_metadata(file)
-    takes_any_size = -1 in file.tensors[file.inputs[0]].signature[1:]
-    card = _read_card(path, size if takes_any_size else None, known, told)
+    card = _read_card(path, size if file.takes_any_size else None, known, told)
     labels, licence = (metadata.labels, metadata.licence) if metadata else (None, None)
     if card is not None:
         labels = card.labels or labels

@@ -24,6 +24,7 @@ from deeplab.data.shapes import (
     rotate_points,
 )
 from deeplab.errors import DataError, DeepLabError
+from tiny_exports import compress, run_lengths
 from tiny_folder import HEIGHT, WIDTH, photo
 
 SQUARE = [4, 4, 23, 4, 23, 23, 4, 23]  # x, y, …: 20 × 20 pixels with its border
@@ -41,26 +42,6 @@ def square() -> np.ndarray[Any, Any]:
     return where
 
 
-def runs_of(where: np.ndarray[Any, Any]) -> list[int]:
-    flat = where.ravel().astype(np.int8)
-    changes = np.flatnonzero(np.diff(np.concatenate([[0], flat]))).tolist()
-    return np.diff([0, *changes, flat.size]).tolist()
-
-
-def compress(runs: list[int]) -> str:
-    """COCO's string, written from its definition."""
-    text = ""
-    for index, run in enumerate(runs):
-        value = run - (runs[index - 2] if index > 2 else 0)
-        more = True
-        while more:
-            digit = value & 0x1F
-            value >>= 5
-            more = value != -1 if digit & 0x10 else value != 0
-            text += chr((digit | 0x20 if more else digit) + 48)
-    return text
-
-
 # -- shapes --------------------------------------------------------------------------------------
 
 
@@ -68,18 +49,18 @@ def compress(runs: list[int]) -> str:
 def test_run_lengths_equal_their_masks(seed: int) -> None:
     draw = np.random.default_rng(seed)
     where = draw.random((13, 29)) < (0.02, 0.5, 0.9, 0.0, 1.0, 0.3, 0.99, 0.001)[seed]
-    columns = runs_of(where.T)
+    columns = run_lengths(where.T)
     assert np.array_equal(decode_coco_rle({"size": [13, 29], "counts": columns}), where)
     text = compress(columns)
     assert np.array_equal(decode_coco_rle({"size": [13, 29], "counts": text}), where)
-    assert np.array_equal(decode_row_rle(runs_of(where), (13, 29)), where)
+    assert np.array_equal(decode_row_rle(run_lengths(where), (13, 29)), where)
 
 
 def test_compressed_runs_of_every_length() -> None:
     large = np.zeros((700, 900), bool)
     large[::7, 3:800] = True
     large[300:, 850:] = True
-    text = compress(runs_of(large.T))
+    text = compress(run_lengths(large.T))
     assert np.array_equal(decode_coco_rle({"size": [700, 900], "counts": text}), large)
 
 
@@ -124,7 +105,7 @@ def test_coco_instances(tmp_path: Path) -> None:
     save_photos(tmp_path / "photos", "a.jpg", "b.jpg")
     small = np.zeros((HEIGHT, WIDTH), bool)
     small[10:15, 8:13] = True
-    runs = runs_of(small.T)
+    runs = run_lengths(small.T)
     annotations = [
         {
             "image_id": 7,

@@ -165,7 +165,9 @@ def plan_contenders(models: Sequence[tuple[str, Path]], choices: Choices) -> lis
 
 def _combine(name: str, path: Path, runtime: str, choices: Choices) -> list[Contender]:
     is_pair = runtime == "torch"
-    takes_sizes = is_pair or path.suffix in (".onnx", ".xml") or _is_open(path)
+    takes_sizes = is_pair or path.suffix in (".onnx", ".xml")
+    if path.suffix == ".tflite":
+        takes_sizes = tflite_file.read(path).takes_any_size
     found = []
     for device, size, stride in itertools.product(
         (choices.devices if is_pair else ()) or ("cpu",),
@@ -212,14 +214,6 @@ def _describe(
     if path.suffix in (".tflite", ".json", ".safetensors"):
         return describe(path, size=size, output_stride=stride, **told)
     return None
-
-
-def _is_open(path: Path) -> bool:
-    """Whether a ``.tflite`` takes frames of any size."""
-    if path.suffix != ".tflite":
-        return False
-    file = tflite_file.read(path)
-    return -1 in file.tensors[file.inputs[0]].signature[1:]
 
 
 def _count_bytes(path: Path) -> int:

@@ -175,6 +175,11 @@ class TfliteFile:
         """The file's hash, 64 hexadecimal digits."""
         return hashlib.sha256(self.data).hexdigest()
 
+    @property
+    def takes_any_size(self) -> bool:
+        """Whether the graph's first input leaves a side open, beside that of the batch."""
+        return -1 in self.tensors[self.inputs[0]].signature[1:]
+
     def producer(self, tensor: int) -> Operator | None:
         """Return the operator that computes a tensor; None for inputs and constants."""
         return next((op for op in self.operators if tensor in op.outputs), None)

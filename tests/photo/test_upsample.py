@@ -11,7 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deeplab.errors import InputError
-from deeplab.photo.upsample import Region, argmax_bilinear, interpolate, softmax_rows
+from deeplab.photo.upsample import (
+    Region,
+    argmax_bilinear,
+    argmax_on,
+    interpolate,
+    place_axis,
+    softmax_rows,
+)
 
 Float64 = npt.NDArray[np.float64]
 
@@ -165,6 +172,27 @@ def test_interpolate_and_softmax_sample_where_the_mask_does(problem):
     bands = list(softmax_rows(**problem))
     assert [rows.start for rows, _ in bands] == [0, *(rows.stop for rows, _ in bands[:-1])]
     assert np.allclose(np.concatenate([band for _, band in bands]), expected, atol=1e-4)
+
+
+@settings(max_examples=60, deadline=None)
+@given(problems(), st.integers(0, 1 << 30))
+def test_parts_equal_the_whole(problem, seed):
+    whole = argmax_bilinear(**problem)
+    logits, region = problem["logits"], problem["region"]
+    spans = (None, None) if region is None else (
+        (region.frame_height, region.top, region.bottom),
+        (region.frame_width, region.left, region.right),
+    )  # fmt: skip
+    rng = np.random.default_rng(seed)
+    places = []
+    for grid, size, span in zip(logits.shape[:2], whole.shape, spans, strict=True):
+        first = int(rng.integers(size))
+        end = int(rng.integers(first, size)) + 1
+        axis = place_axis(grid, size, problem["align_corners"], span)
+        places.append((slice(first, end), *axis.part(first, end)))
+    (rows, near_rows, y), (columns, near_columns, x) = places
+    part = argmax_on(logits[near_rows, near_columns], y, x)
+    np.testing.assert_array_equal(part, whole[rows, columns])
 
 
 def test_a_hundred_megapixels_need_little_more_than_the_mask():

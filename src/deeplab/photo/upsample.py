@@ -89,10 +89,23 @@ def argmax_bilinear(
     """
     logits = _checked(logits, height, width, region)
     h, w, _ = logits.shape
-    rows = _axis(h, height, align_corners, _row_span(region))
-    columns = _axis(w, width, align_corners, _column_span(region))
+    rows = place_axis(h, height, align_corners, _row_span(region))
+    columns = place_axis(w, width, align_corners, _column_span(region))
+    return argmax_on(logits, rows, columns)
 
-    mask = np.zeros((height, width), np.uint8)
+
+def argmax_on(logits: Float32, rows: Axis, columns: Axis) -> Mask:
+    """Return the mask of :func:`argmax_bilinear` for the pixels of two axes.
+
+    Args:
+        logits: (h, w, K) float32, finite, 1 <= K <= 256.
+        rows: where the mask's rows lie on the h points; of :func:`place_axis`, or a part of that.
+        columns: the same of its columns and the w points.
+
+    Returns:
+        (rows, columns) uint8 class ids.
+    """
+    mask = np.zeros((len(rows.cell), len(columns.cell)), np.uint8)
     corners = _corner_winners(logits, rows, columns)
     first = np.repeat(corners[0], np.diff(columns.start), axis=1)  # of each strip of cells: its
     last = first.copy()  # first and last row of the mask
@@ -137,8 +150,8 @@ def interpolate(
     """
     logits = _checked(logits, height, width, region)
     h, w, _ = logits.shape
-    y = _axis(h, height, align_corners, _row_span(region))
-    x = _axis(w, width, align_corners, _column_span(region))
+    y = place_axis(h, height, align_corners, _row_span(region))
+    x = place_axis(w, width, align_corners, _column_span(region))
     cell, weight = y.cell[rows or slice(None)], y.weight[rows or slice(None)]
     top, bottom = logits[cell], logits[np.minimum(cell + 1, h - 1)]
     band: Float32 = top + weight.astype(np.float32)[:, None, None] * (bottom - top)
@@ -186,7 +199,7 @@ def softmax_rows(
 
 
 @dataclass(frozen=True)
-class _Axis:
+class Axis:
     """One axis of the output: pixel ``i`` lies in grid cell ``cell[i]``, ``weight[i]`` into it.
 
     ``cells`` are the grid cells that hold at least one pixel; those of ``cells[j]`` are
@@ -200,9 +213,34 @@ class _Axis:
     scale: float
     offset: float
 
+    def part(self, first: int, end: int) -> tuple[slice, Axis]:
+        """Return the grid points that the pixels [first, end) need, and their axis on these."""
+        cell = self.cell[first:end]
+        points = slice(int(cell[0]), int(cell[-1]) + 2)  # one more than there is, at the last end
+        cell = cell - points.start
+        starts = np.flatnonzero(np.diff(cell, prepend=-1))
+        return points, Axis(
+            cell=cell,
+            weight=self.weight[first:end],
+            cells=cell[starts],
+            start=np.append(starts, len(cell)),
+            scale=self.scale,
+            offset=self.offset + self.scale * first - points.start,
+        )
 
-def _axis(grid: int, size: int, align_corners: bool, span: tuple[int, int, int] | None) -> _Axis:
-    """Place ``size`` output pixels on ``grid`` points; ``span`` is (frame, first, end)."""
+
+def place_axis(
+    grid: int, size: int, align_corners: bool, span: tuple[int, int, int] | None
+) -> Axis:
+    """Place ``size`` output pixels on ``grid`` points.
+
+    Args:
+        grid: points along the axis.
+        size: pixels along the axis.
+        align_corners: see :func:`argmax_bilinear`.
+        span: (frame, first, end): the pixels show ``[first, end)`` of a frame of ``frame`` pixels;
+            None: all of it.
+    """
     pixel = np.arange(size, dtype=np.float64)
     frame, scale, offset = size, 1.0, 0.0
     if span is not None:  # from photo pixels to frame pixels, edges aligned
@@ -217,7 +255,7 @@ def _axis(grid: int, size: int, align_corners: bool, span: tuple[int, int, int] 
     position = np.clip(step * pixel + shift, 0, grid - 1)
     cell = position.astype(np.intp)  # the last grid point is a cell of its own, all weights 0
     starts = np.flatnonzero(np.diff(cell, prepend=-1))
-    return _Axis(
+    return Axis(
         cell=cell,
         weight=position - cell,
         cells=cell[starts],
@@ -240,7 +278,7 @@ def _column_span(region: Region | None) -> tuple[int, int, int] | None:
 Corners = tuple[Mask, Mask, Mask, Mask]  # top left, top right, bottom left, bottom right
 
 
-def _corner_winners(logits: Float32, rows: _Axis, columns: _Axis) -> Corners:
+def _corner_winners(logits: Float32, rows: Axis, columns: Axis) -> Corners:
     """Return the winning class at the four corners of every cell that holds pixels."""
     winners = logits.argmax(axis=2).astype(np.uint8)
     h, w = winners.shape
@@ -277,7 +315,7 @@ class _Segments:
 
 
 def _segments(
-    logits: Float32, corners: Corners, cells: tuple[Index, Index], rows: _Axis, columns: _Axis
+    logits: Float32, corners: Corners, cells: tuple[Index, Index], rows: Axis, columns: Axis
 ) -> Iterator[_Segments]:
     """Yield the pixel columns of ``cells``, cells with equally many surviving classes together."""
     h, w, _ = logits.shape
@@ -354,7 +392,7 @@ def _parts(sizes: Index, limit: int) -> Iterator[slice]:
 # --- the envelope ----------------------------------------------------------------------------
 
 
-def _walk(segments: _Segments, rows: _Axis, mask: Mask) -> tuple[Mask, Mask]:
+def _walk(segments: _Segments, rows: Axis, mask: Mask) -> tuple[Mask, Mask]:
     """Write every change of class down the segments into ``mask``, as the XOR of both classes.
 
     Returns the class in the first and in the last pixel of every segment, both (S,).

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import queue
 import time
@@ -32,6 +33,7 @@ from deeplab.runtimes import (
     open_network,
 )
 from deeplab.runtimes.answers import check_count
+from deeplab.runtimes.devices import read_device
 from deeplab.runtimes.network_card import NetworkCard, read_normalisation
 
 Runtime = Literal["litert", "onnx", "openvino", "executorch", "torch"]
@@ -68,7 +70,9 @@ class Segmenter:
         output_stride: 8, 16 or 32, release pairs only; None takes its own.
         output_name: which output of a file with several is the answer; None takes the first that
             can be.
-        device: "cpu" or "cuda", release pairs only; None is the CPU.
+        device: on what the network runs: "cpu", "gpu", "npu", "cuda", "cuda:1", "mps", "tensorrt",
+            as far as its runtime knows it and this machine has it, or "auto": the fastest of them.
+            None is the CPU. Any other has to answer a photo as the CPU does when it is opened.
         precision: "bfloat16" halves the network's time on processors that have it, with runtime
             "openvino"; the borders of masks change, and small objects more.
 
@@ -77,6 +81,7 @@ class Segmenter:
         spec: what the network is fed with.
         labels: its classes.
         network: what runs single photos, for those who measure it; one frame at a time.
+            ``network.device`` says on what.
 
     Raises:
         ModelNotFoundError: there is no such model.
@@ -105,7 +110,7 @@ class Segmenter:
         size: tuple[int, int] | None = None,
         output_stride: int | None = None,
         output_name: str | None = None,
-        device: Literal["cpu", "cuda"] | None = None,
+        device: str | None = None,
         precision: Precision = "float32",
     ) -> None:
         if threads is not None:
@@ -137,15 +142,20 @@ class Segmenter:
             labels=open_labels(labels) if labels is not None else None,
             fit=fit,
             output_name=output_name,
-            variant=Variant(size=size, output_stride=output_stride, device=device),
+            variant=Variant(size=size, output_stride=output_stride),
             precision=precision,
+            device=device,
             trusted=known is not None,
         )
         self.card, self.spec = file.card, file.card.spec
         self.labels = _name_classes(file.card, known.labels if known else None, located.path)
-        self._open_stream = partial(open_network, file)
         threads = threads or default_threads()
-        self.network = network = self._open_stream(threads=threads)
+        self.network = network = open_network(file, threads=threads)
+        # What comes later takes the same device, which was compared with the CPU by now.
+        chosen = dataclasses.replace(file, device=read_device(network.device), compared=True)
+        self._open_stream = partial(open_network, chosen)
+        if network.device != "cpu":  # one queue of work is what a device has
+            streams = 1
         self._called = _Streams(partial(self._open_stream, threads=threads), streams, first=network)
 
     def __reduce__(self) -> tuple[Callable[[], Segmenter], tuple[()]]:
@@ -205,7 +215,9 @@ class Segmenter:
     def _map(
         self, photos: Iterable[Source], workers: int, stop: bool
     ) -> Iterator[Segmentation | DeepLabError]:
-        streams = _Streams(partial(self._open_stream, threads=1), workers)
+        streams = self._called
+        if self.network.device == "cpu":
+            streams = _Streams(partial(self._open_stream, threads=1), workers)
         waiting: deque[Future[Segmentation]] = deque()
         with ThreadPoolExecutor(workers, thread_name_prefix="deeplab") as pool:
             try:

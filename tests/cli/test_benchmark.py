@@ -207,7 +207,7 @@ def test_mistakes_are_told(run: Run, folder: Path, tmp_path: Path) -> None:
         ((model, *labels, "--runtime", "tensorrt"), "--runtime: there is no 'tensorrt'"),
         ((model, *labels, "--size", "513"), "--size: these models have their own"),
         ((model, *labels, "--precision", "float8"), "--precision: there is no 'float8'"),
-        ((model, *labels, "--device", "tpu"), "--device: there is no 'tpu'"),
+        ((model, *labels, "--device", "tpu"), "device: got 'tpu', expected one of"),
         ((model, *labels, "--num-runs", "0"), "num_runs: got 0, expected 1 or more"),
         ((model,), "does not say what its 3 classes are called"),
         ((model, *labels, "--data", tmp_path / "empty"), "no known layout"),

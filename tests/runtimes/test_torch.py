@@ -83,7 +83,7 @@ def test_a_size_beside_the_grid_is_refused_with_the_nearest(pair: Path) -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
 def test_a_gpu_that_is_not_there(pair: Path) -> None:
-    with pytest.raises(InputError, match="finds no GPU here; use 'cpu'"):
+    with pytest.raises(InputError, match=r"'torch' finds no 'cuda' here. It needs an NVIDIA GPU"):
         Segmenter(pair, device="cuda")
 
 

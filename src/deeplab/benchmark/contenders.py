@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from deeplab import zoo
 from deeplab.errors import InputError
@@ -19,7 +19,7 @@ from deeplab.segmenter import default_threads
 from deeplab.tflite import file as tflite_file
 from deeplab.weights.release import find_pair
 
-Device = Literal["cpu", "cuda"]
+Device = str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +31,7 @@ class Contender:
         path: its file.
         runtime: the engine.
         threads: per photo.
-        device: "cpu", or "cuda" for a release pair on a GPU.
+        device: on what it runs, as :class:`deeplab.segmenter.Segmenter` takes it.
         size: (height, width) of the frame, where it is not the model's own.
         output_stride: where it is not the model's own.
         precision: in what the engine computes; "bfloat16" with OpenVINO only.
@@ -80,7 +80,7 @@ class Contender:
             "size": self.size,
             "output_stride": self.output_stride,
             "precision": self.precision,
-            "device": self.device if self.runtime == "torch" else None,
+            "device": self.device,
             "labels": self.labels,
             **dict(self.told),
         }
@@ -103,7 +103,7 @@ class Choices:
     Attributes:
         runtimes: each model runs on those that read its kind of file; empty means the usual one.
         threads: empty means what ``deeplab segment`` would use.
-        devices: of release pairs.
+        devices: empty means the CPU, and for release pairs a GPU too, if any.
         sizes: (height, width) of release pairs and of files that take any.
         output_strides: of release pairs.
         precisions: in what OpenVINO computes; the other engines have no choice.
@@ -170,7 +170,7 @@ def _combine(name: str, path: Path, runtime: str, choices: Choices) -> list[Cont
         takes_sizes = tflite_file.read(path).takes_any_size
     found = []
     for device, size, stride in itertools.product(
-        (choices.devices if is_pair else ()) or ("cpu",),
+        choices.devices or _usual_devices(is_pair),
         (choices.sizes if takes_sizes else ()) or (None,),
         (choices.output_strides if is_pair else ()) or (None,),
     ):
@@ -195,6 +195,14 @@ def _combine(name: str, path: Path, runtime: str, choices: Choices) -> list[Cont
             for threads in choices.threads or (default_threads(),)
         ]
     return found
+
+
+def _usual_devices(is_pair: bool) -> tuple[Device, ...]:
+    if is_pair:
+        from deeplab.runtimes.torch import name_gpu
+
+        return ("cpu", "cuda") if name_gpu() else ("cpu",)
+    return ("cpu",)
 
 
 def find_models(models: Sequence[str], *, progress: zoo.Progress | None = None) -> list[Path]:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from deeplab.errors import ModelError
+from deeplab.errors import InputError, ModelError
 from deeplab.runtimes.network import Network, Precision, UInt8
 from deeplab.tflite import file as tflite_file
 from deeplab.tflite.file import Operator, TfliteFile
@@ -93,6 +93,11 @@ def profile(
     """
     from deeplab.runtimes import litert, openvino, torch
 
+    if network.device != "cpu" and not isinstance(network, torch.TorchNetwork):
+        raise InputError(
+            f"operators: they are timed on the CPU only, not on '{network.device}'; leave out "
+            "--device or --enable-op-profiling."
+        )
     if isinstance(network, litert.LiteRTNetwork):
         return _profile_litert(network.network, frame, runs=runs, threads=threads, tell=tell)
     if isinstance(network, torch.TorchNetwork):

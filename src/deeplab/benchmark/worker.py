@@ -62,7 +62,7 @@ class Worker:
             "size": [spec.height, spec.width],
             "fit": spec.fit,
             "labels": self._segmenter.labels.names,
-            "gpu": _name_gpu() if arguments["device"] == "cuda" else None,
+            "gpu": _name_gpu() if str(arguments["device"]).startswith("cuda") else None,
             "memory": self._memory(),
         }
 

@@ -55,7 +55,12 @@ def benchmark(
         typer.Option("--output-stride", metavar="NUMBERS", help="Of release pairs: 32,16,8."),
     ] = None,
     device: Annotated[
-        str, typer.Option(help="Of release pairs: auto (the GPU too, if any), cpu, cuda.")
+        str,
+        typer.Option(
+            metavar="NAMES",
+            help="cpu,gpu,npu,cuda,mps,… ('deeplab info --devices'); auto measures the CPU, and "
+            "release pairs on a GPU too, if any.",
+        ),
     ] = "auto",
     precision: Annotated[
         str | None, typer.Option(metavar="NAMES", help="OpenVINO computes in: float32,bfloat16.")
@@ -147,7 +152,7 @@ def benchmark(
     choices = Choices(
         runtimes=_names("--runtime", runtime, get_args(Runtime)),
         threads=_numbers("--threads", threads),
-        devices=_devices(device, paths),
+        devices=_devices(device),
         sizes=[parse_size("--size", one) for one in split_names("--size", size)] if size else [],
         output_strides=_numbers("--output-stride", output_stride),
         precisions=_names("--precision", precision, get_args(Precision)),
@@ -211,17 +216,12 @@ def _numbers(option: str, text: str | None) -> list[int]:
         ) from None
 
 
-def _devices(device: str, paths: Sequence[Path]) -> list[Device]:
-    from deeplab.runtimes import find_engines
+def _devices(device: str) -> list[Device]:
+    from deeplab.runtimes.devices import read_device
 
-    check_choices("--device", [device], ("auto", "cpu", "cuda"))
-    if device == "cuda":
-        return ["cuda"]
-    if device == "auto" and any("torch" in find_engines(path) for path in paths):
-        from deeplab.runtimes.torch import name_gpu
-
-        return ["cpu", "cuda"] if name_gpu() else ["cpu"]
-    return ["cpu"]
+    if device == "auto":
+        return []
+    return [str(read_device(name)) for name in split_names("--device", device)]
 
 
 def _find_photos(sources: Sequence[str] | None) -> list[Path]:

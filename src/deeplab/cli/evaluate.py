@@ -50,7 +50,14 @@ def evaluate(
     fit: model_options.Fit = None,
     size: model_options.Size = None,
     output_name: model_options.OutputName = None,
-    device: Annotated[str, typer.Option(help="Of torch networks: auto, cpu, cuda.")] = "auto",
+    device: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Of torch networks: cpu or cuda (default: the GPU, if any); of exported files any "
+            "that 'deeplab info --devices' lists (default: cpu).",
+        ),
+    ] = None,
     report: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write report.html, report.json, pictures.")
     ] = None,
@@ -74,7 +81,10 @@ def evaluate(
     told = model_options.read_model_options(
         labels=labels, normalisation=normalisation, fit=fit, size=size, output_name=output_name
     )
-    with join_processes(device) as processes:
+    in_torch = {None: "auto", "gpu": "cuda"}.get(device, device)
+    if in_torch not in ("auto", "cpu", "cuda"):
+        in_torch = "cpu"
+    with join_processes(in_torch) as processes:
         predictor = open_predictor(
             model,
             scales=_numbers("--scales", scales, most=_LARGEST_SCALE),
@@ -82,11 +92,14 @@ def evaluate(
             output_stride=output_stride,
             tile=tile,
             device=processes.device,
+            file_device=device,
             runtime=cast("Runtime | None", runtime),
             **told,
         )
         if processes.first and isinstance(predictor, FilePredictor):
-            model_options.tell_assumed(model, predictor.segmenter.card)
+            opened = predictor.segmenter
+            model_options.tell_assumed(model, opened.card)
+            model_options.tell_device(model, device, opened.network.device)
         writer = None
         if server is not None:
             writer = ServerWriter((report or Path()) / "server", server, dataset.labels)

@@ -37,6 +37,16 @@ OutputName = Annotated[
     typer.Option("--output-name", metavar="NAME", help="Which of several outputs is the answer."),
 ]
 
+Device = Annotated[
+    str | None,
+    typer.Option(
+        "--device",
+        metavar="NAME",
+        help="Where it runs: cpu (default), gpu, npu, cuda, cuda:1, mps, tensorrt, or auto, the "
+        "fastest of them ('deeplab info --devices').",
+    ),
+]
+
 
 def read_model_options(
     *,
@@ -75,3 +85,9 @@ def tell_assumed(name: str, card: NetworkCard) -> None:
         complain(
             f"note: {name} does not say everything; assumed: {'; '.join(card.assumed.values())}."
         )
+
+
+def tell_device(name: str, asked: str | None, device: str) -> None:
+    """Say on stderr on what a model runs, where the choice was left to the program."""
+    if asked == "auto":
+        complain(f"note: {name} runs on '{device}', the fastest of what answers as the CPU does.")

@@ -55,6 +55,7 @@ def segment(
     precision: Annotated[
         str, typer.Option(help="Of the numbers: float32, or bfloat16 (openvino; twice as fast).")
     ] = "float32",
+    device: model_options.Device = None,
     threads: Annotated[
         int | None,
         typer.Option(
@@ -111,8 +112,10 @@ def segment(
     workers = min(workers or count_cores(), len(jobs))
     # Many photos are worked on with one thread each, one with all of them.
     told |= {"threads": threads if len(jobs) == 1 else 1, "streams": workers, "exact": exact}
+    told |= {"device": device}
     segmenter = _open(model, runtime=runtime, precision=precision, **told)
     model_options.tell_assumed(model, segmenter.card)
+    model_options.tell_device(model, device, segmenter.network.device)
     kept = None if only is None else split_names("--only", only)
     if kept:
         if {*segmenter.labels.indices(kept)} == {segmenter.labels.background}:

@@ -66,6 +66,7 @@ def serve(
     runtime: Annotated[
         str | None, typer.Option(help="The engine, where several run the model.")
     ] = None,
+    device: model_options.Device = None,
     labels: model_options.Labels = None,
     normalisation: model_options.Normalise = None,
     fit: model_options.Fit = None,
@@ -106,10 +107,12 @@ def serve(
             streams=limits.concurrency,
             threads=threads,
             runtime=cast("Runtime | None", runtime),
+            device=device,
             **told,
         )
         for name, segmenter in segmenters.items():
             model_options.tell_assumed(name, segmenter.card)
+            model_options.tell_device(name, device, segmenter.network.device)
         app = build_app(segmenters, limits=limits, files=files)
         _start_log(access_log)
         _greet(listening, list(segmenters))

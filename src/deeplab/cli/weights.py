@@ -79,8 +79,12 @@ def import_weights(
 
 def info(
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="A file, a release pair, or a name of the zoo.")
-    ],
+        str | None,
+        typer.Argument(metavar="MODEL", help="A file, a release pair, or a name of the zoo."),
+    ] = None,
+    devices: Annotated[
+        bool, typer.Option("--devices", help="List on what every engine can run here instead.")
+    ] = False,
     size: Annotated[
         str | None,
         typer.Option(metavar="SIZE", help="Count for a photo of this size: 513 or 1025x2049."),
@@ -94,6 +98,11 @@ def info(
     output_name: model_options.OutputName = None,
 ) -> None:
     """Describe a model, without running it: how it is fed, what it answers, what its parts cost."""
+    if devices == (model is not None):
+        raise InputError("info: expected either MODEL or --devices.")
+    if model is None:
+        _show_devices()
+        return
     from deeplab.info import describe
 
     told = model_options.read_model_options(
@@ -105,6 +114,30 @@ def info(
     for field, value in _facts(found).items():
         if value:
             typer.echo(f"{field}: {value}")
+
+
+def _show_devices() -> None:
+    from rich.box import SIMPLE
+    from rich.table import Table
+
+    from deeplab.runtimes.device_list import list_devices
+
+    table = Table("engine", "version", "device", "here", "what it is, or what it needs",
+                  box=SIMPLE, pad_edge=False)  # fmt: skip
+    before = None
+    for found in list_devices():
+        place = found.place
+        here = {True: "yes", False: "no", None: "when a file is opened"}[place.here]
+        first = found.engine != before
+        if place.here is False:
+            words = f"{place.name}; {place.cure}" if found.version is None else place.cure
+        else:
+            words = place.name
+        table.add_row(found.engine if first else "", (found.version or "") if first else "",
+                      str(place.device), here, words)  # fmt: skip
+        before = found.engine
+    stdout().print(table)
+    typer.echo("Any device but 'cpu' has to answer a photo as the CPU does before it is used.")
 
 
 def _show_parts(found: ModelInfo) -> None:

@@ -225,6 +225,7 @@ def open_predictor(
     output_stride: int | None = None,
     tile: int | None = None,
     device: torch.device | None = None,
+    file_device: str | None = None,
     runtime: Runtime | None = None,
     labels: LabelSet | str | None = None,
     **told: Any,
@@ -239,6 +240,7 @@ def open_predictor(
         output_stride: torch only.
         tile: torch only.
         device: torch only; None is the CPU.
+        file_device: exported files only, what :class:`~deeplab.segmenter.Segmenter` takes.
         runtime: exported files only; None takes the usual one of that kind of file.
         labels: the classes, where the model does not say; None takes its own.
         **told: what else :class:`~deeplab.segmenter.Segmenter` takes: normalisation, fit, size,
@@ -259,8 +261,14 @@ def open_predictor(
             )
         from deeplab.segmenter import Segmenter
 
-        opened = Segmenter(find_pair(model) or model, runtime=runtime, labels=labels, **told)
+        opened = Segmenter(
+            find_pair(model) or model, runtime=runtime, labels=labels, device=file_device, **told
+        )
         return FilePredictor(opened, path.name)
+    if file_device not in (None, "auto", "cpu", "gpu", "cuda"):
+        raise InputError(
+            f"device: got '{file_device}'; a network in torch is judged on cpu or cuda."
+        )
     from deeplab import weights
     from deeplab.models import build
     from deeplab.weights.release import is_release, labels_of, open_release

@@ -8,6 +8,7 @@ each with these two steps; :mod:`~deeplab.runtimes.network` is the contract they
 from __future__ import annotations
 
 import dataclasses
+import importlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -16,6 +17,8 @@ from deeplab.errors import InputError, ModelError
 from deeplab.labels import LabelSet
 from deeplab.photo.images import Fit, InputSpec
 from deeplab.runtimes.answers import check_count
+from deeplab.runtimes.device_check import compare
+from deeplab.runtimes.devices import AUTO, CPU, Device, Place, check_device, read_device
 from deeplab.runtimes.network import Float32 as Float32
 from deeplab.runtimes.network import Network, Precision, Variant
 from deeplab.runtimes.network import UInt8 as UInt8
@@ -64,6 +67,8 @@ class NetworkFile:
         card: how it is fed and what its answer means.
         precision: in what the engine computes.
         trusted: the engine is known to survive it.
+        device: on what it is to run.
+        compared: the device is known to answer as the CPU does.
     """
 
     path: Path
@@ -71,6 +76,8 @@ class NetworkFile:
     card: NetworkCard
     precision: Precision = "float32"
     trusted: bool = False
+    device: Device = CPU
+    compared: bool = False
 
 
 def find_engines(path: Path) -> tuple[str, ...]:
@@ -93,6 +100,7 @@ def describe(
     output_name: str | None = None,
     variant: Variant | None = None,
     precision: Precision = "float32",
+    device: str | Device | None = None,
     trusted: bool = False,
 ) -> NetworkFile:
     """Find out how a network file is run.
@@ -111,16 +119,17 @@ def describe(
         labels: the classes, whatever the file says.
         fit: how photos meet the frame, whatever the file says.
         output_name: which of several outputs is the answer.
-        variant: another size, output stride or device of a pair, or another size of a file that
-            takes any; other files have their own.
+        variant: another size or output stride of a pair, or another size of a file that takes any;
+            other files have their own.
         precision: "bfloat16" takes half the time on processors that have it, and changes masks;
             OpenVINO only.
+        device: on what it is to run, see :mod:`deeplab.runtimes.devices`; None is the CPU.
         trusted: the file is known; the engine may have it untried.
 
     Raises:
         InputError: there is no such runtime, or it does not read this kind of file; a variant of
-            what is no pair, or one that does not fit its network; a precision that the runtime
-            does not have; labels of another count.
+            what is no pair, or one that does not fit its network; a precision or a device that the
+            runtime does not have, or that is not here; labels of another count.
         ModelError: the file is no network that an engine here runs.
         MissingExtraError: the engine is not installed.
     """
@@ -132,6 +141,11 @@ def describe(
         raise InputError(
             f"precision: '{runtime}' computes in float32; for '{precision}' take 'openvino'."
         )
+    wanted = read_device(device)
+    if wanted != CPU:
+        if precision != "float32":
+            raise InputError(f"precision: '{precision}' is the CPU's; leave it out on '{wanted}'.")
+        check_device(runtime, wanted, find_places(runtime))
     told: Told = {
         "normalisation": normalisation,
         "assume": assume,
@@ -151,11 +165,31 @@ def describe(
         spec=dataclasses.replace(card.spec, fit=chosen),
         assumed={key: words for key, words in card.assumed.items() if key != "fit" or not fit},
     )
-    return NetworkFile(path=path, runtime=runtime, card=card, precision=precision, trusted=trusted)
+    return NetworkFile(
+        path=path,
+        runtime=runtime,
+        card=card,
+        precision=precision,
+        trusted=trusted,
+        device=wanted,
+    )
+
+
+def find_places(runtime: str) -> list[Place]:
+    """Return the devices that an engine knows; see :class:`~deeplab.runtimes.devices.Place`.
+
+    Raises:
+        MissingExtraError: the engine is not installed.
+    """
+    places: list[Place] = importlib.import_module(f"deeplab.runtimes.{runtime}").find_places()
+    return places
 
 
 def open_network(file: NetworkFile | Path, *, threads: int, **wishes: Any) -> Network:
-    """Give a network file to its engine.
+    """Give a network file to its engine, on the device that was chosen for it.
+
+    Another device than the CPU has to answer a real photo as the CPU does, see
+    :mod:`deeplab.runtimes.device_check`.
 
     Args:
         file: what :func:`describe` found; a path is described first.
@@ -163,7 +197,7 @@ def open_network(file: NetworkFile | Path, *, threads: int, **wishes: Any) -> Ne
         **wishes: of a path, what :func:`describe` takes.
 
     Raises:
-        ModelError: the engine cannot run it.
+        ModelError: the engine or the device cannot run it, or the device answers otherwise.
         InputError: the processor does not have the precision.
         MissingExtraError: the engine is not installed.
     """
@@ -173,20 +207,53 @@ def open_network(file: NetworkFile | Path, *, threads: int, **wishes: Any) -> Ne
         spec = file.card.spec
         told: Told = {"normalisation": (spec.mean, spec.std), "size": (spec.height, spec.width)}
         check_runs(file.path, file.runtime, **_wishes(told))
+    if file.device == AUTO:
+        return _open_fastest(file, threads)
+    network = _open(file, threads)
+    network.device = str(file.device)
+    if file.device != CPU and not file.compared:
+        twin = _open(dataclasses.replace(file, device=CPU), threads)
+        compare(file.path.name, network.device, network, twin)
+    return network
+
+
+def _open_fastest(file: NetworkFile, threads: int) -> Network:
+    """Open a file on what runs it fastest here, of what answers as the CPU does."""
+    best = twin = _open(dataclasses.replace(file, device=CPU), threads)
+    best_ms = float("inf")
+    for place in find_places(file.runtime):
+        if place.device == CPU or place.here is False:
+            continue
+        try:
+            network = _open(dataclasses.replace(file, device=place.device), threads)
+            found = compare(file.path.name, str(place.device), network, twin)
+        except ModelError:  # it is not here after all, or cannot be trusted
+            continue
+        best_ms = min(best_ms, found.cpu_ms)
+        if found.device_ms < best_ms:
+            network.device = str(place.device)
+            best, best_ms = network, found.device_ms
+    return best
+
+
+def _open(file: NetworkFile, threads: int) -> Network:
     network: Network
     card: Any = file.card
+    device = file.device
     if file.runtime == "litert":
         from deeplab.runtimes import litert
 
-        network = litert.open(file.path, threads=threads, card=card)
+        network = litert.open(file.path, threads=threads, card=card, device=device)
     elif file.runtime == "onnx":
         from deeplab.runtimes import onnx
 
-        network = onnx.open(file.path, threads=threads, card=card)
+        network = onnx.open(file.path, threads=threads, card=card, device=device)
     elif file.runtime == "openvino":
         from deeplab.runtimes import openvino
 
-        network = openvino.open(file.path, threads=threads, card=card, precision=file.precision)
+        network = openvino.open(
+            file.path, threads=threads, card=card, precision=file.precision, device=device
+        )
     elif file.runtime == "executorch":
         from deeplab.runtimes import executorch
 
@@ -194,7 +261,7 @@ def open_network(file: NetworkFile | Path, *, threads: int, **wishes: Any) -> Ne
     else:
         from deeplab.runtimes import torch
 
-        network = torch.open(file.path, threads=threads, card=card)
+        network = torch.open(file.path, threads=threads, card=card, device=device)
     return network
 
 
@@ -237,7 +304,7 @@ def _describe(path: Path, runtime: str, variant: Variant, told: Told) -> Network
     has_one_size = path.suffix == ".pte"
     if variant not in (Variant(), Variant(size=None if has_one_size else variant.size)):
         raise InputError(
-            f"size, output_stride, device: {path.name} was written for its own; only a release "
+            f"size, output_stride: {path.name} was written for its own; only a release "
             "pair (.safetensors and .json) runs with others."
         )
     if runtime == "openvino":

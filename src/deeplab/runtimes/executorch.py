@@ -14,6 +14,7 @@ import numpy as np
 
 from deeplab.errors import MissingExtraError, ModelError
 from deeplab.runtimes.answers import TensorInfo, last_line
+from deeplab.runtimes.devices import CPU, Place
 from deeplab.runtimes.network import CardNetwork, Float32, UInt8
 from deeplab.runtimes.network_card import KEY, NetworkCard
 from deeplab.runtimes.photo_network import PhotoNetwork, check_file, understand
@@ -90,6 +91,11 @@ def open(
         if portable_lib._threadpool_get_thread_count() != threads:
             portable_lib._unsafe_reset_threadpool(threads)
         return ExecutorchNetwork(card, _load(path))
+
+
+def find_places() -> list[Place]:
+    """Return the devices of ExecuTorch: what its wheel brings computes on the CPU."""
+    return [Place(device=CPU, name="XNNPACK", here=True)]
 
 
 @contextlib.contextmanager

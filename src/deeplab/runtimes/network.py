@@ -32,6 +32,7 @@ class Network(Protocol):
         align_corners: True where the corners of the logits grid are the centres of the frame's
             corner pixels (the original's networks), False where they are half pixels.
         softmaxed: its "logits" are probabilities already, 0..1.
+        device: where it runs: "cpu", "gpu", "cuda:1", …
     """
 
     spec: InputSpec
@@ -40,6 +41,7 @@ class Network(Protocol):
     output: Output
     align_corners: bool
     softmaxed: bool
+    device: str
 
     def __call__(self, frame: UInt8) -> Float32 | UInt8:
         """Run the network on one (height, width, 3) uint8 RGB frame, 0..255, not normalised."""
@@ -56,6 +58,7 @@ class CardNetwork:
         self.output = card.output
         self.align_corners = card.align_corners
         self.softmaxed = card.softmaxed
+        self.device = "cpu"
 
 
 class Told(TypedDict, total=False):
@@ -84,9 +87,7 @@ class Variant:
     Attributes:
         size: (height, width) of its frame, pixels.
         output_stride: 8, 16 or 32.
-        device: "cpu" or "cuda"; None is the CPU.
     """
 
     size: tuple[int, int] | None = None
     output_stride: int | None = None
-    device: Literal["cpu", "cuda"] | None = None

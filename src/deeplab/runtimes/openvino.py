@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from deeplab.errors import InputError, MissingExtraError, ModelError, ModelNotFoundError
 from deeplab.runtimes.answers import TensorInfo, last_line
+from deeplab.runtimes.devices import CPU, Device, Place, cannot_run
 from deeplab.runtimes.litert import describe as describe_tflite
 from deeplab.runtimes.network import CardNetwork, Float32, Precision, UInt8
 from deeplab.runtimes.network_card import KEY, NetworkCard
@@ -95,6 +96,7 @@ def open(
     card: TfliteNetwork | PhotoNetwork | None = None,
     precision: Precision = "float32",
     count_time: bool = False,
+    device: Device = CPU,
     **told: Unpack[Told],
 ) -> OpenVINONetwork | OpenVINOPhotoNetwork:
     """Open a network.
@@ -105,6 +107,7 @@ def open(
         card: what :func:`describe` found; None asks it.
         precision: in what it is computed; see :func:`deeplab.runtimes.open_network`.
         count_time: of every operator, for :func:`time_operators`; that takes time itself.
+        device: the CPU, "gpu" or "npu".
         **told: see :func:`describe`.
 
     Raises:
@@ -113,15 +116,45 @@ def open(
     path = Path(path)
     card = card or describe(path, **told)
     compile = functools.partial(
-        _compile, threads=threads, precision=precision, count_time=count_time
+        _compile, threads=threads, precision=precision, count_time=count_time, device=device
     )
     if isinstance(card, TfliteNetwork):
-        return OpenVINONetwork(card, compile)
+        return OpenVINONetwork(card, compile, device)
     try:
         request = compile(_share_core(), _read_model(path))
     except RuntimeError as error:
-        raise _cannot_run(path, error) from error
-    return OpenVINOPhotoNetwork(card, request)
+        raise _cannot_run(path.name, error, device) from error
+    return OpenVINOPhotoNetwork(card, request, device)
+
+
+_MAKERS = {
+    "gpu": "Intel graphics with the OpenCL driver (Debian, Ubuntu: intel-opencl-icd)",
+    "npu": "an Intel NPU with its driver (github.com/intel/linux-npu-driver)",
+}
+
+
+def find_places() -> list[Place]:
+    """Return the devices that OpenVINO knows, and which of them are here.
+
+    Raises:
+        MissingExtraError: OpenVINO is not installed.
+    """
+    core = _share_core()
+    places = [Place(device=CPU, name=str(core.get_property("CPU", "FULL_DEVICE_NAME")), here=True)]
+    for kind, maker in _MAKERS.items():
+        found = [one for one in core.available_devices if one.startswith(kind.upper())]
+        places += [
+            Place(
+                device=Device(kind, index),
+                name=str(core.get_property(one, "FULL_DEVICE_NAME")),
+                here=True,
+                cure=maker,
+            )
+            for index, one in enumerate(found)
+        ]
+        if not found:
+            places.append(Place(device=Device(kind), name="", here=False, cure=maker))
+    return places
 
 
 def time_operators(
@@ -142,10 +175,11 @@ def time_operators(
 class OpenVINONetwork(CardNetwork):
     """A :class:`deeplab.runtimes.Network` of a ``.tflite`` in OpenVINO."""
 
-    def __init__(self, network: TfliteNetwork, compile: _Compile) -> None:
+    def __init__(self, network: TfliteNetwork, compile: _Compile, device: Device = CPU) -> None:
         core = _share_core()
         super().__init__(network)
         self.network = network
+        self._device = device
         self._output = (
             network.file.outputs.index(network.output_tensor.index) if network.whole else 0
         )
@@ -156,6 +190,8 @@ class OpenVINONetwork(CardNetwork):
                 file.write_bytes(network.content)
                 self.request = compile(core, core.read_model(file))
         except RuntimeError as error:
+            if device != CPU:
+                raise _cannot_run(network.file.name, error, device) from error
             raise ModelError(
                 f"{network.file.name}: OpenVINO cannot run this model; use runtime='litert'. "
                 f"({last_line(error)})"
@@ -172,16 +208,17 @@ class OpenVINONetwork(CardNetwork):
         try:
             self.request.infer()
         except RuntimeError as error:
-            raise _cannot_run(Path(self.network.file.name), error) from error
+            raise _cannot_run(self.network.file.name, error, self._device) from error
         return self.network.answer(self.request.get_output_tensor(self._output).data.copy())
 
 
 class OpenVINOPhotoNetwork(CardNetwork):
     """A :class:`deeplab.runtimes.Network` of another file in OpenVINO."""
 
-    def __init__(self, network: PhotoNetwork, request: Any) -> None:
+    def __init__(self, network: PhotoNetwork, request: Any, device: Device = CPU) -> None:
         super().__init__(network)
         self.network = network
+        self._device = device
         self.request = request
 
     def __call__(self, frame: UInt8) -> Float32 | UInt8:
@@ -190,7 +227,7 @@ class OpenVINOPhotoNetwork(CardNetwork):
         try:
             fetched = _infer(self.request, batch, self.network.output_index)
         except RuntimeError as error:
-            raise _cannot_run(Path(self.network.name), error) from error
+            raise _cannot_run(self.network.name, error, self._device) from error
         return self.network.answer(fetched)
 
 
@@ -206,12 +243,14 @@ def _read_model(path: Path) -> Any:
     try:
         return core.read_model(path)
     except RuntimeError as error:
-        raise _cannot_run(path, error) from error
+        raise _cannot_run(path.name, error) from error
 
 
-def _cannot_run(path: Path, error: Exception) -> ModelError:
+def _cannot_run(name: str, error: Exception, device: Device = CPU) -> ModelError:
+    if device != CPU:
+        return cannot_run(name, "OpenVINO", device, error)
     return ModelError(
-        f"{path.name}: OpenVINO cannot run this file; it is damaged, no network, or newer than "
+        f"{name}: OpenVINO cannot run this file; it is damaged, no network, or newer than "
         f"this OpenVINO. ({last_line(error)})"
     )
 
@@ -242,7 +281,17 @@ def _make_core(openvino: Any) -> Any:
     return openvino.Core()
 
 
-def _compile(core: Any, model: Any, *, threads: int, precision: Precision, count_time: bool) -> Any:
+def _compile(
+    core: Any, model: Any, *, threads: int, precision: Precision, count_time: bool, device: Device
+) -> Any:
+    if device != CPU:
+        number = f".{device.index}" if device.index else ""
+        # An NPU computes in half precision alone, and refuses to be asked for another.
+        exact = {"INFERENCE_PRECISION_HINT": "f32"} if device.kind == "gpu" else {}
+        options = {**exact, "PERF_COUNT": count_time}
+        return core.compile_model(
+            model, f"{device.kind.upper()}{number}", options
+        ).create_infer_request()
     if precision == "bfloat16" and "BF16" not in core.get_property(
         "CPU", "OPTIMIZATION_CAPABILITIES"
     ):
@@ -273,7 +322,7 @@ def _read_card(path: Path, model: Any) -> NetworkCard | None:
             try:
                 text = str(model.get_rt_info(place).value)
             except (UnicodeDecodeError, RuntimeError) as error:
-                raise _cannot_run(path, error) from error
+                raise _cannot_run(path.name, error) from error
             return NetworkCard.from_json(text, name=path.name)
     return None
 

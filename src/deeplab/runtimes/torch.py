@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from deeplab.errors import InputError, MissingExtraError
+from deeplab.runtimes.devices import CPU, Device, Place, cannot_run
 from deeplab.runtimes.network import CardNetwork, Float32, UInt8, Variant
 from deeplab.runtimes.network_card import NetworkCard
 
@@ -29,12 +30,10 @@ class PairNetwork(NetworkCard):
     Attributes:
         release: the pair.
         output_stride: at which it is run.
-        device: where.
     """
 
     release: Release
     output_stride: int
-    device: str
 
 
 def describe(
@@ -44,17 +43,17 @@ def describe(
 
     Args:
         path: ``NAME.safetensors`` or ``NAME.json``.
-        variant: another size, output stride or device than the pair's own and the CPU.
+        variant: another size or output stride than the pair's own.
         **told: labels; the rest the pair has inside.
 
     Raises:
-        InputError: the size does not fit the output stride, there is no such device, or something
-            was told that the pair has inside.
+        InputError: the size does not fit the output stride, or something was told that the pair
+            has inside.
         ModelNotFoundError: one of the two files is missing.
         WeightsError: the pair is damaged.
         MissingExtraError: PyTorch is not installed.
     """
-    torch = _import_torch()
+    _import_torch()
     from deeplab.weights import open_release
 
     path, variant = Path(path), variant or Variant()
@@ -62,13 +61,11 @@ def describe(
         raise InputError(f"normalisation: {path.name} has its own inside; leave it out.")
     if told.get("output_name") is not None:
         raise InputError(f"output_name: {path.name} has one output; leave it out.")
-    if variant.device == "cuda" and not torch.cuda.is_available():
-        raise InputError("device: got 'cuda', but PyTorch finds no GPU here; use 'cpu'.")
     release = open_release(path)
     config, spec = release.config, release.input_spec
     stride = variant.output_stride or config.output_stride
     height, width = variant.size or (spec.height, spec.width)
-    if config.align_corners and variant != Variant(device=variant.device):
+    if config.align_corners and variant != Variant():
         _check_size((height, width), stride)
     return PairNetwork(
         spec=dataclasses.replace(spec, height=height, width=width),
@@ -78,7 +75,6 @@ def describe(
         align_corners=config.align_corners,
         release=release,
         output_stride=stride,
-        device=variant.device or "cpu",
     )
 
 
@@ -88,6 +84,7 @@ def open(
     threads: int,
     card: PairNetwork | None = None,
     variant: Variant | None = None,
+    device: Device = CPU,
 ) -> TorchNetwork:
     """Open a release pair by either of its two files.
 
@@ -97,11 +94,46 @@ def open(
             call sets it for everything that runs in this one.
         card: what :func:`describe` found; None asks it.
         variant: see :func:`describe`.
+        device: the CPU, "gpu", "cuda" with a number, or "mps".
 
     Raises:
-        As :func:`describe`.
+        ModelError: the device cannot run it; and as :func:`describe`.
     """
-    return TorchNetwork(card or describe(path, variant=variant), threads=threads)
+    card = card or describe(path, variant=variant)
+    return TorchNetwork(card, threads=threads, device=device, name=Path(path).name)
+
+
+def find_places() -> list[Place]:
+    """Return the devices that PyTorch knows, and which of them are here.
+
+    Raises:
+        MissingExtraError: PyTorch is not installed.
+    """
+    torch = _import_torch()
+    cuda = (
+        "an NVIDIA GPU with its driver, and a PyTorch that was built for it (this one: "
+        f"{torch.__version__}; pytorch.org names the command)"
+    )
+    places = [Place(device=CPU, name="", here=True)]
+    gpus = range(torch.cuda.device_count() if torch.cuda.is_available() else 0)
+    names = [str(torch.cuda.get_device_name(index)) for index in gpus]
+    has_mps = bool(torch.backends.mps.is_available())
+    if names or not has_mps:
+        name, cure = names[0] if names else "", f"{cuda}, or a Mac with Apple silicon"
+        places.append(Place(device=Device("gpu"), name=name, here=bool(names), cure=cure))
+    else:
+        places.append(Place(device=Device("gpu"), name="Metal", here=True))
+    places += [
+        Place(device=Device("cuda", index), name=name, here=True)
+        for index, name in enumerate(names)
+    ]
+    if not names:
+        places.append(Place(device=Device("cuda"), name="", here=False, cure=cuda))
+    mac = "a Mac with Apple silicon and macOS 12.3 or newer"
+    places.append(
+        Place(device=Device("mps"), name="Metal" if has_mps else "", here=has_mps, cure=mac)
+    )
+    return places
 
 
 def name_gpu() -> str | None:
@@ -117,15 +149,22 @@ def name_gpu() -> str | None:
 class TorchNetwork(CardNetwork):
     """A :class:`deeplab.runtimes.Network` in PyTorch."""
 
-    def __init__(self, network: PairNetwork, *, threads: int) -> None:
+    def __init__(
+        self, network: PairNetwork, *, threads: int, device: Device = CPU, name: str = "the pair"
+    ) -> None:
         from deeplab.models import build
 
         super().__init__(network)
         self._output_stride = network.output_stride
-        self._device = network.device
+        self._asked, self._device = device, _torch_device(device)
         self._threads = threads
+        self._name = name
         release = network.release
-        self._model = build(release.config, release.state_dict()).to(self._device).eval()
+        model = build(release.config, release.state_dict()).eval()
+        try:
+            self._model = model.to(self._device)
+        except RuntimeError as error:  # of CUDA and Metal, out of memory included
+            raise cannot_run(name, "PyTorch", device, error) from error
 
     def __call__(self, frame: UInt8) -> Float32:
         """Run one (height, width, 3) uint8 RGB frame."""
@@ -133,9 +172,14 @@ class TorchNetwork(CardNetwork):
 
         torch.set_num_threads(self._threads)  # another network may have set it to its own
         image = torch.from_numpy(np.ascontiguousarray(frame.transpose(2, 0, 1)))[None]
-        with torch.inference_mode():
-            logits = self._model(image.to(self._device), self._output_stride)[0]
-        grid: Float32 = logits.permute(1, 2, 0).contiguous().cpu().numpy()
+        try:
+            with torch.inference_mode():
+                logits = self._model(image.to(self._device), self._output_stride)[0]
+                grid: Float32 = logits.permute(1, 2, 0).contiguous().cpu().numpy()
+        except RuntimeError as error:
+            if self._asked == CPU:
+                raise
+            raise cannot_run(self._name, "PyTorch", self._asked, error) from error
         return grid
 
     def time_operators(self, frame: UInt8) -> list[tuple[str, str, float]]:
@@ -146,7 +190,8 @@ class TorchNetwork(CardNetwork):
         from torch.profiler import ProfilerActivity, profile
 
         activities = [ProfilerActivity.CPU]
-        if self._device == "cuda":
+        on_gpu = self._device.startswith("cuda")
+        if on_gpu:
             activities.append(ProfilerActivity.CUDA)
         with profile(activities=activities, record_shapes=True) as traced:
             self(frame)
@@ -154,11 +199,16 @@ class TorchNetwork(CardNetwork):
         events = [event for event in events if event.name.startswith("aten::")]
         found = []
         for event in sorted(events, key=lambda event: event.time_range.start):
-            on_gpu = self._device == "cuda"
             micros = event.device_time_total if on_gpu else event.cpu_time_total
             shapes = ", ".join("×".join(map(str, shape)) for shape in event.input_shapes if shape)
             found.append((event.name, shapes, micros / 1e3))
         return found
+
+
+def _torch_device(device: Device) -> str:
+    if device.kind != "gpu":
+        return str(device)
+    return f"cuda:{device.index}" if _import_torch().cuda.is_available() else "mps"
 
 
 def _import_torch() -> ModuleType:

@@ -37,6 +37,7 @@ def open_models(
     streams: int,
     threads: int = 1,
     runtime: Runtime | None = None,
+    device: str | None = None,
     **told: Any,
 ) -> dict[str, Segmenter]:
     """Return name → segmenter, each for several photos at once.
@@ -46,6 +47,7 @@ def open_models(
         streams: photos at the same time.
         threads: of the network, for each photo.
         runtime: the engine; None takes the usual one of each file.
+        device: on what the networks run; None is the CPU.
         **told: what else :class:`~deeplab.segmenter.Segmenter` takes: labels, normalisation, fit,
             size, output_name; for one model only.
 
@@ -61,6 +63,8 @@ def open_models(
                 "own. Serve them in several processes."
             )
     return {
-        name: Segmenter(path, threads=threads, streams=streams, runtime=runtime, **told)
+        name: Segmenter(
+            path, threads=threads, streams=streams, runtime=runtime, device=device, **told
+        )
         for name, path in files.items()
     }

@@ -20,9 +20,10 @@ import numpy.typing as npt
 from deeplab.errors import ModelError
 from deeplab.tflite.file import DTYPES, IDENTIFIER, TfliteFile, import_schema
 
-# Positions of fields in the SubGraph table.
+# Positions of fields in the tables SubGraph and TensorMap.
 # Source: tensorflow/compiler/mlir/lite/schema/schema.fbs.
 _SUBGRAPH_OUTPUTS, _SUBGRAPH_OPERATORS = 8, 10
+_MAP_TENSOR = 6
 
 _OPTIONS = {
     "ADD": "AddOptions",
@@ -41,9 +42,10 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)
 def cut(file: TfliteFile, output: int) -> bytes:
     """Return the model with ``output`` as its only output and everything after it removed.
 
-    Two places of the flatbuffer are overwritten: the number in the list of outputs, and the length
-    of the list of operators. The weights and all other bytes stay as they are, so the tensor has
-    exactly the values it has inside the whole model.
+    Three places of the flatbuffer are overwritten: the number in the list of outputs, the length of
+    the list of operators, and where the signature says which tensor its output is. The weights and
+    all other bytes stay as they are, so the tensor has exactly the values it has inside the whole
+    model.
 
     Raises:
         ModelError: other outputs, or steps not needed for ``output`` that cannot be dropped.
@@ -52,11 +54,18 @@ def cut(file: TfliteFile, output: int) -> bytes:
     if last is None or len(file.outputs) != 1:
         raise ModelError(f"{file.name}: tensor {output} cannot become the only output.")
     data = bytearray(file.data)
-    graph = import_schema().Model.GetRootAs(file.data, 0).Subgraphs(0)
+    model = import_schema().Model.GetRootAs(file.data, 0)
+    graph = model.Subgraphs(0)
     outputs = graph._tab.Vector(graph._tab.Offset(_SUBGRAPH_OUTPUTS))
     operators = graph._tab.Vector(graph._tab.Offset(_SUBGRAPH_OPERATORS))
     struct.pack_into("<i", data, outputs, output)
     struct.pack_into("<I", data, operators - 4, last.index + 1)
+    for number in range(model.SignatureDefsLength()):
+        signature = model.SignatureDefs(number)
+        if signature.SubgraphIndex() == 0 and signature.OutputsLength() == 1:
+            place = signature.Outputs(0)._tab
+            if at := place.Offset(_MAP_TENSOR):  # a zero is not stored, but means the input
+                struct.pack_into("<I", data, place.Pos + at, output)
     return bytes(data)
 
 

@@ -9,10 +9,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +36,9 @@ from deeplab.runtimes import (
 from deeplab.runtimes.answers import check_count
 from deeplab.runtimes.devices import read_device
 from deeplab.runtimes.network_card import NetworkCard, read_normalisation
+
+if TYPE_CHECKING:
+    from deeplab.video.play import Video
 
 Runtime = Literal["litert", "onnx", "openvino", "executorch", "torch"]
 Labels = LabelSet | str | PathLike[str]
@@ -231,9 +235,55 @@ class Segmenter:
                 for future in waiting:
                     future.cancel()
 
+    def video(
+        self,
+        source: str | PathLike[str],
+        *,
+        steady: bool = True,
+        flicker: bool = False,
+        workers: int | None = None,
+        seconds: float | None = None,
+    ) -> Video:
+        """Segment a video: iterate over what is returned for its frames, in order.
+
+        Needs the extra ``video``. Decoding, the network and what is made of the masks overlap
+        over the cores.
+
+        Args:
+            source: a file's path, a camera ("0", "/dev/video0") or an address ("rtsp://…").
+            steady: smooth the masks over time where the picture stands still; of a network that
+                gives a label map only, nothing can be smoothed.
+            flicker: measure how much the masks flicker, see :mod:`deeplab.video.flicker`.
+            workers: frames worked on at the same time, each on one thread; None takes the cores.
+            seconds: end after so much of the video.
+
+        Raises:
+            ImageError: it cannot be read, has no pictures, is encrypted or empty.
+            MissingExtraError: the extra is not installed.
+        """
+        from deeplab.video.play import Video
+        from deeplab.video.read import VideoReader
+
+        workers = count_cores() if workers is None else workers
+        check_whole("workers", workers, most=MAX_WORKERS)
+        streams = _Streams(partial(self._open_stream, threads=1), workers)
+        return Video(
+            VideoReader(source),
+            look=lambda frame: self._look(frame.photo, streams),
+            finish=lambda _, look: self._finish(look),
+            steady=steady,
+            flicker=flicker,
+            workers=workers,
+            seconds=seconds,
+        )
+
     def _segment(self, source: Source, streams: _Streams) -> Segmentation:
+        return self._finish(self._look(source, streams))
+
+    def _look(self, source: Source | Photo, streams: _Streams) -> _Look:
+        """Run the network on a photo."""
         start = time.perf_counter()
-        photo = Photo(source)
+        photo = source if isinstance(source, Photo) else Photo(source)
         geometry = Geometry(photo.size, (self.spec.height, self.spec.width), self.spec.fit)
         image = photo.decode(at_least=None if self._exact else geometry.content)
         frame = geometry.place(image, self.spec.padding)
@@ -245,29 +295,45 @@ class Segmenter:
         finally:
             streams.give_back(network)
         answered = time.perf_counter()
-        logits = answer.astype(np.float32, copy=False) if network.output == "logits" else None
-        if logits is not None:
-            self._check_logits(logits)
+        is_map = network.output != "logits"
+        look = _Look(
+            photo=photo,
+            geometry=geometry,
+            frame=frame,
+            logits=None if is_map else answer.astype(np.float32, copy=False),
+            label_map=answer.astype(np.uint8, copy=False) if is_map else None,
+            align_corners=network.align_corners,
+            softmaxed=network.softmaxed,
+            timings={"decode": 1e3 * (decoded - start), "network": 1e3 * (answered - decoded)},
+        )
+        if look.logits is not None:
+            self._check_logits(look.logits)
+        return look
+
+    def _finish(self, look: _Look) -> Segmentation:
+        """Make the mask of what the network answered."""
+        start = time.perf_counter()
+        photo, geometry = look.photo, look.geometry
+        if look.logits is not None:
             mask = argmax_bilinear(
-                logits, *photo.size, align_corners=network.align_corners, region=geometry.region
+                look.logits,
+                *photo.size,
+                align_corners=look.align_corners,
+                region=geometry.region,
             )
         else:
-            mask = _enlarge(answer.astype(np.uint8, copy=False), geometry)
+            assert look.label_map is not None
+            mask = _enlarge(look.label_map, geometry)
             self._check_ids(mask)
-        end = time.perf_counter()
         return Segmentation(
             mask=mask,
             labels=self.labels,
             photo=photo,
             geometry=geometry,
-            logits=logits,
-            align_corners=network.align_corners,
-            softmaxed=network.softmaxed,
-            timings={
-                "decode": 1e3 * (decoded - start),
-                "network": 1e3 * (answered - decoded),
-                "mask": 1e3 * (end - answered),
-            },
+            logits=look.logits,
+            align_corners=look.align_corners,
+            softmaxed=look.softmaxed,
+            timings={**look.timings, "mask": 1e3 * (time.perf_counter() - start)},
         )
 
     def _check_logits(self, logits: npt.NDArray[np.float32]) -> None:
@@ -295,6 +361,31 @@ class Segmenter:
 def default_threads() -> int:
     """Return how many threads a segmenter uses on one photo where nobody says."""
     return min(_MOST_THREADS, count_cores())
+
+
+@dataclass(kw_only=True)
+class _Look:
+    """A photo and what the network answered, before there is a mask.
+
+    Attributes:
+        photo: the photo.
+        geometry: where it lies in the frame.
+        frame: what the network saw, (height, width, 3) uint8 RGB.
+        logits: (h, w, K) float32; None where there is a label map only.
+        label_map: (h, w) uint8; None where there are logits.
+        align_corners: how the answer lies on the frame.
+        softmaxed: ``logits`` are probabilities.
+        timings: milliseconds so far.
+    """
+
+    photo: Photo
+    geometry: Geometry
+    frame: npt.NDArray[np.uint8]
+    logits: npt.NDArray[np.float32] | None
+    label_map: npt.NDArray[np.uint8] | None
+    align_corners: bool
+    softmaxed: bool
+    timings: dict[str, float]
 
 
 class _Streams:

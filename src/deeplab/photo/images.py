@@ -28,7 +28,7 @@ Fit = Literal["letterbox", "stretch"]
 RESIZE_FILTER = Image.Resampling.BILINEAR
 """Bilinear with a support that grows with the reduction (Pillow's), so every pixel counts."""
 
-_REDUCED_MARGIN = 3
+REDUCED_MARGIN = 3
 """A reduced JPEG decode keeps at least this many times the pixels per side that are asked for.
 
 At 12 megapixels 99.8 to 99.9 % of a mask's pixels stay the same. Twice would be enough there, but
@@ -205,7 +205,7 @@ class Photo:
             return self._image
         image, self._image = self._image or self._open(self._data), None
         if at_least is not None:
-            height, width = (_REDUCED_MARGIN * side for side in at_least)
+            height, width = (REDUCED_MARGIN * side for side in at_least)
             if self._orientation >= 5:
                 height, width = width, height
             image.draft("RGB", (width, height))

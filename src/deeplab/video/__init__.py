@@ -1,0 +1,1 @@
+"""Moving pictures: frames in, steady masks, frames out (needs the extra ``video``)."""

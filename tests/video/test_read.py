@@ -132,7 +132,7 @@ def test_what_is_live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_camera_that_is_not_there() -> None:
     if Path("/dev/video9").exists() or not sys.platform.startswith("linux"):
         pytest.skip("there is one, or this system names them otherwise")
-    with pytest.raises(ImageError, match="/dev/video9.*no such file.*plugged in"):
+    with pytest.raises(ImageError, match=r"/dev/video9.*no such file.*plugged in"):
         VideoReader("/dev/video9")
 
 

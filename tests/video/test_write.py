@@ -64,10 +64,12 @@ def test_sound_is_the_same_bytes(clips: Path, tmp_path: Path) -> None:
 def test_sound_that_the_container_does_not_take_is_encoded_and_said(
     clips: Path, tmp_path: Path
 ) -> None:
-    with VideoReader(clips / "pcm.mov") as reader:
-        with VideoWriter(tmp_path / "out.webm", like=reader) as writer:
-            for frame in reader:
-                writer.write(np.full((96, 128, 4), 255, np.uint8), frame)
+    with (
+        VideoReader(clips / "pcm.mov") as reader,
+        VideoWriter(tmp_path / "out.webm", like=reader) as writer,
+    ):
+        for frame in reader:
+            writer.write(np.full((96, 128, 4), 255, np.uint8), frame)
     assert "encoded as libopus" in writer.notes[0]
     told = probe(tmp_path / "out.webm")
     assert told["audio"]["codec_name"] == "opus"
@@ -91,12 +93,14 @@ def test_masks_come_back_pixel_for_pixel(clips: Path, tmp_path: Path) -> None:
 
 
 def test_cutouts_are_transparent(clips: Path, tmp_path: Path) -> None:
-    with VideoReader(clips / "plain.mp4") as reader:
-        with VideoWriter(tmp_path / "out.webm", like=reader) as writer:
-            for frame in reader:
-                alpha = np.zeros((96, 128, 1), np.uint8)
-                alpha[:, 64:] = 255
-                writer.write(np.concatenate([frame.photo.pixels(), alpha], axis=2), frame)
+    with (
+        VideoReader(clips / "plain.mp4") as reader,
+        VideoWriter(tmp_path / "out.webm", like=reader) as writer,
+    ):
+        for frame in reader:
+            alpha = np.zeros((96, 128, 1), np.uint8)
+            alpha[:, 64:] = 255
+            writer.write(np.concatenate([frame.photo.pixels(), alpha], axis=2), frame)
     told = probe(tmp_path / "out.webm")
     assert {k.lower(): v for k, v in told["video"]["tags"].items()}["alpha_mode"] == "1"
     words = ["ffmpeg", "-v", "error", "-c:v", "libvpx-vp9", "-i", tmp_path / "out.webm"]
@@ -117,13 +121,19 @@ def test_odd_sides_are_filled_up_and_said(clips: Path, tmp_path: Path) -> None:
 def test_ctrl_c_leaves_a_file_that_plays_and_an_error_leaves_none(
     clips: Path, tmp_path: Path
 ) -> None:
+    def stop(name: str, error: type[BaseException]) -> None:
+        with (
+            VideoReader(clips / "plain.mp4") as reader,
+            VideoWriter(tmp_path / name, like=reader) as writer,
+        ):
+            for frame in reader:
+                writer.write(frame.photo.pixels(), frame)
+                if frame.index == 20:
+                    raise error
+
     for name, error in (("stopped.mp4", KeyboardInterrupt), ("broken.mp4", ValueError)):
-        with VideoReader(clips / "plain.mp4") as reader, pytest.raises(error):
-            with VideoWriter(tmp_path / name, like=reader) as writer:
-                for frame in reader:
-                    writer.write(frame.photo.pixels(), frame)
-                    if frame.index == 20:
-                        raise error
+        with pytest.raises(error):
+            stop(name, error)
     assert [path.name for path in tmp_path.iterdir()] == ["stopped.mp4"]
     told = probe(tmp_path / "stopped.mp4")
     assert told["video"]["nb_read_packets"] == "21"
@@ -163,13 +173,13 @@ def test_errors_of_the_encoder_are_the_systems(clips: Path, tmp_path: Path) -> N
         def full() -> None:
             raise writer._av.error.OSError(errno.ENOSPC, "No space left on device")
 
-        with pytest.raises(OutputError, match="cannot write .*out.mp4: no space left"):
+        with pytest.raises(OutputError, match=r"cannot write .*out\.mp4: no space left"):
             writer._try(full)
 
 
 def test_arguments(clips: Path, tmp_path: Path) -> None:
     with VideoReader(clips / "plain.mp4") as reader:
-        with pytest.raises(InputError, match="cannot hold this; expected .mp4"):
+        with pytest.raises(InputError, match=r"cannot hold this; expected \.mp4"):
             VideoWriter(tmp_path / "out.avi", like=reader)
         with pytest.raises(OutputError, match="there is no folder"):
             VideoWriter(tmp_path / "no" / "out.mp4", like=reader)

@@ -47,7 +47,7 @@ def test_a_large_frame_is_reduced_as_a_large_jpeg_is(clips: Path) -> None:
     assert photo.decode(at_least=(16, 21)).size == (64, 48)
     assert photo.decode(at_least=(17, 21)).size == (128, 96)
     half = np.asarray(photo.decode(at_least=(16, 21))).astype(int)
-    assert np.abs(half - np.asarray(photo.decode().reduce(2))).mean() < 4
+    assert np.abs(half - np.asarray(photo.decode().reduce(2))).mean() < 10
 
 
 def test_what_is_made_of_a_frame_comes_with_it(

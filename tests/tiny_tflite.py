@@ -57,6 +57,39 @@ class Builder:
         return bytes(builder.Output())
 
 
+class Graph(Builder):
+    """Networks of 1×1 convolutions on a square, with what other tools put around them."""
+
+    def __init__(self, side: int) -> None:
+        super().__init__()
+        self.side = side
+
+    def convolve(self, source: int, weights: np.ndarray) -> int:
+        target = self.tensor((1, self.side, self.side, len(weights)))
+        options = schema.Conv2DOptionsT()
+        options.strideW = options.strideH = 1
+        bias = self.tensor((len(weights),), values=np.zeros(len(weights), np.float32))
+        inputs = [source, self.tensor(weights.shape, values=weights), bias]
+        self.operator("CONV_2D", inputs, [target], options)
+        return target
+
+    def step(self, name: str, source: int, *, kind: int = 0, scale: float | None = None) -> int:
+        options = {"SOFTMAX": schema.SoftmaxOptionsT, "QUANTIZE": schema.QuantizeOptionsT}.get(name)
+        made = options() if options else None
+        if name == "SOFTMAX":
+            made.beta = 1.0
+        target = self.tensor(self.graph.tensors[source].shape, kind, scale=scale)
+        self.operator(name, [source], [target], made)
+        return target
+
+    def turn(self, source: int, order: tuple[int, ...]) -> int:
+        shape = [self.graph.tensors[source].shape[axis] for axis in order]
+        target = self.tensor(shape)
+        axes = self.tensor((4,), schema.TensorType.INT32, np.array(order, np.int32))
+        self.operator("TRANSPOSE", [source, axes], [target], schema.TransposeOptionsT())
+        return target
+
+
 def tiny_network(
     *,
     classes: int = 4,

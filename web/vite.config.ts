@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { readFileSync } from 'node:fs';
+import { readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 
 import { defineConfig, type Plugin } from 'vite';
@@ -8,7 +8,22 @@ const WASM = 'node_modules/@litertjs/core/wasm';
 /** Of LiteRT's builds: for browsers without relaxed SIMD, for one thread, for several. */
 const WASM_BUILDS = ['compat_internal', 'internal', 'threaded_internal'];
 
+/** With the version in its name: another one has another address, and is not taken for this. */
+const LITERT = JSON.parse(readFileSync('node_modules/@litertjs/core/package.json', 'utf8')).version;
+const WASM_FOLDER = `wasm/${LITERT}/`;
+
 export default defineConfig({
+  define: {
+    RUNTIME: JSON.stringify({
+      folder: WASM_FOLDER,
+      bytes: Object.fromEntries(
+        WASM_BUILDS.map((build) => `litert_wasm_${build}.wasm`).map((file) => [
+          file,
+          statSync(join(WASM, file)).size,
+        ]),
+      ),
+    }),
+  },
   base: './', // the folder may stand anywhere on a host
   build: {
     outDir: '../src/deeplab/web',
@@ -39,10 +54,11 @@ function files(): Plugin {
       for (const build of WASM_BUILDS) {
         for (const ending of ['js', 'wasm']) {
           const file = `litert_wasm_${build}.${ending}`;
-          emit(`wasm/${file}`, join(WASM, file));
+          emit(WASM_FOLDER + file, join(WASM, file));
         }
       }
       emit('example.jpg', '../examples/photos/cat.jpg');
+      emit('help.txt', '../docs/browser.md');
       emit('LICENSE.litert.txt', '../LICENSE'); // LiteRT is under Apache-2.0 too
     },
   };

@@ -14,7 +14,7 @@ from deeplab.errors import InputError, ModelError
 from deeplab.runtimes import Variant, describe, open_network
 from deeplab.runtimes.network_card import NORMALISATIONS, read_normalisation
 from tiny_folder import make_folder
-from tiny_tflite import Builder, tiny_network
+from tiny_tflite import Graph, tiny_network
 
 SIDE = 9
 WEIGHTS = np.random.default_rng(0).normal(size=(4, 1, 1, 3)).astype(np.float32)
@@ -28,42 +28,13 @@ def softmax(values: np.ndarray) -> np.ndarray:
     return powers / powers.sum(-1, keepdims=True)
 
 
-class Graph(Builder):
-    """Networks of one 1×1 convolution, with what other tools put around it."""
-
-    def convolve(self, source: int, weights: np.ndarray) -> int:
-        target = self.tensor((1, SIDE, SIDE, len(weights)))
-        options = schema.Conv2DOptionsT()
-        options.strideW = options.strideH = 1
-        bias = self.tensor((len(weights),), values=np.zeros(len(weights), np.float32))
-        inputs = [source, self.tensor(weights.shape, values=weights), bias]
-        self.operator("CONV_2D", inputs, [target], options)
-        return target
-
-    def step(self, name: str, source: int, *, kind: int = 0, scale: float | None = None) -> int:
-        options = {"SOFTMAX": schema.SoftmaxOptionsT, "QUANTIZE": schema.QuantizeOptionsT}.get(name)
-        made = options() if options else None
-        if name == "SOFTMAX":
-            made.beta = 1.0
-        target = self.tensor(self.graph.tensors[source].shape, kind, scale=scale)
-        self.operator(name, [source], [target], made)
-        return target
-
-    def turn(self, source: int, order: tuple[int, ...]) -> int:
-        shape = [self.graph.tensors[source].shape[axis] for axis in order]
-        target = self.tensor(shape)
-        axes = self.tensor((4,), schema.TensorType.INT32, np.array(order, np.int32))
-        self.operator("TRANSPOSE", [source, axes], [target], schema.TransposeOptionsT())
-        return target
-
-
-def write(path: Path, build: Builder, picture: int, *outputs: int) -> Path:
+def write(path: Path, build: Graph, picture: int, *outputs: int) -> Path:
     path.write_bytes(build.finish([picture], outputs))
     return path
 
 
 def one_channel(path: Path, kind: str) -> Path:
-    build = Graph()
+    build = Graph(SIDE)
     picture = build.tensor((1, SIDE, SIDE, 3))
     last = build.convolve(picture, WEIGHTS[:1])
     if kind != "logits":
@@ -104,7 +75,7 @@ def test_one_name_is_the_objects_and_three_are_too_many(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("engine", ["litert", "openvino"])
 def test_a_softmax_inside_is_not_taken_twice(tmp_path: Path, engine: str) -> None:
-    build = Graph()
+    build = Graph(SIDE)
     picture = build.tensor((1, SIDE, SIDE, 3))
     last = build.step("SOFTMAX", build.convolve(picture, WEIGHTS))
     path = write(tmp_path / "soft.tflite", build, picture, last)
@@ -126,7 +97,7 @@ def test_a_map_of_ids_is_no_confidence(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("first_in", "first_out"), [(True, True), (False, True)])
 def test_channels_that_come_first(tmp_path: Path, first_in: bool, first_out: bool) -> None:
-    build = Graph()
+    build = Graph(SIDE)
     picture = build.tensor((1, 3, SIDE, SIDE) if first_in else (1, SIDE, SIDE, 3))
     inside = build.convolve(build.turn(picture, (0, 2, 3, 1)) if first_in else picture, WEIGHTS)
     last = build.turn(inside, (0, 3, 1, 2)) if first_out else inside
@@ -140,7 +111,7 @@ def test_channels_that_come_first(tmp_path: Path, first_in: bool, first_out: boo
 def test_of_several_outputs_one_is_taken_and_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    build = Graph()
+    build = Graph(SIDE)
     picture = build.tensor((1, SIDE, SIDE, 3))
     main, other = build.convolve(picture, WEIGHTS), build.convolve(picture, WEIGHTS[::-1].copy())
     build.graph.tensors[main].name, build.graph.tensors[other].name = b"main", b"aux"
@@ -164,7 +135,7 @@ def test_a_file_of_any_size_is_given_one(tmp_path: Path) -> None:
     fixed, free = tmp_path / "fixed.tflite", tmp_path / "free.tflite"
     weights = np.concatenate([WEIGHTS, WEIGHTS[:1]])
     for path, side in ((fixed, SIDE), (free, 1)):
-        build = Graph()
+        build = Graph(SIDE)
         picture, last = build.tensor((1, side, side, 3)), build.tensor((1, side, side, 5))
         if path is free:
             build.graph.tensors[picture].shapeSignature = [1, -1, -1, 3]
@@ -186,7 +157,7 @@ def test_a_file_of_any_size_is_given_one(tmp_path: Path) -> None:
 
 
 def test_files_for_the_edge_tpu_are_named(tmp_path: Path) -> None:
-    build = Graph()
+    build = Graph(SIDE)
     picture, last = build.tensor((1, SIDE, SIDE, 3)), build.tensor((1, SIDE, SIDE, 4))
     build.operator("CUSTOM", [picture], [last])
     build.model.operatorCodes[0].customCode = b"edgetpu-custom-op"

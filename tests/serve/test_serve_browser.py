@@ -60,7 +60,7 @@ def page(context: playwright.BrowserContext) -> Iterator[playwright.Page]:
 def test_the_page_segments_a_photo(page: playwright.Page, served: Server) -> None:
     page.goto(f"http://127.0.0.1:{served.port}/")
     page.wait_for_selector("body[data-ready]", timeout=60_000)
-    assert page.locator("#model option").all_inner_texts() == ["voc"]
+    assert page.locator("#model option").all_inner_texts() == ["voc", "voc-fast"]
     assert page.evaluate("crossOriginIsolated")
     page.set_input_files("#file", DOG)
     page.wait_for_selector("#legend .name >> text=dog")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +12,8 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
 from playwright.sync_api import BrowserContext, Page
 
 from deeplab.serve.browser_page import MEDIA_TYPES
@@ -77,3 +81,54 @@ class Watch:
 def wait_until_ready(page: Page) -> None:
     """Wait until the page has tried to load its first network."""
     page.wait_for_selector("body[data-ready]", timeout=60_000)
+
+
+def show(page, path: Path) -> None:
+    """Open a photo, and wait until its own mask is on the screen."""
+    clear_status(page)
+    page.set_input_files("#file", path)
+    wait_for_result(page)
+
+
+def clear_status(page) -> None:
+    page.evaluate("document.getElementById('status').textContent = ''")
+
+
+def wait_for_result(page) -> None:
+    page.wait_for_selector("#status >> text=/^(Found|Nothing)/")
+
+
+def download(page, action: str) -> tuple[str, bytes]:
+    with page.expect_download() as caught:
+        page.click(f"[data-action={action}]")
+    return caught.value.suggested_filename, Path(caught.value.path()).read_bytes()
+
+
+def drop(page, *files: tuple[str, bytes]) -> None:
+    """Drop files on the page, as from the desktop."""
+    clear_status(page)
+    transfer = page.evaluate_handle(
+        """(files) => {
+          const transfer = new DataTransfer();
+          for (const [name, type, data] of files) {
+            const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
+            transfer.items.add(new File([bytes], name, { type }));
+          }
+          return transfer;
+        }""",
+        [(name, _media_type(name), base64.b64encode(data).decode()) for name, data in files],
+    )
+    page.dispatch_event("#screen", "drop", {"dataTransfer": transfer})
+
+
+def _media_type(name: str) -> str:
+    """Return what a browser says of a file; models are unknown to it."""
+    types = {".jpg": "image/jpeg", ".png": "image/png", ".txt": "text/plain"}
+    return types.get(Path(name).suffix, "")
+
+
+def saved_mask(page) -> np.ndarray:
+    _, content = download(page, "save-mask")
+    image = Image.open(io.BytesIO(content))
+    assert image.mode == "P"
+    return np.asarray(image)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import foreign
 import numpy as np
 from PIL import Image
 
 from deeplab import Segmenter
-from deeplab.errors import ModelError
+from deeplab.errors import InputError, ModelError
 from deeplab.labels import LABEL_SETS, LabelSet
 from deeplab.photo.images import Geometry
-from deeplab.photo.upsample import argmax_bilinear
+from deeplab.photo.upsample import argmax_bilinear, softmax_rows
 from deeplab.runtimes import open_network
 from deeplab.runtimes.tflite_network import understand
 from deeplab.tflite import file as tflite_file
@@ -97,9 +98,22 @@ class Cases:
                         "alignCorners": align_corners,
                         "frame": (side, side),
                         "content": geometry.content,
+                        "confidence": self.keep(
+                            self.confidence(logits, mask, geometry, align_corners)
+                        ),
                     }
                 )
         return cases
+
+    @staticmethod
+    def confidence(logits, mask, geometry: Geometry, align_corners: bool) -> np.ndarray:
+        """Return the probability of each pixel's class as float32."""
+        out = np.empty(mask.shape, np.float32)
+        for rows, values in softmax_rows(
+            logits, *mask.shape, align_corners=align_corners, region=geometry.region
+        ):
+            out[rows] = np.take_along_axis(values, mask[rows][..., None], 2)[..., 0]
+        return out
 
     def label_maps(self) -> list[dict]:
         cases = []
@@ -131,17 +145,19 @@ class Cases:
             case: dict = {"file": self.keep(data, "tflite"), "error": None}
             try:
                 network = understand(tflite_file.parse(data, name="model"))
-            except ModelError as error:
+            except (InputError, ModelError) as error:
                 # The wording of both sides is their own; what they complain about is the same.
                 case["error"] = "no model" if "not a TFLite" in str(error) else "not a DeepLab"
-                if "damaged" in str(error):
-                    case["error"] = "damaged"
+                for words in ("damaged", *foreign.REFUSED):
+                    if words in str(error):
+                        case["error"] = words
                 cases.append(case)
                 continue
             spec = network.spec
             everything = np.arange(256, dtype=np.uint8)
             frame = np.stack([everything] * 3, axis=1)[None]
-            tables = network.feed(frame)[0, 0].T
+            fed = network.feed(frame)
+            tables = fed[0, :, 0] if network.channels_first else fed[0, 0].T
             if tables.dtype == np.int8:
                 tables = tables.view(np.uint8)
             case["expected"] = {
@@ -155,6 +171,9 @@ class Cases:
                 "output": network.output,
                 "alignCorners": network.align_corners,
                 "numClasses": network.num_classes,
+                "channelsFirst": network.reading.channels_first,
+                "oneChannel": network.reading.one_channel,
+                "softmaxed": network.reading.softmaxed,
             }
             case["labels"] = network.labels.to_dict() if network.labels else None
             case["tables"] = tables.tolist()
@@ -173,6 +192,8 @@ def write_cases(folder: Path, models: Path) -> None:
         "neither": tiny_network(align_corners=False),
         "argmax": tiny_network(argmax=True),
         "argmax of the grid": tiny_network(resize=False, argmax=True),
+        **foreign.READ,
+        **foreign.REFUSED,
         "text": b"not a model at all",
         "cut off": files["deeplabv3_257_mv_gpu.tflite"][:100_000],
     }

@@ -1,11 +1,22 @@
-/** Draw a picture with what a network saw in it: overlay, cut-out, blurred or other background. */
+/** Draw a picture with what a network saw in it: tinted, outlined, cut out, on another ground. */
 
 import { blurOutside } from './blur';
 import type { Segmented } from './engine';
 import type { Size } from './geometry';
-import type { LabelSet } from './labels';
+import type { Colour, LabelSet } from './labels';
+import type { Dropped } from './objects';
+import { displayColours } from './palette';
 
-export type Effect = 'overlay' | 'cutout' | 'blur' | 'replace';
+export const EFFECTS = [
+  'overlay',
+  'outline',
+  'cutout',
+  'blur',
+  'replace',
+  'mask',
+  'confidence',
+] as const;
+export type Effect = (typeof EFFECTS)[number];
 
 export interface Look {
   effect: Effect;
@@ -13,33 +24,75 @@ export interface Look {
   opacity: number;
   /** Class ids that are not drawn, and do not count as objects. */
   hidden: ReadonlySet<number>;
+  /** Single objects that are not drawn; those of the picture on the screen. */
+  dropped: Dropped | null;
+  /** Pixels whose class is less probable than this, 0..1, are not drawn. */
+  threshold: number;
   /** What stands behind the objects when the background is replaced. */
   background: ImageBitmap | string;
 }
+
+/** Where nothing is drawn, in the masks that are made here. */
+const NOTHING = 255;
+/** From unsure to sure: dark violet, red, orange, pale yellow. */
+const RAMP: Colour[] = [
+  [13, 8, 60],
+  [120, 28, 109],
+  [212, 72, 66],
+  [251, 159, 6],
+  [252, 255, 164],
+];
 
 export class Painter {
   private readonly context: CanvasRenderingContext2D;
   private readonly layer = new OffscreenCanvas(1, 1);
   private readonly layerContext = this.layer.getContext('2d')!;
   private pixels = new ImageData(1, 1);
+  private readonly colours = new WeakMap<LabelSet, Colour[]>();
 
   constructor(private readonly canvas: HTMLCanvasElement) {
     this.context = canvas.getContext('2d')!;
   }
 
+  /** Draw a picture of which nothing is known yet. */
+  paintPlain(picture: CanvasImageSource & Size): void {
+    this.resize(picture);
+    this.context.globalCompositeOperation = 'copy';
+    this.context.drawImage(picture, 0, 0, picture.width, picture.height);
+  }
+
   /** Draw at the picture's own size; the canvas is scaled by the page. */
   paint(result: Segmented, labels: LabelSet, look: Look): void {
-    this.resize(result);
+    this.paintPlain(result.picture);
     const { context, layer } = this;
-    context.globalCompositeOperation = 'copy';
-    context.drawImage(result.picture, 0, 0);
-    if (look.effect === 'overlay') {
-      this.fillLayer(result.mask, tints(labels, look));
-      context.globalCompositeOperation = 'source-over';
-      context.drawImage(layer, 0, 0);
-      return;
+    const drawn = drawnMask(result, labels, look);
+    context.globalCompositeOperation = 'source-over';
+    switch (look.effect) {
+      case 'overlay':
+        this.fillLayer(drawn, this.tints(labels, look.opacity));
+        context.drawImage(layer, 0, 0);
+        return;
+      case 'outline':
+        this.drawOutlines(drawn, labels);
+        return;
+      case 'mask':
+        context.fillRect(0, 0, result.width, result.height);
+        this.fillLayer(drawn, this.tints(labels, 1));
+        context.drawImage(layer, 0, 0);
+        return;
+      case 'confidence':
+        if (result.confidence) this.fillLayer(result.confidence, RAMP_TABLE);
+        context.drawImage(layer, 0, 0);
+        return;
+      default:
+        this.drawObjects(result, drawn, look);
     }
-    this.fillLayer(result.mask, kept(labels, look));
+  }
+
+  /** The objects alone, on nothing or on another ground. */
+  private drawObjects(result: Segmented, drawn: Uint8Array, look: Look): void {
+    const { context, layer } = this;
+    this.fillLayer(drawn, OPAQUE);
     const shorter = Math.min(result.height, result.width);
     const behind = look.effect === 'blur' ? blurOutside(result.picture, layer, shorter / 40) : null;
     if (look.effect !== 'cutout') this.softenLayer(shorter / 200);
@@ -69,6 +122,21 @@ export class Painter {
     this.layerContext.putImageData(this.pixels, 0, 0);
   }
 
+  /** A line in its colour around every object, with a dark line around that. */
+  private drawOutlines(drawn: Uint8Array, labels: LabelSet): void {
+    const { height, width } = this.layer;
+    const edges = edgesOf(drawn, { height, width });
+    const reach = Math.max(1, Math.round(Math.min(height, width) / 350));
+    const draw = (colours: Uint32Array, radius: number) => {
+      this.fillLayer(edges, colours);
+      for (let dy = -radius; dy <= radius; dy++) {
+        for (let dx = -radius; dx <= radius; dx++) this.context.drawImage(this.layer, dx, dy);
+      }
+    };
+    draw(DARK, reach + 1);
+    draw(this.tints(labels, 1), reach);
+  }
+
   /** Let the layer's edges fade over a few pixels: drawn smaller, and large again. */
   private softenLayer(pixels: number): void {
     const { height, width } = this.layer;
@@ -93,6 +161,13 @@ export class Painter {
     this.context.imageSmoothingQuality = 'high';
     this.context.drawImage(background, (width - w) / 2, (height - h) / 2, w, h);
   }
+
+  private tints(labels: LabelSet, opacity: number): Uint32Array {
+    let colours = this.colours.get(labels);
+    if (!colours) this.colours.set(labels, (colours = displayColours(labels)));
+    const alpha = Math.round(opacity * 255);
+    return table((id) => (colours[id] ? [...colours[id], alpha] : [0, 0, 0, 0]));
+  }
 }
 
 /** The classes that are drawn: all but the background and those that were switched off. */
@@ -100,15 +175,39 @@ export function isDrawn(id: number, labels: LabelSet, hidden: ReadonlySet<number
   return id < labels.names.length && id !== labels.background && !hidden.has(id);
 }
 
-function tints(labels: LabelSet, { opacity, hidden }: Look): Uint32Array {
-  return table((id) => {
-    if (!isDrawn(id, labels, hidden)) return [0, 0, 0, 0];
-    return [...labels.colours[id]!, Math.round(opacity * 255)];
-  });
+/** The mask with 255 where nothing is drawn. */
+function drawnMask(
+  { mask, confidence }: Segmented,
+  labels: LabelSet,
+  { hidden, dropped, threshold }: Look,
+): Uint8Array {
+  const ids = Uint8Array.from({ length: 256 }, (_, id) =>
+    isDrawn(id, labels, hidden) ? id : NOTHING,
+  );
+  const least = Math.round(255 * threshold);
+  const out = new Uint8Array(mask.length);
+  for (let i = 0; i < mask.length; i++) {
+    const isOut = dropped?.[i] || (least && confidence && confidence[i]! < least);
+    out[i] = isOut ? NOTHING : ids[mask[i]!]!;
+  }
+  return out;
 }
 
-function kept(labels: LabelSet, { hidden }: Look): Uint32Array {
-  return table((id) => [0, 0, 0, isDrawn(id, labels, hidden) ? 255 : 0]);
+/** The pixels of objects that touch something else; 255 elsewhere. */
+function edgesOf(drawn: Uint8Array, { width }: Size): Uint8Array {
+  const edges = new Uint8Array(drawn.length).fill(NOTHING);
+  for (let i = 0; i < drawn.length; i++) {
+    const id = drawn[i]!;
+    if (id === NOTHING) continue;
+    const x = i % width;
+    const isEdge =
+      (x > 0 && drawn[i - 1] !== id) ||
+      (x + 1 < width && drawn[i + 1] !== id) ||
+      (i >= width && drawn[i - width] !== id) ||
+      (i + width < drawn.length && drawn[i + width] !== id);
+    if (isEdge) edges[i] = id;
+  }
+  return edges;
 }
 
 /** One RGBA pixel per class id, in the order in which memory holds them. */
@@ -116,3 +215,12 @@ function table(colour: (id: number) => number[]): Uint32Array {
   const bytes = Uint8Array.from({ length: 256 }, (_, id) => id);
   return new Uint32Array(Uint8Array.from([...bytes].flatMap(colour)).buffer);
 }
+
+const OPAQUE = table((id) => [0, 0, 0, id === NOTHING ? 0 : 255]);
+const DARK = table((id) => [0, 0, 0, id === NOTHING ? 0 : 200]);
+const RAMP_TABLE = table((value) => {
+  const place = (value / 255) * (RAMP.length - 1);
+  const low = Math.min(Math.floor(place), RAMP.length - 2);
+  const mix = (c: number) => RAMP[low]![c]! + (place - low) * (RAMP[low + 1]![c]! - RAMP[low]![c]!);
+  return [mix(0), mix(1), mix(2), 255];
+});

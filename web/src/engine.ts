@@ -16,12 +16,18 @@ export interface ModelData {
 export interface Loaded extends Size {
   labels: LabelSet | null;
   numClasses: number | null;
+  /** What neither the file nor the page's host says, in words. */
+  assumed: string[];
+  /** Whether it can tell how sure it is. */
+  hasConfidence: boolean;
 }
 
 /** A picture and its mask: one class id per pixel, row by row. */
 export interface Segmented extends Size {
   picture: ImageBitmap;
   mask: Uint8Array<ArrayBuffer>;
+  /** The probability of each pixel's class, 255 for certain; null where it was not asked for. */
+  confidence: Uint8Array<ArrayBuffer> | null;
   /** Pixels per class id. */
   counts: Uint32Array;
   /** Milliseconds: reading and resizing the picture, the network, and its mask. */
@@ -35,18 +41,26 @@ export interface LoadRequest extends ModelData {
   options: EngineOptions;
 }
 
-export interface SegmentRequest {
-  kind: 'segment';
-  id: number;
-  picture: ImageBitmap;
+export interface SegmentOptions {
   /** Average over time, see `smooth.ts`. */
   smooth: boolean;
   /** The first picture of its source: there is no past. */
   fresh: boolean;
+  /** Tell how sure the network is of each pixel. */
+  confidence: boolean;
+}
+
+export interface SegmentRequest extends SegmentOptions {
+  kind: 'segment';
+  id: number;
+  picture: ImageBitmap;
 }
 
 export type Request = LoadRequest | SegmentRequest;
 export type Answer = { id: number; result?: Loaded | Segmented; error?: string };
+
+const NOT_STARTED =
+  'A file of this page is no longer where it was: its host has a newer version. Reload the page.';
 
 interface Waiting {
   resolve: (result: never) => void;
@@ -65,7 +79,7 @@ export class Engine {
       if (data.error === undefined) resolve(data.result as never);
       else reject(new Error(data.error));
     };
-    this.worker.onerror = (event) => this.fail(event.message || 'the worker did not start');
+    this.worker.onerror = (event) => this.fail(event.message || NOT_STARTED);
   }
 
   /** Start a worker and load a model into it. Throws an Error in plain words. */
@@ -85,8 +99,8 @@ export class Engine {
   }
 
   /** Segment one picture; it moves to the worker, and comes back with the result. */
-  segment(picture: ImageBitmap, smooth: boolean, fresh: boolean): Promise<Segmented> {
-    return this.ask<Segmented>({ kind: 'segment', picture, smooth, fresh }, [picture]);
+  segment(picture: ImageBitmap, options: SegmentOptions): Promise<Segmented> {
+    return this.ask<Segmented>({ kind: 'segment', picture, ...options }, [picture]);
   }
 
   close(): void {

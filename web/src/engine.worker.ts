@@ -1,14 +1,15 @@
 /** The worker that does the heavy work: picture in, mask out. */
 
 import type { Answer, LoadRequest, Request, SegmentRequest, Segmented } from './engine';
-import { placeInFrame } from './geometry';
+import { confidenceOf } from './confidence';
+import { placeInFrame, type Size } from './geometry';
 import { enlarge } from './label_map';
 import { RunningNetwork } from './network';
 import { resizeIntoFrame } from './resize';
 import { Smoother } from './smooth';
 import { TfliteFile } from './tflite';
 import { understand } from './understand';
-import { argmaxBilinear } from './upsample';
+import { argmaxBilinear, type Grid } from './upsample';
 
 const smoother = new Smoother();
 const canvas = new OffscreenCanvas(1, 1);
@@ -21,7 +22,8 @@ self.onmessage = async ({ data }: MessageEvent<Request>) => {
       reply({ id: data.id, result: await load(data) });
     } else {
       const result = await segment(data);
-      reply({ id: data.id, result }, [result.picture, result.mask.buffer]);
+      const buffers = result.confidence ? [result.confidence.buffer] : [];
+      reply({ id: data.id, result }, [result.picture, result.mask.buffer, ...buffers]);
     }
   } catch (error) {
     reply({ id: data.id, error: error instanceof Error ? error.message : String(error) });
@@ -35,11 +37,12 @@ function reply(answer: Answer, transfer: Transferable[] = []): void {
 async function load({ name, data, hints, known, options }: LoadRequest) {
   const network = await understand(new TfliteFile(name, data), hints, known);
   running = await RunningNetwork.open(network, options);
-  const { height, width, labels, numClasses } = network;
-  return { height, width, labels, numClasses };
+  const { height, width, labels, numClasses, assumed } = network;
+  const hasConfidence = network.output === 'logits';
+  return { height, width, labels, numClasses, assumed, hasConfidence };
 }
 
-async function segment({ picture, smooth, fresh }: SegmentRequest): Promise<Segmented> {
+async function segment({ picture, smooth, fresh, ...wanted }: SegmentRequest): Promise<Segmented> {
   if (!running) throw new Error('There is no network yet.');
   const { network } = running;
   const size = { height: picture.height, width: picture.width };
@@ -55,10 +58,16 @@ async function segment({ picture, smooth, fresh }: SegmentRequest): Promise<Segm
   const answered = performance.now();
 
   let mask: Uint8Array<ArrayBuffer>;
+  let confidence: Uint8Array<ArrayBuffer> | null = null;
   if (network.output === 'logits') {
     if (fresh || !smooth) smoother.reset();
-    const logits = smooth ? smoother.smooth(answer, placed, frame) : answer;
-    mask = argmaxBilinear(logits, size, network.alignCorners, { frame, content });
+    const logits = smooth ? steady(answer, placed, frame) : answer;
+    const region = { frame, content };
+    mask = argmaxBilinear(logits, size, network.alignCorners, region);
+    if (wanted.confidence) {
+      const { alignCorners, softmaxed } = network;
+      confidence = confidenceOf(mask, logits, size, alignCorners, region, softmaxed);
+    }
   } else {
     mask = enlarge(Uint8Array.from(answer.values), answer, size, frame, content);
   }
@@ -69,9 +78,18 @@ async function segment({ picture, smooth, fresh }: SegmentRequest): Promise<Segm
     ...size,
     picture,
     mask,
+    confidence,
     counts,
     ms: { fit: fitted - begin, network: answered - fitted, mask: end - answered },
   };
+}
+
+/** The smoother takes logits and gives logits; probabilities go through it as their logarithms. */
+function steady(answer: Grid, placed: Uint8Array, frame: Size): Grid {
+  if (!running!.network.softmaxed) return smoother.smooth(answer, placed, frame);
+  const values = answer.values.map((p) => Math.log(Math.max(p, 1e-6)));
+  const smooth = smoother.smooth({ ...answer, values }, placed, frame);
+  return { ...smooth, values: smooth.values.map(Math.exp) };
 }
 
 function pixels(picture: ImageBitmap): Uint8ClampedArray {

@@ -2,121 +2,90 @@
  * The page. What people do here goes to the pipeline, and its results to the screen.
  *
  * From here to the network: `Pipeline` (one picture after another) → `Engine` (the worker's near
- * side) → `engine.worker.ts` (fit, network, mask) → `Painter` (drawing).
+ * side) → `engine.worker.ts` (fit, network, mask) → `Painter` (drawing). `controls.ts` has the
+ * settings, `results.ts` what is said of a picture, `intake.ts` how pictures come.
  */
 
-import { isDrawn, type Effect, type Look } from './draw';
-import { legendEntries, percent, showLegend } from './legend';
+import { startControls, settings } from './controls';
+import { readAddress } from './address';
+import { openFiles, startIntake, useExample } from './intake';
+import { startKeys } from './keys';
+import { look } from './look';
 import { NetworkChoice } from './network_choice';
 import { startServiceWorker } from './offline';
-import { buttons, page, showBusy, showProblem } from './page';
-import { Pipeline, type Shown, type Source } from './pipeline';
-import { startProbe } from './probe';
-import { saveMask, savePicture } from './save';
-import { decodePhoto, hasSeveralCameras, openCamera, openVideo, type Facing } from './sources';
-import { showSpeed } from './speed';
+import { buttons, hideNews, page, showBusy, showProblem } from './page';
+import { Pipeline, type Source } from './pipeline';
+import { canRecord, stopRecording, toggleRecording } from './record';
+import { forgetResults, onPicture, showResult } from './results';
+import { canShare, copyPicture, saveMask, savePicture, sharePicture } from './save';
+import { hasSeveralCameras, openCamera, type Facing } from './sources';
+import { zoomFit, zoomIn, zoomOut } from './view';
 
-/** Numbers and legend of moving pictures change this often, so that they can be read. */
-const READABLE_MS = 250;
-/** Screen readers hear of other labels in moving pictures at most this often. */
-const SPOKEN_MS = 5000;
+document.getElementById('no-start')!.remove(); // it has started
 
-const look: Look & { hidden: Set<number> } = {
-  effect: 'overlay',
-  opacity: 0.55,
-  hidden: new Set(),
-  background: page.colour.value,
-};
 const onProblem = (error: Error) => {
   showBusy(null);
   showProblem(error.message);
 };
-const pipeline = new Pipeline(page.canvas, look, { onShown: showResult, onProblem });
+const pipeline = new Pipeline(page.canvas, look, {
+  onShown: (shown) => showResult(shown, pipeline),
+  onSource: () => forgetResults(),
+  onProblem,
+});
 const networks = new NetworkChoice(
   (engine, labels) => {
     look.hidden.clear();
+    forgetResults();
     pipeline.useNetwork(engine, labels);
   },
-  (labels) => pipeline.useLabels(labels),
+  (labels) => {
+    forgetResults();
+    pipeline.useLabels(labels);
+  },
   onProblem,
 );
 let facing: Facing = 'environment';
-let shownAt = 0;
-let spokenAt = 0;
 
-// --- results ----------------------------------------------------------------------------------
-
-function showResult({ result, labels, speed }: Shown): void {
-  const isLive = speed.fps !== null;
-  page.screen.dataset.state = isLive ? 'live' : 'photo';
-  page.screen.style.setProperty('--ratio', String(result.width / result.height));
-  for (const action of ['save-picture', 'save-mask']) {
-    for (const button of buttons(action)) button.disabled = false;
-  }
-  const now = performance.now();
-  if (isLive && now - shownAt < READABLE_MS) return;
-  shownAt = now;
-  showSpeed(speed);
-  const entries = legendEntries(result, labels);
-  showLegend(entries, look.hidden, () => pipeline.repaint());
-  if (isLive && now - spokenAt < SPOKEN_MS) return;
-  spokenAt = now;
-  const found = entries.map(({ name, share }) => `${name} ${percent(share)}`).join(', ');
-  const text = found ? `Found: ${found}.` : 'Nothing found that this network knows.';
-  const labelsOnly = isLive ? text.replace(/ (< )?\d+ %/g, '') : text;
-  if (page.status.textContent !== labelsOnly) page.status.textContent = labelsOnly;
-}
-
-startProbe((x, y) => {
-  if (!pipeline.shown) return null;
-  const { result, labels } = pipeline.shown;
-  const id = result.mask[y * result.width + x]!;
-  const name = labels.names[id] ?? `class ${id}`;
-  const isSeen = isDrawn(id, labels, look.hidden) || id === labels.background;
-  return isSeen ? name : `${name} (not shown)`;
-});
-
-// --- pictures in ------------------------------------------------------------------------------
+// --- pictures ---------------------------------------------------------------------------------
 
 function show(source: Source): void {
   showProblem(null);
+  stopRecording();
   const live = 'stream' in source;
   page.screen.dataset.mirrored = String(live && source.stream.mirrored);
-  for (const button of buttons('pause')) button.hidden = !live;
-  for (const button of buttons('turn')) button.hidden = true;
+  const isCamera = live && source.name === 'camera';
+  showLiveButtons(live, isCamera);
   setPaused(false);
-  spokenAt = 0;
   pipeline.show(source);
   if (networks.isMissing) showProblem('There is no network yet: open a .tflite, or drop one here.');
+  void attempt(() => networks.suit(live));
 }
 
-async function openFile(file: File): Promise<void> {
-  const ending = file.name.toLowerCase().replace(/.*\./, '');
-  if (ending === 'txt') return networks.openLabels(file);
-  if (file.type.startsWith('video/')) {
-    return show({ stream: await openVideo(file), name: file.name });
-  }
-  if (file.type.startsWith('image/')) {
-    return show({ picture: await decodePhoto(file), name: file.name });
-  }
-  // Browsers know no type for models: what is neither picture nor video is tried as one, and the
-  // reader says what is wrong with it.
-  showProblem(null);
-  return networks.openFile(file);
+function showLiveButtons(live: boolean, isCamera: boolean): void {
+  for (const button of buttons('pause')) button.hidden = !live;
+  for (const button of buttons('record')) button.hidden = !live || !canRecord();
+  for (const button of buttons('stop')) button.hidden = !isCamera;
+  for (const button of buttons('turn')) button.hidden = true;
 }
 
 async function useCamera(wanted: Facing): Promise<void> {
   // Telephones open one camera at a time, so the old one is let go first.
   if (pipeline.source && 'stream' in pipeline.source) pipeline.source.stream.close();
   facing = wanted;
-  show({ stream: await openCamera(facing), name: 'camera' });
+  const stream = await openCamera(facing, () => void attempt(() => stopCamera('gone')));
+  show({ stream, name: 'camera' });
   const canTurn = await hasSeveralCameras();
   for (const button of buttons('turn')) button.hidden = !canTurn;
 }
 
-async function useExample(): Promise<void> {
-  const answer = await fetch('example.jpg');
-  show({ picture: await decodePhoto(await answer.blob()), name: 'example.jpg' });
+/** Switch the camera off; the last picture stays as a photo. */
+async function stopCamera(why: 'wished' | 'gone'): Promise<void> {
+  stopRecording();
+  await pipeline.stop();
+  showLiveButtons(false, false);
+  if (!pipeline.source) page.screen.dataset.state = 'empty';
+  if (why === 'gone')
+    showProblem('The camera has gone: it was unplugged, or taken by another program.');
 }
 
 function setPaused(paused: boolean): void {
@@ -132,19 +101,33 @@ function togglePause(): void {
   else video.pause();
 }
 
+function ifShown(work: (name: string) => void | Promise<void>): void | Promise<void> {
+  if (pipeline.shown && pipeline.source) return work(pipeline.source.name);
+}
+
 // --- what people do ---------------------------------------------------------------------------
 
 const actions: Record<string, () => void | Promise<void>> = {
   open: () => page.file.click(),
   camera: () => useCamera(facing),
   turn: () => useCamera(facing === 'user' ? 'environment' : 'user'),
-  example: useExample,
+  stop: () => stopCamera('wished'),
+  example: async () => show(await useExample()),
   pause: togglePause,
-  'save-picture': () => savePicture(page.canvas, pipeline.source!.name, look.effect),
-  'save-mask': () => saveMask(pipeline.shown!, pipeline.source!.name),
+  record: () => ifShown((name) => toggleRecording(page.canvas, name)),
+  'save-picture': () => ifShown((name) => savePicture(page.canvas, name, look.effect)),
+  'save-mask': () => ifShown((name) => saveMask(pipeline.shown!, name)),
+  copy: () => ifShown(() => copyPicture(page.canvas)),
+  share: () => ifShown((name) => sharePicture(page.canvas, name, look.effect)),
   'open-model': () => page.modelFile.click(),
   background: () => page.backgroundFile.click(),
   dismiss: () => showProblem(null),
+  'dismiss-news': hideNews,
+  restore: () => onPicture(pipeline, null),
+  'zoom-in': zoomIn,
+  'zoom-out': zoomOut,
+  'zoom-fit': zoomFit,
+  help: () => page.help.showModal(),
 };
 
 async function attempt(work: () => void | Promise<void>): Promise<void> {
@@ -158,72 +141,47 @@ async function attempt(work: () => void | Promise<void>): Promise<void> {
 for (const [action, work] of Object.entries(actions)) {
   for (const button of buttons(action)) button.addEventListener('click', () => attempt(work));
 }
+for (const button of buttons('share')) button.hidden = !canShare();
 
-function onPick(input: HTMLInputElement, take: (file: File) => Promise<void>): void {
-  input.addEventListener('change', () => {
-    const [file] = input.files ?? [];
-    if (file) void attempt(() => take(file));
-    input.value = ''; // so that the same file can be picked again
-  });
-}
-
-onPick(page.file, openFile);
-onPick(page.modelFile, openFile);
-onPick(page.backgroundFile, async (file) => {
-  look.background = await decodePhoto(file);
-  pipeline.repaint();
+startControls(pipeline, networks);
+startIntake(
+  (files) => attempt(() => openFiles(files, { pipeline, networks, look, show })),
+  attempt,
+);
+startKeys({
+  o: () => page.file.click(),
+  c: () =>
+    void attempt(() =>
+      pipeline.source?.name === 'camera' && 'stream' in pipeline.source
+        ? stopCamera('wished')
+        : useCamera(facing),
+    ),
+  ' ': togglePause,
+  s: () => void attempt(actions['save-picture']!),
+  m: () => void attempt(actions['save-mask']!),
+  b: () => settings.nextComparison(),
+  '+': zoomIn,
+  '=': zoomIn,
+  '-': zoomOut,
+  '0': zoomFit,
+  '?': () => page.help.showModal(),
+  ...Object.fromEntries(
+    [...document.querySelectorAll<HTMLInputElement>('[name="effect"]')].map((radio, i) => [
+      String(i + 1),
+      () => radio.click(),
+    ]),
+  ),
 });
-
-document.addEventListener('dragover', (event) => {
-  event.preventDefault();
-  page.screen.dataset.drop = 'true';
-});
-document.addEventListener('dragleave', (event) => {
-  if (!event.relatedTarget) delete page.screen.dataset.drop;
-});
-document.addEventListener('drop', (event) => {
-  event.preventDefault();
-  delete page.screen.dataset.drop;
-  const files = [...(event.dataTransfer?.files ?? [])];
-  // A model first, then its labels.
-  files.sort((a, b) => Number(a.name.endsWith('.txt')) - Number(b.name.endsWith('.txt')));
-  void attempt(async () => {
-    for (const file of files) await openFile(file);
-  });
-});
-document.addEventListener('paste', (event) => {
-  const [file] = event.clipboardData?.files ?? [];
-  if (file) void attempt(() => openFile(file));
-});
-page.canvas.addEventListener('keydown', (event) => {
-  if (event.key !== ' ') return;
-  event.preventDefault();
-  togglePause();
-});
-
-page.opacity.addEventListener('input', () => {
-  look.opacity = Number(page.opacity.value) / 100;
-  page.opacityValue.textContent = `${page.opacity.value} %`;
-  pipeline.repaint();
-});
-page.colour.addEventListener('input', () => {
-  look.background = page.colour.value;
-  pipeline.repaint();
-});
-page.smooth.addEventListener('change', () => (pipeline.smooth = page.smooth.checked));
-for (const radio of document.querySelectorAll<HTMLInputElement>('[name="effect"]')) {
-  radio.addEventListener('change', () => {
-    look.effect = radio.value as Effect;
-    for (const row of document.querySelectorAll<HTMLElement>('[data-for]')) {
-      row.hidden = !row.dataset.for!.split(' ').includes(look.effect);
-    }
-    page.screen.dataset.effect = look.effect;
-    pipeline.repaint();
-  });
-}
 
 // --- start ------------------------------------------------------------------------------------
 
+settings.apply(readAddress(location.hash));
 await startServiceWorker();
-await attempt(() => networks.start());
+await attempt(() => networks.start(readAddress(location.hash).model ?? null));
+for (const { title, href } of networks.links) {
+  const link = document.createElement('a');
+  link.href = href;
+  link.textContent = title;
+  page.links.append(' · ', link);
+}
 document.body.dataset.ready = 'true';

@@ -14,6 +14,8 @@ import { unzip } from './zip';
 
 const CARD = 'deeplab';
 const CARD_VERSION = 1;
+/** What `deeplab optimise` writes. */
+const RECORD = 'deeplab_optimised';
 const ENTRY = 'TFLITE_METADATA';
 const AXIS_LABELS = 2; // AssociatedFileType
 const VALUE_LABELS = 3;
@@ -34,7 +36,21 @@ export async function readMetadata(file: TfliteFile, known: LabelSet[]): Promise
   const card = file.entries.get(CARD);
   if (card) return readCard(file.name, new TextDecoder().decode(card));
   const data = file.entries.get(ENTRY);
-  return data ? readStandard(file, data, known) : null;
+  const alignCorners = readRecord(file);
+  if (!data)
+    return alignCorners === undefined ? null : { mean: [], std: [], labels: null, alignCorners };
+  return { ...(await readStandard(file, data, known)), alignCorners };
+}
+
+/** How the logits of an optimised file lie on its frame; undefined where nothing says it. */
+function readRecord(file: TfliteFile): boolean | undefined {
+  const record = file.entries.get(RECORD);
+  if (!record) return undefined;
+  try {
+    return JSON.parse(new TextDecoder().decode(record)).align_corners ?? undefined;
+  } catch {
+    throw new Error(`The record in the metadata of ${file.name} is damaged.`);
+  }
 }
 
 function readCard(name: string, text: string): Metadata {

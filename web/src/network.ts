@@ -67,7 +67,7 @@ export class RunningNetwork {
     const liteRt = await openEngine(options);
     if (options.processor === 'cpu') return RunningNetwork.compile(network, liteRt, options);
     if (network.input.type !== 'FLOAT32' || network.fetched.type !== 'FLOAT32') {
-      throw new Error('Graphics processors are not given integer networks.');
+      throw new Error('Graphics processors are not given integers.');
     }
     const running = await RunningNetwork.compile(network, liteRt, options);
     // Some steps come out wrong on some graphics processors, without an error.
@@ -142,10 +142,13 @@ export class RunningNetwork {
     const { buffer } = this.wasm.HEAPU8;
     const View = this.network.input.type === 'FLOAT32' ? Float32Array : Uint8Array;
     const out = new View(buffer as ArrayBuffer, at, frame.length);
-    for (let i = 0; i < frame.length; i += 3) {
-      out[i] = red[frame[i]!]!;
-      out[i + 1] = green[frame[i + 1]!]!;
-      out[i + 2] = blue[frame[i + 2]!]!;
+    const isPlanar = this.network.inputChannelsFirst;
+    const plane = isPlanar ? frame.length / 3 : 1;
+    const step = isPlanar ? 1 : 3;
+    for (let i = 0, o = 0; i < frame.length; i += 3, o += step) {
+      out[o] = red[frame[i]!]!;
+      out[o + plane] = green[frame[i + 1]!]!;
+      out[o + 2 * plane] = blue[frame[i + 2]!]!;
     }
     this.input.unlock();
   }
@@ -193,12 +196,39 @@ export function inputTables({ input, mean, std }: Network): (Float32Array | Uint
 }
 
 /** The fetched bytes as real numbers: logits, or one "class" that is the label map itself. */
-function toGrid(bytes: ArrayBuffer, { fetched, output, numClasses }: Network): Grid {
-  const [, height, width] = fetched.shape as [number, number, number];
-  const values = dequantize(typed(bytes, fetched), output === 'logits' ? fetched : null);
-  const grid = { height, width, classes: numClasses ?? 1, values };
-  if (output === 'logits' || numClasses === null) return grid;
+export function toGrid(bytes: ArrayBuffer, network: Network): Grid {
+  const { fetched, output, numClasses, channelsFirst } = network;
+  const isFirst = channelsFirst && fetched.shape.length === 4;
+  const [height, width] = (isFirst ? fetched.shape.slice(2) : fetched.shape.slice(1, 3)) as [
+    number,
+    number,
+  ];
+  let values = dequantize(typed(bytes, fetched), output === 'logits' ? fetched : null);
+  const classes = values.length / (height * width);
+  if (isFirst) values = channelsLast(values, classes);
+  if (network.oneChannel) values = twoClasses(values, network.softmaxed);
+  const grid = { height, width, classes: network.oneChannel ? 2 : classes, values };
+  if (output === 'logits' || classes === 1 || numClasses === null) return grid;
   return { height, width, classes: 1, values: Float32Array.from(argmax(grid)) };
+}
+
+function channelsLast(planes: Float32Array, classes: number): Float32Array {
+  const points = planes.length / classes;
+  const values = new Float32Array(planes.length);
+  for (let c = 0; c < classes; c++) {
+    for (let i = 0; i < points; i++) values[i * classes + c] = planes[c * points + i]!;
+  }
+  return values;
+}
+
+/** Of one number that says object or not, the numbers of background and object. */
+function twoClasses(object: Float32Array, softmaxed: boolean): Float32Array {
+  const values = new Float32Array(2 * object.length);
+  object.forEach((value, i) => {
+    values[2 * i] = softmaxed ? Math.fround(1 - value) : 0;
+    values[2 * i + 1] = value;
+  });
+  return values;
 }
 
 type Numbers = Float32Array | Uint8Array | Int8Array | Int32Array | BigInt64Array;

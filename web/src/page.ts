@@ -9,16 +9,30 @@ function find<Kind extends HTMLElement>(id: string, kind: new () => Kind): Kind 
 export const page = {
   screen: find('screen', HTMLDivElement),
   canvas: find('canvas', HTMLCanvasElement),
+  before: find('before', HTMLCanvasElement),
+  divider: find('divider', HTMLInputElement),
   probe: find('probe', HTMLParagraphElement),
   busy: find('busy', HTMLDivElement),
+  busyText: find('busy-text', HTMLSpanElement),
+  busyBar: find('busy-bar', HTMLProgressElement),
   rate: find('rate', HTMLParagraphElement),
   status: find('status', HTMLParagraphElement),
   problem: find('problem', HTMLDivElement),
+  news: find('news', HTMLDivElement),
+  effects: find('effects', HTMLDivElement),
+  help: find('help', HTMLDialogElement),
+  links: find('links', HTMLSpanElement),
   legend: find('legend', HTMLUListElement),
   legendEmpty: find('legend-empty', HTMLParagraphElement),
+  dropped: find('dropped', HTMLParagraphElement),
   split: find('split', HTMLDivElement),
   opacity: find('opacity', HTMLInputElement),
   opacityValue: find('opacity-value', HTMLOutputElement),
+  threshold: find('threshold', HTMLInputElement),
+  thresholdValue: find('threshold-value', HTMLOutputElement),
+  compare: find('compare', HTMLSelectElement),
+  modelCard: find('model-card', HTMLDetailsElement),
+  modelFacts: find('model-facts', HTMLDListElement),
   colour: find('background-colour', HTMLInputElement),
   model: find('model', HTMLSelectElement),
   processor: find('processor', HTMLSelectElement),
@@ -36,14 +50,29 @@ export function buttons(action: string): HTMLButtonElement[] {
 }
 
 /** Say what is being done, over the picture; nothing when it is done. */
-export function showBusy(text: string | null): void {
+export function showBusy(text: string | null, done?: number): void {
   page.busy.hidden = text === null;
-  page.busy.lastElementChild!.textContent = text;
-  if (text) page.status.textContent = text;
+  if (page.busyText.textContent !== text) page.busyText.textContent = text;
+  page.busyBar.hidden = done === undefined;
+  page.busyBar.value = done ?? 0;
 }
 
 /** Say what went wrong; nothing takes the message away. */
 export function showProblem(text: string | null): void {
   page.problem.hidden = text === null;
   page.problem.firstElementChild!.textContent = text;
+}
+
+/** Say something that is good to know, with a button that does something about it. */
+export function showNews(text: string, button = '', onPress: () => void = hideNews): void {
+  page.news.hidden = false;
+  page.news.firstElementChild!.textContent = text;
+  const [press] = buttons('news');
+  press!.hidden = !button;
+  press!.textContent = button;
+  press!.onclick = onPress;
+}
+
+export function hideNews(): void {
+  page.news.hidden = true;
 }

@@ -31,6 +31,8 @@ export interface Shown {
 export interface Listener {
   /** Something was drawn. */
   onShown: (shown: Shown) => void;
+  /** Another picture was taken; nothing is known of it yet. */
+  onSource: (source: Source) => void;
   onProblem: (error: Error) => void;
 }
 
@@ -41,6 +43,7 @@ export class Pipeline {
   source: Source | undefined;
   shown: Shown | undefined;
   smooth = true;
+  private wantsConfidence = false;
   private network: { engine: Engine; labels: LabelSet } | undefined;
   private readonly painter: Painter;
   /** Counts the starts; work that belongs to an older one ends. */
@@ -73,7 +76,41 @@ export class Pipeline {
     if (this.source && 'stream' in this.source) this.source.stream.close();
     else this.source?.picture.close();
     this.source = source;
+    this.shown?.result.picture.close();
+    this.shown = undefined;
+    if ('picture' in source) this.painter.paintPlain(source.picture);
+    this.listener.onSource(source);
     void this.start();
+  }
+
+  /** Stop moving pictures, and keep the last of them as a photo. */
+  async stop(): Promise<void> {
+    const { source, shown } = this;
+    if (!source || !('stream' in source)) return;
+    ++this.run;
+    source.stream.close();
+    this.source = undefined;
+    if (!shown) return;
+    const picture = await createImageBitmap(shown.result.picture);
+    if (this.source) return picture.close(); // another came meanwhile
+    this.source = { picture, name: source.name };
+    this.shown = { ...shown, speed: { ...shown.speed, fps: null } };
+    this.listener.onShown(this.shown);
+  }
+
+  /** Segment one more photo, beside what is on the screen. */
+  async segmentAside(photo: ImageBitmap): Promise<Shown> {
+    if (!this.network) throw new Error('There is no network yet: open a .tflite first.');
+    const { engine, labels } = this.network;
+    const result = await engine.segment(photo, this.options(true, false));
+    return { result, labels, speed: { ...result.ms, draw: 0, fps: null } };
+  }
+
+  /** Whether results tell how sure the network is; what is on the screen is computed anew. */
+  set confidence(wanted: boolean) {
+    const isNew = wanted && !this.wantsConfidence;
+    this.wantsConfidence = wanted;
+    if (isNew && this.shown && !this.shown.result.confidence) void this.start();
   }
 
   /** Draw what is on the screen once more, in another look. */
@@ -86,10 +123,13 @@ export class Pipeline {
   private async start(): Promise<void> {
     const run = ++this.run;
     const { source, network } = this;
-    if (!source || !network) return;
+    if (!source) return;
     const isCurrent = () => run === this.run;
     try {
-      if ('stream' in source) await this.play(source.stream.video, network.engine, isCurrent);
+      if (!network) {
+        if ('stream' in source) await this.preview(source.stream.video, isCurrent);
+      } else if ('stream' in source)
+        await this.play(source.stream.video, network.engine, isCurrent);
       else await this.showPhoto(source.picture, network.engine, isCurrent);
     } catch (error) {
       if (isCurrent()) this.listener.onProblem(error as Error);
@@ -102,10 +142,21 @@ export class Pipeline {
     isCurrent: () => boolean,
   ): Promise<void> {
     // A copy goes to the worker: should another network come, the photo is needed again.
-    const result = await engine.segment(await createImageBitmap(photo), false, true);
+    const result = await engine.segment(await createImageBitmap(photo), this.options(true, false));
     if (!isCurrent()) return;
     const draw = this.draw(result);
     this.tell(result, { ...result.ms, draw, fps: null });
+  }
+
+  /** Moving pictures while there is no network yet. */
+  private async preview(video: HTMLVideoElement, isCurrent: () => boolean): Promise<void> {
+    for (let seen = -1; ; seen = video.currentTime) {
+      await nextFrame(video, seen);
+      if (!isCurrent()) return;
+      const picture = await createImageBitmap(video);
+      this.painter.paintPlain(picture);
+      picture.close();
+    }
   }
 
   private async play(
@@ -119,7 +170,7 @@ export class Pipeline {
       await nextFrame(video, seen);
       seen = video.currentTime;
       const picture = await createImageBitmap(video);
-      const answer = engine.segment(picture, this.smooth, fresh);
+      const answer = engine.segment(picture, this.options(fresh, this.smooth));
       fresh = false;
       return answer;
     };
@@ -140,6 +191,10 @@ export class Pipeline {
     }
   }
 
+  private options(fresh: boolean, smooth: boolean) {
+    return { fresh, smooth, confidence: this.wantsConfidence };
+  }
+
   /** Draw a result; return the milliseconds that it took. */
   private draw(result: Segmented): number {
     const begin = performance.now();
@@ -148,7 +203,7 @@ export class Pipeline {
   }
 
   private tell(result: Segmented, speed: Speed): void {
-    this.shown?.result.picture.close();
+    if (this.shown?.result !== result) this.shown?.result.picture.close();
     this.shown = { result, labels: this.network!.labels, speed };
     this.listener.onShown(this.shown);
   }

@@ -47,7 +47,7 @@ function chunk(kind: string, content: Uint8Array): Uint8Array<ArrayBuffer> {
   return bytes;
 }
 
-function crc32(data: Uint8Array): number {
+export function crc32(data: Uint8Array): number {
   let crc = ~0;
   for (const byte of data) crc = TABLE[(crc ^ byte) & 255]! ^ (crc >>> 8);
   return ~crc >>> 0;

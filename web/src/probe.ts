@@ -8,7 +8,21 @@ export type NameAt = (x: number, y: number) => string | null;
 /** How far an arrow key goes, in parts of the picture. */
 const STEP = 1 / 24;
 
-export function startProbe(nameAt: NameAt): void {
+/** The pixel of the picture under a point of the window; null beside the picture. */
+export function pixelAt(event: { clientX: number; clientY: number }): [number, number] | null {
+  const area = shownArea();
+  const across = (event.clientX - area.left) / area.width;
+  const x = isMirrored() ? 1 - across : across;
+  const y = (event.clientY - area.top) / area.height;
+  if (x < 0 || x >= 1 || y < 0 || y >= 1) return null;
+  return [Math.floor(x * page.canvas.width), Math.floor(y * page.canvas.height)];
+}
+
+/** `onEnter` hears of the pixel that the keyboard's pointer is on, and whether Shift is held. */
+export function startProbe(
+  nameAt: NameAt,
+  onEnter: (pixel: [number, number], alone: boolean) => void,
+): void {
   const { canvas, probe } = page;
   let point = { x: 0.5, y: 0.5 };
 
@@ -21,7 +35,10 @@ export function startProbe(nameAt: NameAt): void {
     if (probe.textContent !== name) probe.textContent = name;
     const area = shownArea();
     const screen = page.screen.getBoundingClientRect();
-    probe.style.left = `${area.left - screen.left + (isMirrored() ? 1 - x : x) * area.width}px`;
+    const left = area.left - screen.left + (isMirrored() ? 1 - x : x) * area.width;
+    const half = probe.offsetWidth / 2;
+    probe.style.setProperty('--shift', `${inside(left, half, screen.width - half) - left}px`);
+    probe.style.left = `${left}px`;
     probe.style.top = `${area.top - screen.top + y * area.height}px`;
   };
   const hide = () => (probe.hidden = true);
@@ -39,6 +56,13 @@ export function startProbe(nameAt: NameAt): void {
   canvas.addEventListener('keydown', (event) => {
     const [dx, dy] = ARROWS[event.key] ?? [0, 0];
     if (event.key === 'Escape') hide();
+    if (event.key === 'Enter' && !probe.hidden) {
+      onEnter(
+        [Math.floor(point.x * canvas.width), Math.floor(point.y * canvas.height)],
+        event.shiftKey,
+      );
+      show(point.x, point.y);
+    }
     if (!dx && !dy) return;
     event.preventDefault();
     const clamp = (value: number) => Math.min(Math.max(value, 0), 0.999);
@@ -67,6 +91,10 @@ function shownArea(): { left: number; top: number; width: number; height: number
     width,
     height,
   };
+}
+
+function inside(value: number, least: number, most: number): number {
+  return Math.max(least, Math.min(value, most));
 }
 
 function isMirrored(): boolean {

@@ -1,6 +1,7 @@
-/** Save what is on the screen, under the names that `deeplab segment` gives. */
+/** Save, copy and share what is on the screen, under the names that `deeplab segment` gives. */
 
 import type { Effect } from './draw';
+import { showNews } from './page';
 import type { Shown } from './pipeline';
 import { palettePng } from './png';
 
@@ -9,21 +10,67 @@ export async function savePicture(
   name: string,
   effect: Effect,
 ): Promise<void> {
+  const { blob, file } = await pictureFile(canvas, name, effect);
+  download(blob, file);
+}
+
+export async function saveMask(shown: Shown, name: string): Promise<void> {
+  download(await maskFile(shown), `${stem(name)}.mask.png`);
+}
+
+/** The picture as a file, and its name: a PNG where parts are transparent. */
+export async function pictureFile(canvas: HTMLCanvasElement, name: string, effect: Effect) {
   const [kind, ending] = effect === 'cutout' ? ['image/png', 'png'] : ['image/jpeg', 'jpg'];
+  return { blob: await encode(canvas, kind), file: `${stem(name)}.${effect}.${ending}` };
+}
+
+export function maskFile({ result, labels }: Shown): Promise<Blob> {
+  return palettePng(result.mask, result, labels.colours);
+}
+
+/** Put the picture on the clipboard. */
+export async function copyPicture(canvas: HTMLCanvasElement): Promise<void> {
+  try {
+    // The promise itself is handed over: some browsers forget the click while they wait.
+    await navigator.clipboard.write([
+      new ClipboardItem({ 'image/png': encode(canvas, 'image/png') }),
+    ]);
+  } catch (error) {
+    throw new Error(`The picture could not be copied (${(error as Error).message}). Save it.`);
+  }
+  showNews('The picture is on the clipboard.');
+}
+
+/** Whether the device passes files on to other programs. */
+export function canShare(): boolean {
+  const file = new File([], 'a.png', { type: 'image/png' });
+  return Boolean(navigator.canShare?.({ files: [file] }));
+}
+
+export async function sharePicture(
+  canvas: HTMLCanvasElement,
+  name: string,
+  effect: Effect,
+): Promise<void> {
+  const { blob, file } = await pictureFile(canvas, name, effect);
+  try {
+    await navigator.share({ files: [new File([blob], file, { type: blob.type })] });
+  } catch (error) {
+    if ((error as Error).name !== 'AbortError') throw error; // somebody changed their mind
+  }
+}
+
+async function encode(canvas: HTMLCanvasElement, kind: string): Promise<Blob> {
   const blob = await new Promise<Blob | null>((done) => canvas.toBlob(done, kind, 0.92));
   if (!blob) throw new Error('The picture could not be saved: it is too large for this browser.');
-  download(blob, `${stem(name)}.${effect}.${ending}`);
+  return blob;
 }
 
-export async function saveMask({ result, labels }: Shown, name: string): Promise<void> {
-  download(await palettePng(result.mask, result, labels.colours), `${stem(name)}.mask.png`);
-}
-
-function stem(name: string): string {
+export function stem(name: string): string {
   return name.replace(/\.[^.]*$/, '');
 }
 
-function download(blob: Blob, name: string): void {
+export function download(blob: Blob, name: string): void {
   const link = document.createElement('a');
   link.href = URL.createObjectURL(blob);
   link.download = name;

@@ -55,8 +55,12 @@ export async function openVideo(file: Blob): Promise<Stream> {
 
 export type Facing = 'user' | 'environment';
 
-/** Open the camera in front of the device or at its back; any camera where there is one only. */
-export async function openCamera(facing: Facing): Promise<Stream> {
+/**
+ * Open the camera in front of the device or at its back; any camera where there is one only.
+ *
+ * `onGone` hears when it ends by itself: unplugged, or taken away.
+ */
+export async function openCamera(facing: Facing, onGone: () => void): Promise<Stream> {
   if (!navigator.mediaDevices) {
     throw new Error('Browsers give the camera to pages on https:// or localhost only.');
   }
@@ -71,12 +75,16 @@ export async function openCamera(facing: Facing): Promise<Stream> {
   const video = newVideo();
   video.srcObject = media;
   await video.play();
+  for (const track of media.getTracks()) track.addEventListener('ended', onGone);
   // Cameras that do not say where they are sit on a screen, as the front camera does.
   const turned = media.getVideoTracks()[0]?.getSettings().facingMode;
   return {
     video,
     mirrored: turned !== 'environment',
-    close: () => media.getTracks().forEach((track) => track.stop()),
+    close: () => {
+      media.getTracks().forEach((track) => track.stop()); // which is no "ended" event
+      video.srcObject = null;
+    },
   };
 }
 

@@ -13,16 +13,21 @@ const TYPES: Record<number, TensorType> = {
 };
 // prettier-ignore
 const OPERATORS: Record<number, string> = {
-  6: 'DEQUANTIZE', 22: 'RESHAPE', 23: 'RESIZE_BILINEAR', 43: 'SQUEEZE', 53: 'CAST',
-  56: 'ARG_MAX', 70: 'EXPAND_DIMS', 114: 'QUANTIZE',
+  3: 'CONV_2D', 4: 'DEPTHWISE_CONV_2D', 6: 'DEQUANTIZE', 14: 'LOGISTIC', 22: 'RESHAPE',
+  23: 'RESIZE_BILINEAR', 25: 'SOFTMAX', 39: 'TRANSPOSE', 43: 'SQUEEZE', 53: 'CAST', 56: 'ARG_MAX',
+  70: 'EXPAND_DIMS', 114: 'QUANTIZE',
 };
+const CUSTOM = 32;
 
 export type TensorType =
   'FLOAT32' | 'FLOAT16' | 'INT32' | 'UINT8' | 'INT64' | 'INT16' | 'INT8' | 'other';
 
 export interface Tensor {
   index: number;
+  name: string;
   shape: number[];
+  /** The shape with -1 for sides that the file leaves open; empty where it leaves none. */
+  signature: number[];
   type: TensorType;
   /** `real = (stored - zeroPoint) * scale`; null for real-valued tensors. */
   quantization: { scale: number; zeroPoint: number } | null;
@@ -98,26 +103,40 @@ export class TfliteFile {
   /**
    * Return the model with `tensor` as its only output and everything behind it removed.
    *
-   * The number in the lists of outputs and the length of the list of operators are overwritten;
-   * all other bytes stay, so the tensor has exactly the values it has inside the whole model.
+   * The first number in the lists of outputs, and the lengths of these and of the list of
+   * operators, are overwritten; all other bytes stay, so the tensor has exactly the values it has
+   * inside the whole model.
    */
   cut(tensor: number): Uint8Array {
-    if (tensor === this.outputs[0]) return this.data;
+    if (this.outputs.length === 1 && tensor === this.outputs[0]) return this.data;
     const last = this.producer(tensor);
-    if (!last || this.outputs.length !== 1) {
-      throw new Error(`${this.name}: tensor ${tensor} cannot become the only output.`);
-    }
+    if (!last) throw new Error(`${this.name}: tensor ${tensor} cannot become the only output.`);
     const data = this.data.slice();
     const view = new DataView(data.buffer);
+    const only = ({ start }: { start: number }) => view.setUint32(start - 4, 1, true);
     view.setInt32(this.graph.vector(2, 4).start, tensor, true);
+    only(this.graph.vector(2, 4));
     view.setUint32(this.graph.vector(3, 4).start - 4, last.index + 1, true);
     for (const signature of this.model.tables(7)) {
-      for (const output of signature.tables(1)) {
-        const at = output.at(1);
-        if (at !== undefined) view.setUint32(at, tensor, true);
-      }
+      const at = signature.tables(1)[0]?.at(1);
+      if (at === undefined) continue; // output 0 is left out where it is tensor 0
+      view.setUint32(at, tensor, true);
+      only(signature.vector(1, 4));
     }
     return data;
+  }
+
+  /**
+   * Whether the weights are integers: whatever its ends say, such a network computes with bytes.
+   *
+   * Graphics processors are not for these; the CPU runs them at three times the speed of others.
+   */
+  get isInteger(): boolean {
+    return this.operators.some(
+      ({ name, inputs }) =>
+        (name === 'CONV_2D' || name === 'DEPTHWISE_CONV_2D') &&
+        ['INT8', 'UINT8'].includes(this.tensor(inputs[1]!).type),
+    );
   }
 
   private checkNumbers(): void {
@@ -145,7 +164,9 @@ function readTensor(table: Table, index: number, buffers: Table[]): Tensor {
   const scales = stored?.floats(2) ?? [];
   return {
     index,
+    name: table.text(3),
     shape: table.ints(0),
+    signature: table.ints(7),
     type: TYPES[table.int8(1)] ?? 'other',
     quantization: scales.length ? { scale: scales[0]!, zeroPoint: stored!.longs(3)[0] ?? 0 } : null,
     buffer: buffers[table.int32(2)]!.bytes(0),
@@ -154,5 +175,6 @@ function readTensor(table: Table, index: number, buffers: Table[]): Tensor {
 
 function operatorName(code: Table): string {
   // Old files keep the number in the first field, new ones in the fourth; the larger is right.
-  return OPERATORS[Math.max(code.int8(0), code.int32(3))] ?? 'other';
+  const number = Math.max(code.int8(0), code.int32(3));
+  return number === CUSTOM ? code.text(1) : (OPERATORS[number] ?? 'other');
 }

@@ -1,14 +1,14 @@
 /**
  * Understand the graph of a DeepLab `.tflite`: what goes in, what comes out, where to stop.
  *
- * Published files end in a bilinear resize to the frame, often followed by an argmax. Both decide
- * nothing: `upsample.ts` goes from the small grid of logits straight to the photo's size. So the
- * graph is cut in front of them. The same decisions as in `runtimes/tflite_network.py`.
+ * The same decisions as in `runtimes/tflite_network.py`. What neither the file nor the page knows
+ * is assumed, and said.
  */
 
 import type { Fit } from './geometry';
 import type { LabelSet } from './labels';
 import { readMetadata } from './metadata';
+import { findOutput, type Reading } from './output';
 import { TfliteFile, type Tensor } from './tflite';
 
 export type Triple = [number, number, number];
@@ -21,7 +21,7 @@ export interface Hints {
 }
 
 /** What must be known to run a DeepLab file. */
-export interface Network {
+export interface Network extends Reading {
   name: string;
   /** The file for the engine, without the steps behind the tensor to fetch. */
   content: Uint8Array;
@@ -33,17 +33,17 @@ export interface Network {
   std: Triple;
   fit: Fit;
   input: Tensor;
+  /** The picture's tensor is [1, 3, height, width]. */
+  inputChannelsFirst: boolean;
   fetched: Tensor;
-  /** "label map": the argmax of what is fetched, or what is fetched itself, enlarged by nearest. */
-  output: 'logits' | 'label map';
   alignCorners: boolean;
   /** null where only a label map of unknown range comes out. */
   numClasses: number | null;
   labels: LabelSet | null;
+  /** What neither the file nor its host says, in words. */
+  assumed: string[];
 }
 
-const LOGIT_TYPES = ['FLOAT32', 'UINT8', 'INT8'];
-const MAP_TYPES = ['INT64', 'INT32', 'UINT8', 'INT8'];
 const USUAL: Triple = [127.5, 127.5, 127.5];
 
 /** Find out how a DeepLab file is run. Throws an Error in plain words where it is none. */
@@ -52,32 +52,36 @@ export async function understand(
   hints: Hints = {},
   known: LabelSet[] = [],
 ): Promise<Network> {
-  const input = findInput(file);
-  const [, height, width] = input.shape as Triple;
-  const { fetched, output, alignCorners, numClasses } = findOutput(file);
-  const [, h, w] = fetched.shape as Triple;
+  const { input, channelsFirst: inputChannelsFirst } = findInput(file);
+  const [height, width] = inputChannelsFirst ? input.shape.slice(2) : input.shape.slice(1, 3);
+  const frame = { height: height!, width: width! };
+  const found = findOutput(file, frame, inputChannelsFirst);
   const metadata = await readMetadata(file, known);
-  const labels = metadata?.labels ?? hints.labels ?? null;
-  checkLabels(file.name, labels, numClasses);
+  const assumed = [...found.assumed];
+  let labels = metadata?.labels ?? hints.labels ?? null;
+  if (found.oneChannel) labels = nameTwo(file.name, labels, assumed);
+  checkLabels(file.name, labels, found.numClasses);
   const stated = metadata?.mean.length && metadata.std.length ? metadata : fromType(input);
+  if (!stated && !hints.mean) assumed.push('pixels scaled to -1..1');
+  const grid = found.fetched.shape;
+  const [h, w] = found.channelsFirst && grid.length === 4 ? grid.slice(2) : grid.slice(1, 3);
   return {
+    ...found,
     name: file.name,
-    content: file.cut(fetched.index),
-    height,
-    width,
+    content: file.cut(found.fetched.index),
+    ...frame,
     mean: three(stated?.mean ?? hints.mean ?? USUAL),
     std: three(stated?.std ?? hints.std ?? USUAL),
     fit: metadata?.fit ?? 'letterbox',
     input,
-    fetched,
-    output,
+    inputChannelsFirst,
     alignCorners:
-      alignCorners ??
+      found.alignCorners ??
       metadata?.alignCorners ??
       // Where nothing says it: the original's frames are k * output stride + 1.
-      (isStride(height - 1, h - 1) && isStride(width - 1, w - 1)),
-    numClasses,
+      (isStride(frame.height - 1, h! - 1) && isStride(frame.width - 1, w! - 1)),
     labels,
+    assumed,
   };
 }
 
@@ -90,15 +94,49 @@ export function checkLabels(name: string, labels: LabelSet | null, classes: numb
   }
 }
 
-function findInput(file: TfliteFile): Tensor {
+/** The two classes of a network with one channel: one name is the object's, of two the second. */
+function nameTwo(name: string, labels: LabelSet | null, assumed: string[]): LabelSet {
+  const two = (names: string[]): LabelSet => ({
+    names,
+    colours: [
+      [0, 0, 0],
+      [128, 0, 0],
+    ],
+    background: 0,
+  });
+  if (!labels) {
+    assumed.push('classes background and object');
+    return two(['background', 'object']);
+  }
+  if (labels.names.length === 1) return two(['background', labels.names[0]!]);
+  if (labels.names.length === 2) return labels;
+  throw new Error(
+    `There are ${labels.names.length} label names, but ${name} has one channel, so two classes: ` +
+      'background and object. Name the object, or both.',
+  );
+}
+
+function findInput(file: TfliteFile): { input: Tensor; channelsFirst: boolean } {
+  if (file.operators.some(({ name }) => name === 'edgetpu-custom-op')) {
+    throw new Error(
+      `${file.name} is compiled for the Edge TPU, and runs on that alone; take the .tflite it was ` +
+        "compiled from (its name without '_edgetpu').",
+    );
+  }
   const input = file.tensor(file.inputs[0]!);
   const { shape, type } = input;
-  if (file.inputs.length !== 1 || shape.length !== 4 || shape[0] !== 1 || shape[3] !== 3) {
+  const isPicture = shape.length === 4 && shape[0] === 1 && (shape[1] === 3 || shape[3] === 3);
+  if (file.inputs.length !== 1 || !isPicture) {
     const got = file.inputs.map((i) => `[${file.tensor(i).shape.join(', ')}]`).join(', ');
-    const hint = shape[1] === 3 ? ' (channels come first: export it channel-last)' : '';
     throw new Error(
-      `${file.name} is not a DeepLab: its input is ${got}${hint}, expected one RGB picture ` +
-        '[1, height, width, 3].',
+      `${file.name} is not a DeepLab: its input is ${got}, expected one RGB picture ` +
+        '[1, height, width, 3] or [1, 3, height, width].',
+    );
+  }
+  if (input.signature.slice(1).some((side) => side < 0)) {
+    throw new Error(
+      `${file.name} takes pictures of any size, and this page runs networks of one size: export ` +
+        'it at the size that it was trained at (deeplab export … --size 513).',
     );
   }
   const integer = (type === 'UINT8' || type === 'INT8') && input.quantization;
@@ -108,83 +146,7 @@ function findInput(file: TfliteFile): Tensor {
         'and zero point.',
     );
   }
-  return input;
-}
-
-type Answer = Pick<Network, 'fetched' | 'output' | 'numClasses'> & {
-  alignCorners: boolean | null;
-};
-
-function findOutput(file: TfliteFile): Answer {
-  const last = file.tensor(file.outputs[0]!);
-  const { shape, type } = last;
-  const isMap = MAP_TYPES.includes(type) && (shape.length === 3 || shape[3] === 1);
-  const isLogits = LOGIT_TYPES.includes(type) && shape.length === 4 && shape[3]! <= 256;
-  if (file.outputs.length !== 1 || shape[0] !== 1 || !(isMap || isLogits)) {
-    const got = file.outputs.map((i) => `[${file.tensor(i).shape.join(', ')}]`).join(', ');
-    throw new Error(
-      `${file.name} is not a DeepLab: its output is ${got}, expected logits ` +
-        '[1, h, w, classes] or a label map [1, h, w].',
-    );
-  }
-  const logits = isMap ? beforeArgmax(file, last) : last;
-  if (!logits) return { fetched: last, output: 'label map', alignCorners: null, numClasses: null };
-  const numClasses = logits.shape[3]!;
-  const { grid, alignCorners } = beforeResize(file, logits);
-  if (grid) return { fetched: grid, output: 'logits', alignCorners, numClasses };
-  // The engine has no 64-bit results, so an argmax is computed here, from what it is fed with.
-  const output = isMap ? 'label map' : 'logits';
-  return { fetched: logits, output, alignCorners: null, numClasses };
-}
-
-/** Return the tensor whose argmax `last` is; undefined where there is none. */
-function beforeArgmax(file: TfliteFile, last: Tensor): Tensor | undefined {
-  let step = file.producer(last.index);
-  while (step && ['CAST', 'RESHAPE', 'SQUEEZE', 'EXPAND_DIMS'].includes(step.name)) {
-    step = file.producer(step.inputs[0]!);
-  }
-  if (step?.name !== 'ARG_MAX') return undefined;
-  const source = file.tensor(step.inputs[0]!);
-  const axis = file.tensor(step.inputs[1]!).buffer;
-  const number = new DataView(axis.buffer, axis.byteOffset).getInt32(0, true);
-  const fits = source.shape.length === 4 && [3, -1].includes(number);
-  return fits && LOGIT_TYPES.includes(source.type) ? source : undefined;
-}
-
-/**
- * Return the grid from which the last resize makes `logits`; none where there is no resize.
- *
- * Resizes to the same size do nothing and are passed by; of those that do something only the last
- * is left out, because two in a row are not one.
- */
-function beforeResize(
-  file: TfliteFile,
-  logits: Tensor,
-): { grid: Tensor | null; alignCorners: boolean | null } {
-  let alignCorners: boolean | null = null;
-  let tensor = logits;
-  let grid: Tensor | null = null;
-  for (;;) {
-    const step = file.producer(tensor.index);
-    if (!step || file.consumers(tensor.index).length > 1) break;
-    const source = file.tensor(step.inputs[0]!);
-    if (step.name === 'RESIZE_BILINEAR') {
-      const corners = Boolean(step.options?.uint8(2));
-      if (source.shape.join() !== tensor.shape.join()) {
-        const isKnown = corners || Boolean(step.options?.uint8(3)); // half-pixel centres
-        if (alignCorners !== null || !isKnown) break;
-        alignCorners = corners;
-      }
-      // A (DE)QUANTIZE in front of a resize is passed by; one at the very end is left to the
-      // engine, which computes it as well as this page could.
-      grid = source;
-    } else if (step.name !== 'DEQUANTIZE' && step.name !== 'QUANTIZE') {
-      break;
-    }
-    tensor = source;
-  }
-  const fits = grid && LOGIT_TYPES.includes(grid.type) && grid.shape.length === 4;
-  return fits ? { grid, alignCorners } : { grid: null, alignCorners: null };
+  return { input, channelsFirst: shape[3] !== 3 };
 }
 
 /** Whether a grid's steps are a power of two of the frame's. */

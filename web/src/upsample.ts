@@ -84,7 +84,7 @@ interface Run {
   end: number;
 }
 
-function placePixels(
+export function placePixels(
   grid: number,
   size: number,
   alignCorners: boolean,

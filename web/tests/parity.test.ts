@@ -9,10 +9,12 @@ import { join } from 'node:path';
 
 import { describe, expect, it } from 'vitest';
 
+import { confidenceOf } from '../src/confidence';
 import { placeInFrame, type Fit } from '../src/geometry';
 import { enlarge } from '../src/label_map';
 import type { LabelSet } from '../src/labels';
 import { inputTables } from '../src/network';
+import { displayColours, toLab } from '../src/palette';
 import { resizeIntoFrame } from '../src/resize';
 import { TfliteFile } from '../src/tflite';
 import { understand } from '../src/understand';
@@ -27,6 +29,7 @@ interface Cases {
     grid: [number, number, number];
     logits: string;
     mask: string;
+    confidence: string;
     size: Pair;
     alignCorners: boolean;
     frame: Pair;
@@ -68,13 +71,15 @@ describe.skipIf(!folder)('equal to Python', () => {
   it.each(cases.masks)('the mask: $grid to $size, align_corners $alignCorners', (item) => {
     const [height, width, classes] = item.grid;
     const values = new Float32Array(bytes(item.logits).buffer);
-    const mask = argmaxBilinear(
-      { height, width, classes, values },
-      size(item.size),
-      item.alignCorners,
-      { frame: size(item.frame), content: size(item.content) },
-    );
+    const grid = { height, width, classes, values };
+    const region = { frame: size(item.frame), content: size(item.content) };
+    const mask = argmaxBilinear(grid, size(item.size), item.alignCorners, region);
     expect(Buffer.from(mask).equals(Buffer.from(bytes(item.mask)))).toBe(true);
+    const expected = new Float32Array(bytes(item.confidence).buffer);
+    const { alignCorners } = item;
+    const sure = confidenceOf(mask, grid, size(item.size), alignCorners, region, false);
+    const worst = expected.reduce((most, p, i) => Math.max(most, Math.abs(255 * p - sure[i]!)), 0);
+    expect(worst).toBeLessThan(0.51); // rounded to a byte
   });
 
   it.each(cases.labelMaps)('the enlarged label map: $map to $photo', (item) => {
@@ -107,8 +112,31 @@ describe.skipIf(!folder)('equal to Python', () => {
       output: network.output,
       alignCorners: network.alignCorners,
       numClasses: network.numClasses,
+      channelsFirst: network.channelsFirst,
+      oneChannel: network.oneChannel,
+      softmaxed: network.softmaxed,
     }).toEqual(item.expected);
-    expect(network.labels).toEqual(item.labels);
+    if (network.labels) expect(item.labels).toMatchObject({ ...network.labels });
+    else expect(item.labels).toBeNull();
     expect(inputTables(network).map((table) => [...table])).toEqual(item.tables);
+  });
+
+  it.each(cases.labelSets)('colours that are seen: $names.1 and others', (labels) => {
+    const colours = displayColours(labels);
+    const labs = colours.map(toLab);
+    labs.forEach(([lightness, a, b], id) => {
+      if (id === labels.background) return;
+      expect(lightness, labels.names[id]).toBeGreaterThan(0.48); // not nearly black, not white
+      expect(lightness, labels.names[id]).toBeLessThan(0.9);
+      expect(Math.hypot(a, b), labels.names[id]).toBeGreaterThan(0.08); // not grey as a street
+      if (labs.length > 40) return;
+      for (let other = 0; other < id; other++) {
+        const [l, c, d] = labs[other]!;
+        const distance = Math.hypot(lightness - l, a - c, b - d);
+        if (other !== labels.background) {
+          expect(distance, `${labels.names[id]}, ${labels.names[other]}`).toBeGreaterThan(0.06);
+        }
+      }
+    });
   });
 });

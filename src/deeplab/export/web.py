@@ -14,7 +14,7 @@ from deeplab import zoo
 from deeplab.errors import InputError, ModelError, OutputError
 from deeplab.export import Exported, export
 from deeplab.files import replacing_all
-from deeplab.serve.browser_page import CATALOGUE, PageModel, find_page, write_page
+from deeplab.serve.browser_page import CATALOGUE, PageModel, find_page, offer, write_page
 from deeplab.weights.release import find_pair
 
 _FOR_PAIRS = (
@@ -79,7 +79,7 @@ def export_page(
         except OSError as error:
             raise OutputError(f"output: cannot make {folder.parent}: {error.strerror}.") from error
         with replacing_all(folder) as partial:
-            write_page(partial, [page_model])
+            write_page(partial, offer([page_model]))
             if exported is not None:
                 certificate = exported.certificate_file
                 shutil.copyfile(certificate, partial / "models" / certificate.name)

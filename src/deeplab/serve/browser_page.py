@@ -11,7 +11,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,15 @@ from deeplab import zoo
 from deeplab.errors import InputError, ModelError, OutputError
 from deeplab.files import hash_file
 from deeplab.labels import LABEL_SETS, LabelSet
-from deeplab.tflite import file as tflite_file
+from deeplab.runtimes import describe
 
 BUILT = Path(__file__).parents[1] / "web"
 
 CATALOGUE = "models.json"
 """The list of models, next to the page."""
+
+_LIVE = "voc-fast"
+"""Which of the models that come inside the package the page takes for moving pictures."""
 
 HEADERS = {
     # Together these two isolate the page from other origins, which is what lets it use threads.
@@ -67,16 +70,27 @@ class PageModel:
         path: a ``.tflite`` file.
         title: what people read in the list.
         labels: its classes, where the file itself does not say; None takes the zoo's.
+        graphics: the same network with 16-bit weights, which the page loads where a graphics
+            processor runs it; None where there is none.
     """
 
     path: Path
     title: str
     labels: LabelSet | None = None
+    graphics: Path | None = None
 
     @property
     def address(self) -> str:
         """Where the page looks for the file, relative to itself."""
         return f"models/{self.path.name}"
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """Address → file of all that the page may load of this model."""
+        files = {self.address: self.path}
+        if self.graphics is not None:
+            files[f"models/{self.graphics.name}"] = self.graphics
+        return files
 
 
 def find_page() -> Path:
@@ -93,6 +107,40 @@ def find_page() -> Path:
     return BUILT
 
 
+def offer(models: Sequence[PageModel]) -> list[PageModel]:
+    """Return what a page offers that is to show these models.
+
+    One that comes inside the package brings its file for graphics processors, and the others from
+    inside the package: of two networks the page takes the faster for moving pictures.
+    """
+    offered = [_with_graphics(model) for model in models]
+    if not any((entry := zoo.find_by_file(model.path)) and entry.comes_inside for model in models):
+        return offered
+    names = {model.path.name for model in models}
+    for entry in zoo.MODELS:
+        path = zoo.find(entry) if entry.comes_inside and entry.file_name not in names else None
+        if path is not None:
+            offered.append(_with_graphics(PageModel(path=path, title=entry.name)))
+    return offered
+
+
+def has_one_size(path: Path) -> bool:
+    """Return whether a ``.tflite`` takes pictures of one size, as LiteRT.js runs them.
+
+    Raises:
+        ModelError: it is no segmentation network.
+    """
+    try:
+        return not describe(path).card.any_size
+    except InputError:  # of any size, and it does not say of which
+        return False
+
+
+def _with_graphics(model: PageModel) -> PageModel:
+    entry = zoo.find_by_file(model.path)
+    return replace(model, graphics=zoo.find_float16(entry)) if entry else model
+
+
 def describe_models(models: Sequence[PageModel]) -> dict[str, Any]:
     """Return what ``models.json`` says: the models, the first of them the default.
 
@@ -100,17 +148,21 @@ def describe_models(models: Sequence[PageModel]) -> dict[str, Any]:
     public ones by their hash, and the colours of known label sets.
 
     Raises:
-        ModelError: a file is no TFLite model.
+        ModelError: a file is no segmentation network, or not one that browsers run.
         InputError: two files have the same name.
     """
-    names = [model.path.name for model in models]
+    names = [Path(address).name for model in models for address in model.files]
     doubled = sorted({name for name in names if names.count(name) > 1})
     if doubled:
         raise InputError(f"models: two files have the name {doubled[0]}; rename one of them.")
     return {
         "models": [_describe(model) for model in models],
         "label_sets": [labels.to_dict() for labels in LABEL_SETS.values()],
-        "known_files": {entry.sha256: _hints(entry, None) for entry in zoo.MODELS if entry.input},
+        "known_files": {
+            entry.sha256: {**_hints(entry, None), "card": _card(entry)}
+            for entry in zoo.MODELS
+            if entry.input
+        },
     }
 
 
@@ -133,8 +185,8 @@ def write_page(folder: str | PathLike[str], models: Sequence[PageModel]) -> None
             fresh = Path(temporary) / "page"
             shutil.copytree(page, fresh)
             (fresh / "models").mkdir()
-            for model in models:
-                shutil.copyfile(model.path, fresh / model.address)
+            for address, file in [one for model in models for one in model.files.items()]:
+                shutil.copyfile(file, fresh / address)
             (fresh / CATALOGUE).write_text(catalogue, encoding="utf-8")
             fresh.replace(folder)
     except OSError as error:
@@ -145,13 +197,32 @@ def write_page(folder: str | PathLike[str], models: Sequence[PageModel]) -> None
 def _describe(model: PageModel) -> dict[str, Any]:
     if model.path.suffix != ".tflite":
         raise ModelError(f"model: {model.path.name} is no .tflite file; browsers run only those.")
-    tflite_file.read(model.path)  # refuses what is no model
-    return {
+    if not has_one_size(model.path):
+        raise ModelError(
+            f"model: {model.path.name} takes pictures of any size, and browsers run one only; "
+            "export it at that size."
+        )
+    entry = zoo.find_by_file(model.path)
+    address, *others = model.files
+    described: dict[str, Any] = {
         "title": model.title,
-        "file": model.address,
-        "sha256": hash_file(model.path),
-        **_hints(zoo.find_by_file(model.path), model.labels),
+        **_describe_file(address, model.path),
+        "live": entry is not None and entry.name == _LIVE,
     }
+    for other in others:
+        described["graphics"] = _describe_file(other, model.files[other])
+    if entry is not None:
+        described["card"] = _card(entry)
+    return described | _hints(entry, model.labels)
+
+
+def _describe_file(address: str, file: Path) -> dict[str, Any]:
+    return {"file": address, "sha256": hash_file(file), "bytes": file.stat().st_size}
+
+
+def _card(entry: zoo.ZooModel) -> dict[str, Any]:
+    """Return what people read of a model before they choose it."""
+    return {"miou": entry.miou, "protocol": entry.protocol, "licence": entry.licence}
 
 
 def _hints(entry: zoo.ZooModel | None, labels: LabelSet | None) -> dict[str, Any]:

@@ -21,6 +21,8 @@ from deeplab.serve.browser_page import (
     PageModel,
     describe_models,
     find_page,
+    has_one_size,
+    offer,
 )
 from deeplab.serve.docs_page import POLICY
 
@@ -39,7 +41,8 @@ class Site:
     What a request names is looked up in that list and nowhere else.
 
     Args:
-        models: name → file; those that are no ``.tflite`` are left out, browsers cannot run them.
+        models: name → file; those that are no ``.tflite``, or take pictures of any size, are left
+            out, browsers cannot run them. What comes inside the package brings the others of it.
         labels: name → classes.
 
     Attributes:
@@ -51,14 +54,16 @@ class Site:
     """
 
     def __init__(self, models: Mapping[str, Path], labels: Mapping[str, LabelSet]) -> None:
-        offered = [
-            PageModel(path=path, title=name, labels=labels.get(name))
-            for name, path in models.items()
-            if path.suffix == ".tflite"
-        ]
+        offered = offer(
+            [
+                PageModel(path=path, title=name, labels=labels.get(name))
+                for name, path in models.items()
+                if path.suffix == ".tflite" and has_one_size(path)
+            ]
+        )
         self._catalogue = json.dumps(describe_models(offered), ensure_ascii=False).encode()
         self._packed: dict[Path, bytes] = {}
-        self._files = {model.address: model.path for model in offered}
+        self._files = {name: path for model in offered for name, path in model.files.items()}
         try:
             page = find_page()
         except OutputError:

@@ -37,6 +37,9 @@ from deeplab.zoo.entries import ZooModel as ZooModel
 _BUNDLED = Path(__file__).parent / "bundled"
 """Models that come inside the package."""
 
+_GRAPHICS = Path(__file__).parent / "graphics"
+"""The same networks with float16 weights, for graphics processors."""
+
 _pulling: dict[str, threading.Lock] = {}
 """By name: threads that want the same file wait for the one that fetches it."""
 
@@ -284,6 +287,16 @@ def find_by_file(path: str | PathLike[str]) -> ZooModel | None:
     if not any(model.size == size for model in MODELS):
         return None
     return find_by_hash(hash_file(path))
+
+
+def find_float16(model: ZooModel) -> Path | None:
+    """Return the float16 file of a model that comes inside the package as int8; None where none is.
+
+    It is the same release pair, exported with 16-bit weights: graphics processors run integer
+    networks slowly or wrongly, and these as they are meant.
+    """
+    path = _GRAPHICS / f"{model.name}.float16.tflite"
+    return path if model.comes_inside and path.is_file() else None
 
 
 # --- the search -------------------------------------------------------------------------------

@@ -1,0 +1,26 @@
+/** LiteRT's WebAssembly: which of its builds this browser takes, loaded before it is needed. */
+
+import { supportsFeature } from '@litertjs/core';
+
+import type { Loading } from './load';
+
+/** Where the build put the files, and their sizes in bytes. */
+declare const RUNTIME: { folder: string; bytes: Record<string, number> };
+
+export const wasmFolder = (): string => new URL(RUNTIME.folder, document.baseURI).href;
+
+const loaded = new Set<string>();
+
+/** Load what the engine will load, so that its progress is seen; it then finds it kept. */
+export async function loadRuntime(threads: number, loading: Loading): Promise<void> {
+  const build =
+    threads > 1
+      ? 'threaded_internal'
+      : (await supportsFeature('relaxedSimd'))
+        ? 'internal'
+        : 'compat_internal';
+  const file = `litert_wasm_${build}.wasm`;
+  if (loaded.has(file)) return;
+  await loading.fetch(RUNTIME.folder + file, 'The runtime of the networks', RUNTIME.bytes[file]!);
+  loaded.add(file);
+}

@@ -61,7 +61,10 @@ def test_what_is_assumed_and_what_is_missing_are_said(
     code, out, _ = run(capsys, "data", "check", root)
     assert code == 0
     assert "assumed: the mask of NAME is NAME_seg" in out
-    assert ".mov: 1 .mov (videos: take their frames out with ffmpeg)" in out
+    assert (
+        ".mov: 1 .mov (videos: deeplab segment takes them, with pip install 'deeplab[video]')"
+        in out
+    )
     assert "note there is nothing to judge by" in out
     assert "train = 0.8 and val = 0.2" in out
     assert out.rstrip().endswith("Ready to train on, once there is a val.")

@@ -32,7 +32,7 @@ def iso(brand: bytes, *more: bytes) -> bytes:
         ("a.raf", b"FUJIFILMCCD-RAW 0201FF", "camera's raw file"),
         ("a.orf", b"IIRO\x08\0\0\0", "camera's raw file"),
         ("a.arw", b"something", "camera's raw file"),
-        ("a.mp4", iso(b"isom", b"isom", b"avc1"), "is a video.*ffmpeg.*deeplab serve"),
+        ("a.mp4", iso(b"isom", b"isom", b"avc1"), "is a video.*deeplab serve.*ffmpeg"),
         ("a.mov", iso(b"qt  "), "is a video"),
         ("a", b"\x1aE\xdf\xa3" + bytes(64), "is a video"),
         ("a", b"RIFF\x10\0\0\0AVI LIST", "is a video"),

@@ -9,7 +9,7 @@ import json
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -34,7 +34,18 @@ SUFFIXES = {
 }
 """What can be saved, and how the files are called: photo.jpg gives photo.overlay.jpg, …"""
 
-_LONGEST_BASE = 255 - max(map(len, SUFFIXES.values()))
+CLIP_SUFFIXES = {
+    "overlay": ".overlay.mp4",
+    "mask": ".mask.mkv",
+    "contour": ".contour.mp4",
+    "cutout": ".cutout.webm",
+    "blur": ".blur.mp4",
+    "json": ".jsonl",
+    "mask-pngs": ".masks",
+}
+"""The same of a video: clip.mp4 gives clip.overlay.mp4, …; .masks is a folder of PNGs."""
+
+_LONGEST_BASE = 255 - max(len(end) for end in (*SUFFIXES.values(), *CLIP_SUFFIXES.values()))
 """Bytes of a name that a suffix is added to; file systems end names at 255."""
 
 
@@ -73,9 +84,14 @@ def claimed(folder: Path) -> Iterator[None]:
 
 
 def plan_jobs(
-    photos: Sequence[tuple[Path, Path]], *, output: Path, kinds: Sequence[str], overwrite: bool
+    photos: Sequence[tuple[Path, Path]],
+    *,
+    output: Path,
+    kinds: Sequence[str],
+    overwrite: bool,
+    clips: Container[Path] = (),
 ) -> list[Job]:
-    """Return the files to write for every photo, after checking that they can be written.
+    """Return the files to write for every photo and clip, after checking that they can be written.
 
     A photo's files are called after it without its suffix; with it, where two would be the same.
 
@@ -90,7 +106,8 @@ def plan_jobs(
         unique = stems[relative.with_suffix("")] == 1
         base = relative.with_suffix("") if unique else relative
         base = base.with_name(shorten(base.name))
-        files = {kind: output / base.with_name(base.name + SUFFIXES[kind]) for kind in kinds}
+        ends = CLIP_SUFFIXES if photo in clips else SUFFIXES
+        files = {kind: output / base.with_name(base.name + ends[kind]) for kind in kinds}
         for file in files.values():
             other = taken.setdefault(file, photo)
             if other != photo:
@@ -101,7 +118,7 @@ def plan_jobs(
         jobs.append(Job(photo, files))
     there = [file for file in taken if os.path.lexists(file)]
     for file in there:
-        if file.is_dir():
+        if file.is_dir() and file.suffix != CLIP_SUFFIXES["mask-pngs"]:
             raise OutputError(f"output: {file} is a folder; choose another with -o.")
     if there and not overwrite:
         more = f" (and {len(there) - 1} more)" if len(there) > 1 else ""

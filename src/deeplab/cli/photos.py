@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from deeplab.cli.console import complain
-from deeplab.cli.outputs import SUFFIXES
+from deeplab.cli.outputs import CLIP_SUFFIXES, SUFFIXES
 from deeplab.errors import InputError, near_matches
 from deeplab.photo.find import describe_passed_over, expand_pattern, kind_of, list_pictures
 from deeplab.photo.formats import readable_suffixes
@@ -17,11 +17,14 @@ Found = list[tuple[Path, Path]]
 """(photo, path relative to what was asked for) of every photo."""
 
 
-def find_photos(sources: Sequence[str], *, output: Path | None) -> tuple[Found, Counter[str]]:
+def find_photos(
+    sources: Sequence[str], *, output: Path | None, videos: bool = False
+) -> tuple[Found, Counter[str]]:
     """Return every photo, sorted within folders, and how many files were passed over, by kind.
 
     Folders are searched to the bottom, but for hidden files and for ``output``. Where ``output``
-    is the folder itself, earlier results beside their photo are no photos.
+    is the folder itself, earlier results beside their photo are no photos. With ``videos``, those
+    are found too.
 
     Raises:
         InputError: a path is empty or does not exist, a pattern matches nothing, or nothing that
@@ -34,7 +37,7 @@ def find_photos(sources: Sequence[str], *, output: Path | None) -> tuple[Found, 
         if not source:
             raise InputError("photos: got an empty path; write . for the folder you are in.")
         if path.is_dir():
-            photos = _in_folder(path, output, passed_over)
+            photos = _in_folder(path, output, passed_over, videos)
             found.update((photo, photo.relative_to(path)) for photo in photos)
         elif path.exists():
             if kind_of(path) == "file":
@@ -67,10 +70,13 @@ def find_and_tell(sources: Sequence[str]) -> list[Path]:
     return [photo for photo, _ in found]
 
 
-def _in_folder(folder: Path, output: Path | None, passed_over: Counter[str]) -> list[Path]:
+def _in_folder(
+    folder: Path, output: Path | None, passed_over: Counter[str], videos: bool
+) -> list[Path]:
     outside = output.resolve() if output else None
     mixed = folder.resolve() == outside
-    listing = list_pictures(folder, leave_out=() if mixed or outside is None else (outside,))
+    leave_out = () if mixed or outside is None else (outside,)
+    listing = list_pictures(folder, leave_out=leave_out, videos=videos)
     passed_over.update(listing.passed_over)
     if not mixed:
         return listing.pictures
@@ -84,11 +90,12 @@ def _in_folder(folder: Path, output: Path | None, passed_over: Counter[str]) -> 
 
 
 def _is_result(path: Path, bases: set[Path]) -> bool:
-    """Return whether a file is called as what is written for one of ``bases``."""
+    """Return whether a file, or its folder, is called as what is written for one of ``bases``."""
     return any(
-        path.name.endswith(end) and path.with_name(path.name[: -len(end)]) in bases
-        for end in SUFFIXES.values()
-        if len(path.name) > len(end)
+        place.name.endswith(end) and place.with_name(place.name[: -len(end)]) in bases
+        for place in (path, path.parent)
+        for end in (*SUFFIXES.values(), *CLIP_SUFFIXES.values())
+        if len(place.name) > len(end)
     )
 
 

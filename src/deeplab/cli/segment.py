@@ -1,36 +1,56 @@
-"""``deeplab segment``: photos in, masks and pictures out."""
+"""``deeplab segment``: photos and videos in, masks and pictures out."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import time
+from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
 from deeplab.cli import model_options
-from deeplab.cli.console import check_choices, complain, split_names, stderr, stdout, swatch
-from deeplab.cli.outputs import SUFFIXES, Job, claimed, plan_jobs
+from deeplab.cli.console import (
+    check_choices,
+    complain,
+    split_names,
+    stderr,
+    stdout,
+    swatch,
+)
+from deeplab.cli.outputs import CLIP_SUFFIXES, SUFFIXES, Job, claimed, plan_jobs
 from deeplab.errors import DeepLabError, InputError
 from deeplab.limits import MAX_THREADS, MAX_WORKERS
 
 if TYPE_CHECKING:
+    from deeplab.cli.clips import ClipWork
     from deeplab.cli.work import Done, Outcome
     from deeplab.segmenter import Segmenter
 
+_KINDS = tuple(dict.fromkeys((*SUFFIXES, *CLIP_SUFFIXES)))
 _STAGES = ("decode", "network", "mask", "crf", "draw")
 
 
 def segment(
     photos: Annotated[
-        list[str], typer.Argument(metavar="PHOTO|FOLDER|GLOB…", help="What to segment.")
+        list[str],
+        typer.Argument(
+            metavar="PHOTO|VIDEO|FOLDER|GLOB…",
+            help="What to segment; also a camera (0, /dev/video0) or an address (rtsp://…).",
+        ),
     ],
     model: Annotated[
-        str, typer.Option("-m", "--model", help="A name ('deeplab models list') or a file.")
-    ] = "voc",
+        str | None,
+        typer.Option(
+            "-m",
+            "--model",
+            help="A name ('deeplab models list') or a file (default: voc; voc-fast for videos).",
+        ),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -41,7 +61,7 @@ def segment(
         str | None,
         typer.Option(
             metavar="KINDS",
-            help=f"What to write: {', '.join(SUFFIXES)}; or none (default: overlay,mask).",
+            help=f"What to write: {', '.join(_KINDS)}; or none (default: overlay,mask).",
         ),
     ] = None,
     only: Annotated[
@@ -81,6 +101,16 @@ def segment(
     crf: Annotated[
         bool, typer.Option("--crf", help="Refine the edges with a fully connected CRF.")
     ] = False,
+    steady: Annotated[
+        bool, typer.Option("--steady/--no-steady", help="Smooth the masks of videos over time.")
+    ] = True,
+    seconds: Annotated[
+        float | None,
+        typer.Option(min=0.001, help="End each video after so much of it."),
+    ] = None,
+    show: Annotated[
+        bool, typer.Option("--show", help="Draw a preview of videos into the terminal.")
+    ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace files that exist already.")
     ] = False,
@@ -88,7 +118,8 @@ def segment(
         bool, typer.Option("--json", help="Print JSON; write files only with -o or --save.")
     ] = False,
 ) -> None:
-    """Segment photos: masks, overlays, cut-outs and more, at each photo's own size."""
+    """Segment photos and videos: masks, overlays, cut-outs and more, at each one's own size."""
+    from deeplab.cli import clips as video
     from deeplab.cli.photos import find_photos
     from deeplab.cli.work import Work
     from deeplab.photo.find import describe_passed_over
@@ -97,67 +128,109 @@ def segment(
 
     kinds = _kinds(save, writing=bool(output or save is not None or not as_json))
     folder = (output or Path("segmented")) if kinds else None
-    found, passed_over = find_photos(photos, output=folder)
-    jobs = (
-        plan_jobs(found, output=folder, kinds=kinds, overwrite=overwrite)
-        if folder
-        else [Job(photo, {}) for photo, _ in found]
-    )
+    files, live = video.split_live(photos)
+    found, passed_over = [(name, name) for name in live], Counter[str]()
+    if files or not live:
+        more, passed_over = find_photos(files, output=folder, videos=video.is_installed())
+        found += more
+    clips = video.find_clips(found, live)
+    video.check_kinds(kinds, photos=len(found) - len(clips.paths), clips=len(clips.paths))
+    plan = partial(plan_jobs, found, kinds=kinds, overwrite=overwrite, clips=clips.paths)
+    jobs = plan(output=folder) if folder else [Job(photo, {}) for photo, _ in found]
+    photo_jobs = [job for job in jobs if job.photo not in clips.paths]
+    clip_jobs = [job for job in jobs if job.photo in clips.paths]
     _check_settings(runtime, precision)
+    if show and not stderr().is_terminal:
+        raise InputError("--show: draws into a terminal, and this is none.")
+    if crf and clip_jobs:
+        raise InputError("--crf: refines photos; it takes seconds for each frame of a video.")
     told = model_options.read_model_options(
         labels=labels, normalisation=normalisation, fit=fit, size=size, output_name=output_name
     )
+    told |= {"runtime": runtime, "precision": precision, "exact": exact, "device": device}
+    kept = None if only is None else split_names("--only", only)
     budget = parse_bytes("--memory", memory) if memory else default_budget()
     before = resident_bytes()
-    workers = min(workers or count_cores(), len(jobs))
-    # Many photos are worked on with one thread each, one with all of them.
-    told |= {"threads": threads if len(jobs) == 1 else 1, "streams": workers, "exact": exact}
-    told |= {"device": device}
-    segmenter = _open(model, runtime=runtime, precision=precision, **told)
+    start = time.perf_counter()
+    failed = 0
+    entries: dict[str, list[dict[str, Any]]] = {}
+    with claimed(folder) if folder else contextlib.nullcontext():
+        if folder:  # once more: another command may have written there in the meantime
+            plan(output=folder)
+        if photo_jobs:
+            at_once = min(workers or count_cores(), len(photo_jobs))
+            # Many photos are worked on with one thread each, one with all of them.
+            told |= {"threads": threads if len(photo_jobs) == 1 else 1, "streams": at_once}
+            segmenter = _open_checked(model or "voc", kept=kept, kinds=kinds, **told)
+            work = Work(
+                segmenter,
+                workers=at_once,
+                budget=budget,
+                before=before,
+                only=kept,
+                crf=crf,
+                overwrite=overwrite,
+                summaries=as_json,
+            )
+            done = work.run(photo_jobs)
+            if as_json:
+                entries["photos"], failed = _collect(done)
+            else:
+                failed = _show(done, photo_jobs, folder)
+        if not as_json and len(photo_jobs) > 1:
+            seconds_taken = time.perf_counter() - start
+            stdout().print(f"{len(photo_jobs) - failed} photos in {seconds_taken:.1f} s")
+        if clip_jobs:
+            told |= {"threads": 1, "streams": 1}
+            clip_work = video.ClipWork(
+                segmenter=_open_checked(model or video.MODEL, kept=kept, kinds=kinds, **told),
+                live=live,
+                only=kept,
+                steady=steady,
+                seconds=seconds,
+                show=show,
+                workers=workers,
+            )
+            entries["videos"], failed_clips = _show_clips(
+                clip_work, clip_jobs, folder, quiet=as_json
+            )
+            failed += failed_clips
+    if as_json:
+        typer.echo(json.dumps(entries, indent=1, ensure_ascii=False))
+    if passed_over:
+        complain(f"passed over: {describe_passed_over(passed_over)}")
+    if failed:
+        what = "photos" if not clip_jobs else "videos" if not photo_jobs else "photos and videos"
+        complain(f"{failed} of {len(jobs)} {what} could not be done; see above")
+        raise typer.Exit(1)
+
+
+def _open_checked(
+    model: str, *, kept: list[str] | None, kinds: list[str], **settings: Any
+) -> Segmenter:
+    """Open a network, tell what was assumed, and check that it knows what is to be kept."""
+    segmenter = _open(model, **settings)
     model_options.tell_assumed(model, segmenter.card)
-    model_options.tell_device(model, device, segmenter.network.device)
-    kept = None if only is None else split_names("--only", only)
+    model_options.tell_device(model, settings["device"], segmenter.network.device)
     if kept:
         if {*segmenter.labels.indices(kept)} == {segmenter.labels.background}:
             raise InputError(
-                f"--only: got '{only}', but what is not named becomes background; name objects."
+                f"--only: got '{','.join(kept)}', but what is not named becomes background; name "
+                "objects."
             )
     elif segmenter.labels.background is None and {"cutout", "blur"} & {*kinds}:
         raise InputError(
             "--save: this model's labels have no background to cut away or to blur; say with "
             f"--only what to keep. It knows: {', '.join(segmenter.labels.names)}."
         )
-    start = time.perf_counter()
-    work = Work(
-        segmenter,
-        workers=workers,
-        budget=budget,
-        before=before,
-        only=kept,
-        crf=crf,
-        overwrite=overwrite,
-        summaries=as_json,
-    )
-    show = _show_json if as_json else _show
-    with claimed(folder) if folder else contextlib.nullcontext():
-        if folder:  # once more: another command may have written there in the meantime
-            plan_jobs(found, output=folder, kinds=kinds, overwrite=overwrite)
-        failed = show(work.run(jobs), jobs, folder)
-    if not as_json and len(jobs) > 1:
-        seconds = time.perf_counter() - start
-        stdout().print(f"{len(jobs) - failed} photos in {seconds:.1f} s")
-    if passed_over:
-        complain(f"passed over: {describe_passed_over(passed_over)}")
-    if failed:
-        complain(f"{failed} of {len(jobs)} photos could not be done; see above")
-        raise typer.Exit(1)
+    return segmenter
 
 
 def _kinds(save: str | None, *, writing: bool) -> list[str]:
     if not writing or save == "none":
         return []
     kinds = split_names("--save", "overlay,mask" if save is None else save)
-    check_choices("--save", kinds, [*SUFFIXES, "none"])
+    check_choices("--save", kinds, [*_KINDS, "none"])
     if "none" in kinds:
         raise InputError(f"--save: got '{save}'; 'none' stands alone.")
     return list(dict.fromkeys(kinds))
@@ -187,7 +260,8 @@ def _open(model: str, *, runtime: str | None, **settings: Any) -> Segmenter:
 # --- the printing -----------------------------------------------------------------------------
 
 
-def _show_json(done: Iterator[tuple[Job, Outcome]], jobs: list[Job], folder: Path | None) -> int:
+def _collect(done: Iterator[tuple[Job, Outcome]]) -> tuple[list[dict[str, Any]], int]:
+    """Return what JSON says of each photo, and how many could not be done."""
     entries: list[dict[str, Any]] = []
     failed = 0
     for job, result in done:
@@ -197,10 +271,34 @@ def _show_json(done: Iterator[tuple[Job, Outcome]], jobs: list[Job], folder: Pat
             entries.append({**entry, "error": str(result)})
             complain(str(result))
             continue
-        files = {kind: str(path) for kind, path in result.job.files.items()}
-        entries.append({**result.summary, **entry, "files": files})
-    typer.echo(json.dumps({"photos": entries}, indent=1, ensure_ascii=False))
-    return failed
+        entries.append({**result.summary, **entry, "files": _paths(result.job)})
+    return entries, failed
+
+
+def _paths(job: Job) -> dict[str, str]:
+    return {kind: str(path) for kind, path in job.files.items()}
+
+
+def _show_clips(
+    work: ClipWork, jobs: list[Job], folder: Path | None, *, quiet: bool
+) -> tuple[list[dict[str, Any]], int]:
+    """Run the videos and tell of each; return what JSON says, and how many could not be done."""
+    from deeplab.cli.clips import tell
+
+    entries: list[dict[str, Any]] = []
+    failed = 0
+    for job, result in work.run(jobs):
+        if isinstance(result, DeepLabError):
+            failed += 1
+            entries.append({"video": str(job.photo), "error": str(result)})
+            complain(str(result))
+            continue
+        entries.append({**result.summary, "files": _paths(result.job)})
+        tell(result, labels=work.segmenter.labels, quiet=quiet)
+        if folder and not quiet:
+            names = ", ".join(path.name for path in result.job.files.values())
+            stdout().print(f"written to {folder}: {names or 'nothing'}")
+    return entries, failed
 
 
 def _show(done: Iterator[tuple[Job, Outcome]], jobs: list[Job], folder: Path | None) -> int:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from deeplab.files import is_partial
-from deeplab.photo.formats import describe_suffix, readable_suffixes
+from deeplab.photo.formats import VIDEO_SUFFIXES, describe_suffix, readable_suffixes
 
 PassedOver = Mapping[str, int]
 """How many files of each kind (".txt", "hidden", …) were not looked at."""
@@ -23,7 +23,8 @@ class Listing:
     """What lies below a folder.
 
     Attributes:
-        pictures: the files that end like pictures, sorted within each folder.
+        pictures: the files that end like pictures, sorted within each folder; and like videos,
+            where those are wanted.
         passed_over: what else there was, by suffix or kind.
     """
 
@@ -31,7 +32,9 @@ class Listing:
     passed_over: Counter[str] = field(default_factory=Counter)
 
 
-def list_pictures(folder: Path, *, leave_out: Container[Path] = ()) -> Listing:
+def list_pictures(
+    folder: Path, *, leave_out: Container[Path] = (), videos: bool = False
+) -> Listing:
     """Return every picture below ``folder``, linked folders included.
 
     Hidden files, links that lead nowhere, pipes and devices are passed over, and so is a folder
@@ -40,14 +43,27 @@ def list_pictures(folder: Path, *, leave_out: Container[Path] = ()) -> Listing:
     Args:
         folder: where to begin.
         leave_out: resolved folders that are neither entered nor counted.
+        videos: also return videos.
     """
     suffixes, found = readable_suffixes(), Listing()
     for path in walk(folder, found.passed_over, leave_out=leave_out):
-        if path.suffix.lower() in suffixes:
+        if path.suffix.lower() in suffixes or (videos and is_video(path)):
             found.pictures.append(path)
         else:
             found.passed_over[path.suffix.lower() or "without suffix"] += 1
     return found
+
+
+def is_video(path: Path) -> bool:
+    """Return whether a file is called as a video; TypeScript's .ts is none."""
+    suffix = path.suffix.lower()
+    if suffix != ".ts":
+        return suffix in VIDEO_SUFFIXES
+    try:
+        with path.open("rb") as file:
+            return file.read(1) == b"G"  # every packet of an MPEG transport stream begins with it
+    except OSError:
+        return False
 
 
 def walk(

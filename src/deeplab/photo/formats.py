@@ -33,10 +33,12 @@ _RAW_SUFFIXES = frozenset((
     ".fff", ".gpr", ".iiq", ".k25", ".kdc", ".mef", ".mos", ".mrw", ".nef", ".nrw", ".orf",
     ".ori", ".pef", ".ptx", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f",
 ))  # fmt: skip
-_VIDEO_SUFFIXES = frozenset((
+VIDEO_SUFFIXES = frozenset((
     ".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".m2ts", ".mts", ".ts",
     ".wmv", ".flv", ".3gp", ".ogv", ".vob", ".insv", ".hevc", ".h264",
 ))  # fmt: skip
+"""How the names of videos end; lower case."""
+
 
 # Pillow opens far more than photos; some of its readers start other programs (EPS) or are rarely
 # tested. These are the formats in which pictures come.
@@ -56,8 +58,9 @@ _RAW = (
     "(exiftool -b -JpgFromRaw photo.nef > photo.jpg)."
 )
 _VIDEO = (
-    "is a video. Take its frames out (ffmpeg -i clip.mp4 -vf fps=2 frames/%05d.jpg, into a folder "
-    "that is there) and segment that folder, or play it in the browser page (deeplab serve)."
+    "is a video, here a photo is expected. deeplab segment takes videos whose names end as usual "
+    "(.mp4, .mov, .mkv, …), segmenter.video(path) does in Python, and the browser page plays them "
+    "(deeplab serve); or take its frames out (ffmpeg -i clip.mp4 -vf fps=2 frames/%05d.jpg)."
 )
 
 _TIFF = (
@@ -157,8 +160,8 @@ def describe_suffix(suffix: str) -> str:
         return "iPhone photos: pip install 'deeplab[heic]' reads them"
     if suffix in _RAW_SUFFIXES:
         return "a camera's raw files: export them as JPEG"
-    if suffix in _VIDEO_SUFFIXES:
-        return "videos: take their frames out with ffmpeg"
+    if suffix in VIDEO_SUFFIXES:
+        return "videos: deeplab segment takes them, with pip install 'deeplab[video]'"
     return ""
 
 
@@ -242,7 +245,7 @@ def _describe_unknown(data: bytes, name: str, formats: tuple[str, ...]) -> str:
     for start, meaning in _STARTS:
         if data.startswith(start):
             return meaning
-    if brands or (data[:4] == b"RIFF" and data[8:12] == b"AVI ") or suffix in _VIDEO_SUFFIXES:
+    if brands or (data[:4] == b"RIFF" and data[8:12] == b"AVI ") or suffix in VIDEO_SUFFIXES:
         return _VIDEO
     if data[:512].lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
         if b"<svg" in data[:4096]:

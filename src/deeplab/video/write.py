@@ -107,7 +107,9 @@ class VideoWriter:
         self._stack = ExitStack()
         partial = self._stack.enter_context(replacing(self.path))
         try:
-            options = {"movflags": "+faststart"} if self._keeps_rotation else {}
+            options = {"fflags": "+bitexact"}  # equal runs write equal files
+            if self._keeps_rotation:
+                options["movflags"] = "+faststart"
             self._container = self._av.open(str(partial), "w", options=options)
             self._stack.push(self._close_container)
             self._stream = self._add_stream()

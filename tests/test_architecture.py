@@ -15,7 +15,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "deeplab"
 FLOORS = [
     {"errors", "files", "labels", "limits", "plot"},
     {"photo", "tflite"},
-    {"models", "data", "runtimes", "weights", "crf", "zoo", "video"},
+    {"models", "data", "runtimes", "weights", "crf", "zoo", "video", "tiles"},
     {"segmenter", "training", "evaluation", "export", "benchmark", "info", "serve"},
     {"cli", "__main__"},
 ]

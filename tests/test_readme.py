@@ -39,6 +39,8 @@ def workplace(reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("DEEPLAB_HOME", str(tmp_path / "cache"))
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
     shutil.copyfile(ROOT / "examples/photos/astronaut.jpg", tmp_path / "photo.jpg")
+    with Image.open(ROOT / "examples/photos/astronaut.jpg") as photo:
+        photo.save(tmp_path / "map.tif")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -54,6 +56,8 @@ def test_the_commands_run(
     for line in lines:
         if line.line.startswith("deeplab import"):
             pytest.importorskip("torch")
+        if "map.tif" in line.line:
+            pytest.importorskip("rasterio")
         if "--to web" in line.line:
             request.getfixturevalue("built_page")
         run(line)

@@ -7,7 +7,7 @@ import os
 import queue
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +23,7 @@ from deeplab.errors import DeepLabError, InputError, ModelError
 from deeplab.labels import LABEL_SETS, LabelSet, open_labels
 from deeplab.limits import MAX_THREADS, MAX_WORKERS, check_whole
 from deeplab.photo.images import Fit, Geometry, InputSpec, Photo, Source
+from deeplab.photo.memory import parse_bytes
 from deeplab.photo.results import Segmentation
 from deeplab.photo.upsample import argmax_bilinear
 from deeplab.runtimes import (
@@ -36,6 +37,9 @@ from deeplab.runtimes import (
 from deeplab.runtimes.answers import check_count
 from deeplab.runtimes.devices import read_device
 from deeplab.runtimes.network_card import NetworkCard, read_normalisation
+from deeplab.tiles import Tiles
+from deeplab.tiles.open import open_picture
+from deeplab.tiles.windows import OVERLAP
 
 if TYPE_CHECKING:
     from deeplab.video.play import Video
@@ -160,6 +164,8 @@ class Segmenter:
         self._open_stream = partial(open_network, chosen)
         if network.device != "cpu":  # one queue of work is what a device has
             streams = 1
+        self._grid: tuple[int, int] | None = None
+        self._of_windows: _Streams | None = None
         self._called = _Streams(partial(self._open_stream, threads=threads), streams, first=network)
 
     def __reduce__(self) -> tuple[Callable[[], Segmenter], tuple[()]]:
@@ -276,6 +282,95 @@ class Segmenter:
             workers=workers,
             seconds=seconds,
         )
+
+    def tiles(
+        self,
+        picture: Source | Any,
+        *,
+        scale: float = 1.0,
+        overlap: float = OVERLAP,
+        workers: int | None = None,
+        memory: int | str | None = None,
+        bands: Sequence[int] | None = None,
+        value_range: tuple[float, float] | None = None,
+    ) -> Tiles:
+        """Look at a picture of any size in windows, and make one mask without seams of it.
+
+        The network sees the picture at ``scale``, through windows as large as its frame (``size``
+        of the segmenter, where the file takes any). Nothing is run before the result is asked for::
+
+            segmenter.tiles("map.tif").save(mask="map.mask.tif")  # larger than memory
+            segmenter.tiles("panorama.jpg").segmentation().overlay()  # as of any photo
+            for top, left, mask in segmenter.tiles("map.tif"):  # as it comes
+                ...
+
+        Args:
+            picture: what :meth:`__call__` takes, or anything with a shape and a dtype that can be
+                sliced: a memory map, an array of Zarr or HDF5. TIFFs, and files too large to be
+                decoded whole, are read by region.
+            scale: of the picture before the network sees it, 1 is as it is.
+            overlap: the share of a window that its neighbours look at too, 0 to 0.9.
+            workers: windows at the same time, each on one thread; None takes the cores.
+            memory: that all of this may take, networks apart: bytes, or "1GB"; None takes what
+                there is.
+            bands: the numbers, from 1 on, of a file's channels to take for red, green and blue;
+                None takes those that the file calls so.
+            value_range: a file's values that are black and white; None takes what its type holds,
+                and refuses 16-bit pictures that would be nearly black.
+
+        Raises:
+            ImageError: the picture cannot be read.
+            InputError: an argument does not fit.
+            ModelError: the network gives a label map, no logits, which cannot be blended.
+            MissingExtraError: the picture must be read by region, and rasterio is not installed.
+        """
+        if workers is not None:
+            check_whole("workers", workers, most=MAX_WORKERS)
+        amount = parse_bytes("memory", memory) if isinstance(memory, str) else memory
+        if self.network.output != "logits":
+            raise ModelError(
+                "tiles: this model gives a label map, and classes cannot be blended. Use a model "
+                "that gives logits, such as 'voc'."
+            )
+        opened = open_picture(picture, bands=bands, value_range=value_range, memory=amount)
+        streams = self._called
+        if workers is not None or streams.count == 1:
+            streams = self._open_streams(workers or count_cores())
+        run = partial(self._run_window, streams)
+        if self._grid is None:  # only an answer tells
+            nothing = np.zeros((self.spec.height, self.spec.width, 3), np.uint8)
+            height, width, _ = run(nothing).shape
+            self._grid = height, width
+        return Tiles(
+            opened,
+            labels=self.labels,
+            spec=self.spec,
+            grid=self._grid,
+            align_corners=self.network.align_corners,
+            softmaxed=self.network.softmaxed,
+            run=run,
+            workers=streams.count,
+            scale=scale,
+            overlap=overlap,
+            memory=amount,
+        )
+
+    def _open_streams(self, workers: int) -> _Streams:
+        """Return single-threaded streams, the same ones for the next picture."""
+        if self._of_windows is None or self._of_windows.count != workers:
+            self._of_windows = _Streams(partial(self._open_stream, threads=1), workers)
+        return self._of_windows
+
+    def _run_window(
+        self, streams: _Streams, frame: npt.NDArray[np.uint8]
+    ) -> npt.NDArray[np.float32]:
+        network = streams.take()
+        try:
+            logits = network(frame).astype(np.float32, copy=False)
+        finally:
+            streams.give_back(network)
+        self._check_logits(logits)
+        return logits
 
     def _segment(self, source: Source, streams: _Streams) -> Segmentation:
         return self._finish(self._look(source, streams))
@@ -394,7 +489,7 @@ class _Streams:
     def __init__(
         self, open_network: Callable[[], Network], count: int, *, first: Network | None = None
     ) -> None:
-        self._open = open_network
+        self._open, self.count = open_network, count
         self._idle: queue.LifoQueue[Network | None] = queue.LifoQueue()
         for _ in range(count - 1):
             self._idle.put(None)

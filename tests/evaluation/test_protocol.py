@@ -3,7 +3,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import io
-import itertools
 import json
 import subprocess
 import sys
@@ -22,8 +21,8 @@ from deeplab.errors import DataError, InputError
 from deeplab.evaluation.metrics import ConfusionMatrix
 from deeplab.evaluation.protocol import (
     Evaluation,
+    FilePredictor,
     TorchPredictor,
-    _tile_starts,
     evaluate,
     match_labels,
     open_predictor,
@@ -215,19 +214,31 @@ def test_in_a_frame_a_network_is_judged_as_its_file_will_be(
         dataclasses.replace(network, flip=True)
 
 
-def test_tiles_cover_the_photo_and_agree_with_the_whole_inside(network: TorchPredictor) -> None:
-    assert _tile_starts(100, 100) == [0]
-    starts = _tile_starts(300, 100)
-    assert starts[0] == 0
-    assert starts[-1] == 200
-    assert max(b - a for a, b in itertools.pairwise(starts)) <= 67
-    random = np.random.default_rng(0)
-    blocks = random.integers(0, 256, (5, 6, 3), dtype=np.uint8)
+def test_windows_answer_as_the_whole_photo_does(network: TorchPredictor) -> None:
+    blocks = np.random.default_rng(0).integers(0, 256, (5, 6, 3), dtype=np.uint8)
     photo = blocks.repeat(40, 0).repeat(40, 1)
+    whole = network(photo)
     network.tile = 97
+    assert network.describe()["input"] == "windows of 97×97, 25% shared, blended"
+    assert (network(photo) == whole).mean() > 0.9
+    network.scales, network.flip = (0.75, 1.0), True
     assert network(photo).shape == (200, 240)
     with pytest.raises(InputError, match="tile: got 10"):
         TorchPredictor(network=network.network, labels=LABELS, name="x", tile=10)
+
+
+def test_an_exported_file_is_judged_in_windows_as_segment_looks_through_them() -> None:
+    photo = np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8)
+    photo = photo.repeat(60, 0).repeat(60, 1)
+    predictor = open_predictor("voc-fast", tile="auto", overlap=0.5, scales=(0.9,))
+    assert isinstance(predictor, FilePredictor)
+    assert predictor.describe()["input"] == "windows of 577×577, 50% shared, blended"
+    assert predictor.describe()["scales"] == [0.9]
+    tiles = Segmenter("voc-fast").tiles(photo, scale=0.9, overlap=0.5)
+    assert tiles.windows == 4
+    np.testing.assert_array_equal(predictor(photo), tiles.segmentation().mask)
+    with pytest.raises(InputError, match="takes 577×577 only"):
+        open_predictor("voc-fast", tile=97)
 
 
 def test_report_holds_scores_protocol_and_worst_pictures(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, cast, get_args
 import typer
 from rich.progress import Progress
 
-from deeplab.cli import model_options
+from deeplab.cli import model_options, tiling
 from deeplab.cli.console import check_choices, split_names, stderr, stdout
 from deeplab.errors import InputError
 from deeplab.limits import MAX_SIDE
@@ -33,9 +33,8 @@ def evaluate(
     output_stride: Annotated[
         int | None, typer.Option("--output-stride", max=32, help="8 is finer than the trained 16.")
     ] = None,
-    tile: Annotated[
-        int | None, typer.Option(max=MAX_SIDE, help="Side of tiles for photos larger than memory.")
-    ] = None,
+    tile: tiling.Tile = None,
+    overlap: tiling.Overlap = None,
     classes: Annotated[
         str | None, typer.Option(metavar="NAMES", help="Also average over these classes only.")
     ] = None,
@@ -84,13 +83,17 @@ def evaluate(
     in_torch = {None: "auto", "gpu": "cuda"}.get(device, device)
     if in_torch not in ("auto", "cpu", "cuda"):
         in_torch = "cpu"
+    windows = tiling.read_tiling(tile=tile, overlap=overlap, size=size)
+    if windows is not None and windows.size and windows.size[0] != windows.size[1]:
+        raise InputError(f"--tile: got '{tile}', expected one number: windows are square here.")
     with join_processes(in_torch) as processes:
         predictor = open_predictor(
             model,
             scales=_numbers("--scales", scales, most=_LARGEST_SCALE),
             flip=flip,
             output_stride=output_stride,
-            tile=tile,
+            tile=None if windows is None else windows.size[0] if windows.size else "auto",
+            **(windows.arguments if windows else {}),
             device=processes.device,
             file_device=device,
             runtime=cast("Runtime | None", runtime),

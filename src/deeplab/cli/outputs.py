@@ -45,6 +45,12 @@ CLIP_SUFFIXES = {
 }
 """The same of a video: clip.mp4 gives clip.overlay.mp4, …; .masks is a folder of PNGs."""
 
+LARGE_MASK = ".mask.tif"
+"""How the mask of a picture that is read by region is called: it may fit into no PNG."""
+
+_OF_LARGE = ("overlay", "mask")
+"""What can be saved of such a picture."""
+
 _LONGEST_BASE = 255 - max(len(end) for end in (*SUFFIXES.values(), *CLIP_SUFFIXES.values()))
 """Bytes of a name that a suffix is added to; file systems end names at 255."""
 
@@ -90,13 +96,23 @@ def plan_jobs(
     kinds: Sequence[str],
     overwrite: bool,
     clips: Container[Path] = (),
+    large: Container[Path] = (),
 ) -> list[Job]:
     """Return the files to write for every photo and clip, after checking that they can be written.
 
     A photo's files are called after it without its suffix; with it, where two would be the same.
 
+    Args:
+        photos: each with its place below the folder that was named.
+        output: the folder.
+        kinds: what is written.
+        overwrite: files that exist may be replaced.
+        clips: those that are videos.
+        large: those that are read by region, of which a mask and a reduced overlay can be had.
+
     Raises:
-        InputError: two photos would write the same file.
+        InputError: something else is to be written of a large picture, or two photos would write
+            the same file.
         OutputError: the folder cannot be written, or a file is there and ``overwrite`` is false.
     """
     stems = Counter(relative.with_suffix("") for _, relative in photos)
@@ -107,6 +123,9 @@ def plan_jobs(
         base = relative.with_suffix("") if unique else relative
         base = base.with_name(shorten(base.name))
         ends = CLIP_SUFFIXES if photo in clips else SUFFIXES
+        if photo in large:
+            _check_large(photo, kinds)
+            ends = {**SUFFIXES, "mask": LARGE_MASK}
         files = {kind: output / base.with_name(base.name + ends[kind]) for kind in kinds}
         for file in files.values():
             other = taken.setdefault(file, photo)
@@ -129,6 +148,15 @@ def plan_jobs(
     for folder in sorted({output, *(file.parent for file in taken)}):
         _check_writable(folder)
     return jobs
+
+
+def _check_large(photo: Path, kinds: Sequence[str]) -> None:
+    for kind in kinds:
+        if kind not in _OF_LARGE:
+            raise InputError(
+                f"--save: {photo} is read by region, and of such a picture there is no {kind}, "
+                f"only: {', '.join(_OF_LARGE)}."
+            )
 
 
 def shorten(name: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from deeplab.cli.console import complain
-from deeplab.cli.outputs import CLIP_SUFFIXES, SUFFIXES
+from deeplab.cli.outputs import CLIP_SUFFIXES, LARGE_MASK, SUFFIXES
 from deeplab.errors import InputError, near_matches
 from deeplab.photo.find import describe_passed_over, expand_pattern, kind_of, list_pictures
 from deeplab.photo.formats import readable_suffixes
@@ -94,7 +94,7 @@ def _is_result(path: Path, bases: set[Path]) -> bool:
     return any(
         place.name.endswith(end) and place.with_name(place.name[: -len(end)]) in bases
         for place in (path, path.parent)
-        for end in (*SUFFIXES.values(), *CLIP_SUFFIXES.values())
+        for end in (*SUFFIXES.values(), *CLIP_SUFFIXES.values(), LARGE_MASK)
         if len(place.name) > len(end)
     )
 

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from deeplab.cli import model_options
+from deeplab.cli import model_options, tiling
 from deeplab.cli.console import (
     check_choices,
     complain,
+    show_stages,
     split_names,
     stderr,
     stdout,
@@ -98,6 +99,11 @@ def segment(
     fit: model_options.Fit = None,
     size: model_options.Size = None,
     output_name: model_options.OutputName = None,
+    tile: tiling.Tile = None,
+    overlap: tiling.Overlap = None,
+    scale: tiling.Scale = None,
+    bands: tiling.Bands = None,
+    value_range: tiling.Range = None,
     crf: Annotated[
         bool, typer.Option("--crf", help="Refine the edges with a fully connected CRF.")
     ] = False,
@@ -128,6 +134,10 @@ def segment(
 
     kinds = _kinds(save, writing=bool(output or save is not None or not as_json))
     folder = (output or Path("segmented")) if kinds else None
+    windows = tiling.read_tiling(
+        tile=tile, overlap=overlap, scale=scale, bands=bands, value_range=value_range, size=size
+    )
+    budget = parse_bytes("--memory", memory) if memory else default_budget()
     files, live = video.split_live(photos)
     found, passed_over = [(name, name) for name in live], Counter[str]()
     if files or not live:
@@ -135,7 +145,12 @@ def segment(
         found += more
     clips = video.find_clips(found, live)
     video.check_kinds(kinds, photos=len(found) - len(clips.paths), clips=len(clips.paths))
-    plan = partial(plan_jobs, found, kinds=kinds, overwrite=overwrite, clips=clips.paths)
+    if windows is not None and clips.paths:
+        raise InputError("--tile: is for pictures; a video's frames are seen whole.")
+    large = tiling.find_large((photo for photo, _ in found), windows, memory=budget)
+    plan = partial(
+        plan_jobs, found, kinds=kinds, overwrite=overwrite, clips=clips.paths, large=large
+    )
     jobs = plan(output=folder) if folder else [Job(photo, {}) for photo, _ in found]
     photo_jobs = [job for job in jobs if job.photo not in clips.paths]
     clip_jobs = [job for job in jobs if job.photo in clips.paths]
@@ -149,7 +164,6 @@ def segment(
     )
     told |= {"runtime": runtime, "precision": precision, "exact": exact, "device": device}
     kept = None if only is None else split_names("--only", only)
-    budget = parse_bytes("--memory", memory) if memory else default_budget()
     before = resident_bytes()
     start = time.perf_counter()
     failed = 0
@@ -171,12 +185,17 @@ def segment(
                 crf=crf,
                 overwrite=overwrite,
                 summaries=as_json,
+                windows=None if windows is None else windows.arguments,
+                large=large,
             )
             done = work.run(photo_jobs)
-            if as_json:
-                entries["photos"], failed = _collect(done)
-            else:
-                failed = _show(done, photo_jobs, folder)
+            with contextlib.ExitStack() as stack:
+                if windows is not None and len(photo_jobs) == 1:  # of several, photos are counted
+                    work.progress = stack.enter_context(show_stages())
+                if as_json:
+                    entries["photos"], failed = _collect(done)
+                else:
+                    failed = _show(done, photo_jobs, folder)
         if not as_json and len(photo_jobs) > 1:
             seconds_taken = time.perf_counter() - start
             stdout().print(f"{len(photo_jobs) - failed} photos in {seconds_taken:.1f} s")

@@ -6,11 +6,13 @@ import dataclasses
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from deeplab.cli.console import complain
 from deeplab.cli.outputs import Job, Writer, summarise
 from deeplab.errors import DeepLabError, ImageError
 from deeplab.photo import memory
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from deeplab.photo.draw import LegendEntry
     from deeplab.photo.results import Segmentation
     from deeplab.segmenter import Segmenter
+    from deeplab.tiles import Tiles
 
 _NETWORKS_SHARE = 0.25
 """Of the budget that networks beyond the first may take; the rest is for photos."""
@@ -58,6 +61,12 @@ class Work:
         crf: refine the edges.
         overwrite: files that exist may be replaced.
         summaries: tell everything, for JSON; it takes a while.
+        windows: look at photos in windows, as :meth:`deeplab.Segmenter.tiles` does with these
+            arguments; None shows them whole.
+        large: the photos that are read by region.
+
+    Attributes:
+        progress: called with "windows", those that are done and all of them, of each photo.
     """
 
     def __init__(
@@ -71,11 +80,15 @@ class Work:
         crf: bool,
         overwrite: bool,
         summaries: bool,
+        windows: Mapping[str, Any] | None = None,
+        large: Container[Path] = (),
     ) -> None:
         self._segmenter, self._workers, self._before = segmenter, workers, before
         self._budget = memory.Budget(budget)
         self._only, self._crf = only, crf
         self._overwrite, self._summaries = overwrite, summaries
+        self._windows, self._large = windows, large
+        self.progress: Callable[[str, int, int], None] | None = None
         self._refining = threading.Lock()  # numba's threads do not like company
 
     def run(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Outcome]]:
@@ -115,12 +128,10 @@ class Work:
         return count
 
     def _do(self, job: Job) -> Outcome:
-        classes = len(self._only or self._segmenter.labels)
-        needed = memory.estimate(job.photo, kinds=tuple(job.files), classes=classes)
-        if self._crf:
-            needed = max(needed, memory.estimate(job.photo, classes=0) * memory.CRF // 8)
         try:
-            with self._budget.holding(needed, name=job.photo):
+            if job.photo in self._large:
+                return self._do_large(job)
+            with self._budget.holding(self._needed(job), name=job.photo):
                 return self._finish(job, self._segment(job))
         except MemoryError:
             return ImageError(f"{job.photo}: there is not enough memory for this photo.")
@@ -131,8 +142,52 @@ class Work:
                 raise
             return ImageError(f"{job.photo}: cannot be read: {error.strerror or error}.")
 
+    def _needed(self, job: Job) -> int:
+        """Return how much memory a photo takes at most."""
+        classes = len(self._only or self._segmenter.labels)
+        needed = memory.estimate(job.photo, kinds=tuple(job.files), classes=classes)
+        if self._crf:
+            needed = max(needed, memory.estimate(job.photo, classes=0) * memory.CRF // 8)
+        return needed
+
+    def _open_tiles(self, photo: Path, share: int | None = None) -> Tiles:
+        assert self._windows is not None
+        tiles = self._segmenter.tiles(photo, memory=share, **self._windows)
+        for note in tiles.picture.notes:
+            complain(f"note: {photo}: {note}.")
+        return tiles
+
+    def _tell(self, done: int, total: int) -> None:
+        if self.progress is not None:
+            self.progress("windows", done, total)
+
+    def _do_large(self, job: Job) -> Done:
+        """Segment a picture that is read by region; its mask is never there as a whole."""
+        start = time.perf_counter()
+        if self._crf:
+            raise ImageError(f"{job.photo}: is read by region; --crf needs the whole at once.")
+        tiles = self._open_tiles(job.photo, self._budget.size // self._workers)
+        with self._budget.holding(tiles.memory, name=job.photo):
+            found = tiles.save(
+                mask=job.files.get("mask"),
+                overlay=job.files.get("overlay"),
+                only=self._only,
+                progress=self._tell,
+            )
+        timings = {"network": 1e3 * (time.perf_counter() - start)}
+        return Done(
+            job=job,
+            size=found.size,
+            entries=found.entries,
+            summary={**found.to_dict(job.photo), "timings_ms": timings} if self._summaries else {},
+            timings=timings,
+        )
+
     def _segment(self, job: Job) -> Segmentation:
-        result = self._segmenter(job.photo)
+        if self._windows is None:
+            result = self._segmenter(job.photo)
+        else:
+            result = self._open_tiles(job.photo).segmentation(progress=self._tell)
         if self._crf:
             from deeplab.crf import refine_segmentation
 

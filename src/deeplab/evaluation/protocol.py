@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +32,9 @@ from deeplab.labels import LabelSet, open_labels
 from deeplab.photo.images import Geometry, InputSpec
 from deeplab.photo.upsample import argmax_bilinear
 from deeplab.runtimes import FILE_SUFFIXES, find_engines
+from deeplab.tiles import Tiles
+from deeplab.tiles.pictures import ArrayPicture
+from deeplab.tiles.windows import OVERLAP
 from deeplab.weights.release import find_pair
 
 if TYPE_CHECKING:
@@ -41,6 +44,9 @@ if TYPE_CHECKING:
     from deeplab.segmenter import Runtime, Segmenter
 
 UInt8 = npt.NDArray[np.uint8]
+
+_USUAL_TILE = 513
+"""Pixels per side, where weights do not say what they were trained on."""
 
 
 class Predictor(Protocol):
@@ -58,23 +64,38 @@ class Predictor(Protocol):
 
 
 class FilePredictor:
-    """An exported file, run as ``deeplab segment`` runs it: letterbox, network, exact mask."""
+    """An exported file, run as ``deeplab segment`` runs it: letterbox, network, exact mask.
 
-    def __init__(self, segmenter: Segmenter, name: str) -> None:
-        self.segmenter, self._name = segmenter, name
+    Args:
+        segmenter: of the file.
+        name: for the report.
+        windows: look at photos in windows, as :meth:`deeplab.Segmenter.tiles` does with these
+            arguments; None shows them whole.
+    """
+
+    def __init__(
+        self, segmenter: Segmenter, name: str, *, windows: Mapping[str, Any] | None = None
+    ) -> None:
+        self.segmenter, self._name, self._windows = segmenter, name, windows
         self.labels = segmenter.labels
 
     def __call__(self, photo: UInt8) -> UInt8:
         """Return the mask of a photo."""
-        return self.segmenter(photo).mask
+        if self._windows is None:
+            return self.segmenter(photo).mask
+        return self.segmenter.tiles(photo, **self._windows).segmentation().mask
 
     def describe(self) -> dict[str, Any]:
         """Return the protocol."""
         spec = self.segmenter.spec
+        seen = f"{spec.fit} to {spec.height}×{spec.width}"
+        windows = self._windows
+        if windows is not None:
+            seen = describe_windows((spec.height, spec.width), windows.get("overlap", OVERLAP))
         return {
             "model": self._name,
-            "input": f"{spec.fit} to {spec.height}×{spec.width}",
-            "scales": [1.0],
+            "input": seen,
+            "scales": [windows.get("scale", 1.0) if windows else 1.0],
             "flip": False,
         }
 
@@ -94,8 +115,10 @@ class TorchPredictor:
         scales: of the photo.
         flip: also look at the mirrored photo.
         output_stride: None takes the network's.
-        tile: side of square tiles for photos that do not fit into memory; None shows them whole.
-            Tiles overlap by a third and their probabilities are blended.
+        tile: side of square windows for photos that do not fit into memory; None shows them
+            whole. The windows' answers are blended, see :mod:`deeplab.tiles`: the logits, or with
+            several looks their probabilities.
+        overlap: the share of a window that its neighbours look at too.
         bfloat16: compute convolutions in half the bits.
         frame: fit each photo into this frame instead, as an exported file does; one look.
 
@@ -109,6 +132,7 @@ class TorchPredictor:
     flip: bool = False
     output_stride: int | None = None
     tile: int | None = None
+    overlap: float = OVERLAP
     bfloat16: bool = False
     frame: InputSpec | None = None
 
@@ -138,14 +162,16 @@ class TorchPredictor:
                 corners = self.network.config.align_corners
                 return argmax_bilinear(logits, *size, align_corners=corners, region=geometry.region)
             if self.tile is not None and max(photo.shape[:2]) > self.tile:
-                return _argmax(self._blend_tiles(image, self.tile))
+                return self._in_windows(photo, self.tile)
             if tuple(self.scales) == (1.0,) and not self.flip:
                 return self._one_look(image)
             return _argmax(self._probabilities(image))
 
     def describe(self) -> dict[str, Any]:
         """Return the protocol."""
-        seen = f"tiles of {self.tile}" if self.tile else "the photo's own size, padded"
+        seen = "the photo's own size, padded"
+        if self.tile:
+            seen = describe_windows((self.tile, self.tile), self.overlap)
         if self.frame is not None:
             seen = f"{self.frame.fit} to {self.frame.height}×{self.frame.width}"
         return {
@@ -185,31 +211,51 @@ class TorchPredictor:
             pad=True,
         )
 
-    def _blend_tiles(self, image: torch.Tensor, tile: int) -> torch.Tensor:
-        """Return probabilities of overlapping tiles, each weighted by the way to its border."""
+    def _in_windows(self, photo: UInt8, tile: int) -> UInt8:
+        """Return the mask of windows whose answers are blended."""
         import torch
 
-        height, width = image.shape[2:]
-        ramp = torch.arange(1, tile + 1, device=image.device).float()
-        ramp = torch.minimum(ramp, ramp.flip(0)).clamp(max=tile / 3)
-        total = torch.zeros(1, len(self.labels), height, width, device=image.device)
-        weights = torch.zeros(1, 1, height, width, device=image.device)
-        for top in _tile_starts(height, tile):
-            for left in _tile_starts(width, tile):
-                window = (..., slice(top, top + tile), slice(left, left + tile))
-                part = self._probabilities(image[window])
-                weight = ramp[: part.shape[2], None] * ramp[None, : part.shape[3]]
-                total[window] += part * weight
-                weights[window] += weight
-        return total / weights
+        place = next(self.network.parameters()).device
+        one_look = tuple(self.scales) == (1.0,) and not self.flip
+
+        def run(frame: UInt8) -> npt.NDArray[np.float32]:
+            image = torch.from_numpy(np.ascontiguousarray(frame.transpose(2, 0, 1)))[None].to(place)
+            with (  # what is switched on for one thread is not for another
+                torch.inference_mode(),
+                torch.autocast(place.type, torch.bfloat16, enabled=self.bfloat16),
+            ):
+                if one_look:
+                    return self._logits(image)
+                answer = self._probabilities(image)[0].permute(1, 2, 0)
+                return np.ascontiguousarray(answer.float().cpu().numpy())
+
+        if one_look and self.network.config.align_corners:  # points lie on pixels at such sizes
+            stride = self.output_stride or self.network.config.output_stride
+            tile = (tile - 1) // stride * stride + 1
+        mean = self.network.pixel_mean
+        assert isinstance(mean, torch.Tensor)
+        red, green, blue = (float(value) for value in mean.flatten())
+        spec = InputSpec(height=tile, width=tile, mean=(red, green, blue))
+        height, width, _ = run(np.zeros((tile, tile, 3), np.uint8)).shape
+        tiles = Tiles(
+            ArrayPicture(photo),
+            labels=self.labels,
+            spec=spec,
+            grid=(height, width),
+            align_corners=self.network.config.align_corners and one_look,
+            run=run,
+            workers=1,
+            overlap=self.overlap,
+        )
+        mask = np.empty(photo.shape[:2], np.uint8)
+        for top, left, part in tiles:
+            mask[top : top + part.shape[0], left : left + part.shape[1]] = part
+        return mask
 
 
-def _tile_starts(size: int, tile: int) -> list[int]:
-    """Return where tiles begin so that they cover an axis and overlap by a third or more."""
-    if size <= tile:
-        return [0]
-    count = -(-(size - tile) // (2 * tile // 3)) + 1
-    return [round(index * (size - tile) / (count - 1)) for index in range(count)]
+def describe_windows(size: tuple[int, int], overlap: float) -> str:
+    """Return how photos are looked at, for a protocol."""
+    return f"windows of {size[0]}×{size[1]}, {overlap:.0%} shared, blended"
 
 
 def _argmax(probabilities: torch.Tensor) -> UInt8:
@@ -223,7 +269,8 @@ def open_predictor(
     scales: Sequence[float] = (1.0,),
     flip: bool = False,
     output_stride: int | None = None,
-    tile: int | None = None,
+    tile: int | Literal["auto"] | None = None,
+    overlap: float = OVERLAP,
     device: torch.device | None = None,
     file_device: str | None = None,
     runtime: Runtime | None = None,
@@ -238,7 +285,9 @@ def open_predictor(
         scales: torch only, see ``TorchPredictor``.
         flip: torch only.
         output_stride: torch only.
-        tile: torch only.
+        tile: look at photos in windows: as large as the network's frame ("auto"), or with this
+            side, where it takes any size.
+        overlap: the share of a window that its neighbours look at too.
         device: torch only; None is the CPU.
         file_device: exported files only, what :class:`~deeplab.segmenter.Segmenter` takes.
         runtime: exported files only; None takes the usual one of that kind of file.
@@ -247,24 +296,27 @@ def open_predictor(
             output_name. With these a release pair runs as ``deeplab segment`` runs it, too.
 
     Raises:
-        InputError: scales, flip, stride or tiles for an exported file, whose frame is fixed.
+        InputError: scales, flip or stride for an exported file, whose frame is fixed.
         ModelError: the model cannot be opened.
     """
     path = Path(model)
     told = {name: value for name, value in told.items() if value is not None}
     is_exported = path.suffix in FILE_SUFFIXES and find_engines(path) != ("torch",)
     if is_exported or told or not (path.exists() or path.with_suffix(".json").exists()):
-        if tuple(scales) != (1.0,) or flip or output_stride or tile:
+        if (tuple(scales) != (1.0,) and (len(scales) > 1 or tile is None)) or flip or output_stride:
             raise InputError(
-                "scales, flip, output_stride, tile: an exported file has one fixed frame; evaluate "
-                "the release pair it was exported from."
+                "scales, flip, output_stride: an exported file has one fixed frame; evaluate the "
+                "release pair it was exported from. (One scale goes with tile.)"
             )
         from deeplab.segmenter import Segmenter
 
+        windows = None if tile is None else {"scale": scales[0], "overlap": overlap}
+        if isinstance(tile, int):
+            told["size"] = (tile, tile)
         opened = Segmenter(
             find_pair(model) or model, runtime=runtime, labels=labels, device=file_device, **told
         )
-        return FilePredictor(opened, path.name)
+        return FilePredictor(opened, path.name, windows=windows)
     if file_device not in (None, "auto", "cpu", "gpu", "cuda"):
         raise InputError(
             f"device: got '{file_device}'; a network in torch is judged on cpu or cuda."
@@ -282,6 +334,8 @@ def open_predictor(
     named = labels_of(path, config) if labels is None else open_labels(labels)
     network = build(config)
     network.load_state_dict(state)
+    if tile == "auto":
+        tile = open_release(path).input_spec.height if is_release(path) else _USUAL_TILE
     return TorchPredictor(
         network=network.to(device).eval(),
         labels=named,
@@ -290,6 +344,7 @@ def open_predictor(
         flip=flip,
         output_stride=output_stride,
         tile=tile,
+        overlap=overlap,
         frame=frame,
     )
 

@@ -8,7 +8,7 @@ The heavy work is done by Pillow's own blending, so 12 megapixels take tens of m
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -49,9 +49,13 @@ def legend_entries(mask: UInt8, labels: LabelSet) -> list[LegendEntry]:
     Raises:
         InputError: the mask is not (H, W) uint8.
     """
-    counts = Image.fromarray(_checked_mask(mask)).histogram()
+    return entries_of(Image.fromarray(_checked_mask(mask)).histogram(), mask.size, labels)
+
+
+def entries_of(counts: Sequence[int], total: int, labels: LabelSet) -> list[LegendEntry]:
+    """Return the same of a mask of which the pixels of each id, and all of them, are counted."""
     order = sorted((i for i in _drawn_ids(labels) if counts[i]), key=lambda i: (-counts[i], i))
-    return [LegendEntry(labels.names[i], labels.colours[i], counts[i] / mask.size) for i in order]
+    return [LegendEntry(labels.names[i], labels.colours[i], counts[i] / total) for i in order]
 
 
 def overlay(

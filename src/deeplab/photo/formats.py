@@ -65,7 +65,7 @@ _VIDEO = (
 
 _TIFF = (
     "is a TIFF of a kind that is not read (64-bit values, many channels, a rare compression), or "
-    "is cut off. Save it as 8- or 16-bit grey, or as PNG."
+    "is cut off. Look at it in windows (--tile auto), which reads more kinds, or save it as PNG."
 )
 
 _HEIC_BRANDS = frozenset((b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"hevm", b"hevs",
@@ -135,9 +135,12 @@ def open_picture(
     if width * height > max_pixels:
         raise ImageSizeError(
             f"the {what} has {width * height / 1e6:,.0f} megapixels ({width}×{height}), "
-            f"the limit is {max_pixels / 1e6:,.0f}. Make it smaller first, or, if you trust the "
-            "file, read it yourself with deeplab.photo.images.read(photo, max_pixels=...) and pass "
-            "the array."
+            f"the limit is {max_pixels / 1e6:,.0f}. "
+            + (
+                "Look at it in windows, which takes little memory: --tile auto (segmenter.tiles)."
+                if what == "photo"
+                else "Make it smaller first."
+            )
         )
     if image.format == "TIFF" and _is_raw_preview(image):
         raise ImageFormatError(_RAW)

@@ -147,8 +147,8 @@ class Budget:
         if amount > self.size:
             raise ImageSizeError(
                 f"{name}: the photo needs about {in_words(amount)} of memory, and all photos "
-                f"together may take {in_words(self.size)}. Make it smaller first, or allow more "
-                "with --memory."
+                f"together may take {in_words(self.size)}. Allow more with --memory, or look at it "
+                "in windows: --tile auto."
             )
         amount = min(amount, self._most)
         with self._changed:

@@ -23,13 +23,18 @@ Tile = Annotated[
 Overlap = Annotated[
     float | None,
     typer.Option(
-        callback=check_number, metavar="SHARE", help="Of two windows, with --tile (default: 0.25)."
+        callback=check_number,
+        metavar="SHARE",
+        min=0,
+        max=0.9,
+        help="Of two windows, with --tile (default: 0.25).",
     ),
 ]
 Scale = Annotated[
     float | None,
     typer.Option(
         callback=check_number,
+        max=16,
         help="Of the picture before the network sees it, with --tile (default: 1).",
     ),
 ]

@@ -56,6 +56,8 @@ def test_what_is_tolerated():
     assert "94.900 %" in faults("int8", foreground_iou=0.949)
     assert faults("int8", foreground_iou=None) == ""
     assert "nothing in the file is int8" in faults("int8", int8=0)
+    assert "nothing in the file is int8" in faults("dynamic", int8=0)
+    assert "94.900 %" in faults("dynamic", foreground_iou=0.949)
     scores = Scores(data="val", pictures=9, torch_miou=0.800, file_miou=0.7901)
     assert faults("int8", foreground_iou=0.9, scores=scores) == ""
     scores = dataclasses.replace(scores, file_miou=0.78)
@@ -199,7 +201,7 @@ def test_a_package_that_is_missing_is_named(pair, tmp_path, format_of):
     ("given", "words"),
     [
         ({"to": "tflit"}, "Did you mean 'tflite'"),
-        ({"precision": "int4"}, "float32, float16, int8"),
+        ({"precision": "int4"}, "float32, float16, dynamic, int8"),
         ({"output": "masks"}, "Did you mean 'mask'"),
         ({"precision": "int8"}, "--calibrate FOLDER"),
         ({"calibrate": PHOTOS}, "calibrate: is for int8"),

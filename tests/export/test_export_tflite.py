@@ -84,6 +84,22 @@ def test_float16_halves_the_file(pair, tmp_path):
     assert file.tensors[file.inputs[0]].type == file.tensors[file.outputs[0]].type == "FLOAT32"
 
 
+def test_dynamic_needs_no_photos_and_keeps_activations_float(pair, tmp_path):
+    whole = run(pair, tmp_path).file.stat().st_size
+    found = run(pair, tmp_path, precision="dynamic", overwrite=True, allow=True)
+    assert found.file.stat().st_size < 0.5 * whole
+    file = tflite_file.read(found.file)
+    computed = {tensor.type for tensor in file.tensors if not tensor.is_constant}
+    assert computed == {"FLOAT32"}
+    convolutions = [op for op in file.operators if op.name == "CONV_2D"]
+    weights = {op.inputs[1]: file.tensors[op.inputs[1]] for op in convolutions}
+    assert {tensor.type for tensor in weights.values()} == {"INT8"}
+    assert all(len(one.quantization.scale) == one.shape[0] for one in weights.values())
+    assert found.certificate.int8_tensors == len(weights)
+    depthwise = [op for op in file.operators if op.name == "DEPTHWISE_CONV_2D"]
+    assert {file.tensors[op.inputs[1]].type for op in depthwise} == {"FLOAT32"}
+
+
 def test_a_mask_at_another_size_and_stride(pair, tmp_path):
     size = (65, 97)
     found = run(pair, tmp_path, output="mask", size=size, output_stride=8)
@@ -131,6 +147,8 @@ def test_a_trained_network(reference, tmp_path):
     assert min(one.worst_equal_pixels for one in found.certificate.rounds) >= 0.9999
     found = export(tmp_path / "voc", precision="float16", **given)
     assert min(one.worst_equal_pixels for one in found.certificate.rounds) >= 0.999
+    found = export(tmp_path / "voc", precision="dynamic", **given)
+    assert min(one.foreground_iou for one in found.certificate.rounds) >= 0.95
     given["allow"] = True
     found = export(tmp_path / "voc", precision="int8", calibrate=photos, **given)
     assert min(one.foreground_iou for one in found.certificate.rounds) > 0.9

@@ -31,7 +31,7 @@ def export(
         Path | None,
         typer.Option("-o", metavar="FILE", help="File to write (default: named as the pair)."),
     ] = None,
-    precision: Annotated[str, typer.Option(help="float32, float16 or int8.")] = "float32",
+    precision: Annotated[str, typer.Option(help="float32, float16, dynamic or int8.")] = "float32",
     output: Annotated[
         str, typer.Option(help="logits (finest masks), or mask: resize and argmax inside.")
     ] = "logits",

@@ -77,6 +77,7 @@ FORMATS: dict[str, Format] = {
     "tflite": Format(
         module="deeplab.export.tflite",
         suffix=".tflite",
+        precisions=("float32", "float16", "dynamic", "int8"),
         integer_io=True,
         runtime="litert",
         needs=("torch", "safetensors", "litert-torch", "ai-edge-quantizer"),
@@ -157,8 +158,8 @@ def export(
         model: the pair, by either of its files or without suffix.
         to: a name in :data:`FORMATS`.
         file: where to; None takes the pair's name, with the precision where it is not float32.
-        precision: "float32"; "float16": half the size; "int8": a quarter, and two to three times
-            as fast on a CPU.
+        precision: "float32"; "float16": half the size; "dynamic": int8 weights, a quarter of the
+            size; "int8": all in integers, two to three times as fast on a CPU.
         output: "logits" at low resolution, from which :class:`~deeplab.segmenter.Segmenter` makes
             the finest mask; "mask": resize and argmax inside, class ids out.
         size: (height, width) of the frame; None takes the pair's.
@@ -200,7 +201,7 @@ def export(
         licence=release.licence,
         precision=precision,
         output=output,
-        calibration=tuple(shown if precision == "float16" else calibrate),
+        calibration=tuple(calibrate if precision in ("float32", "int8") else shown),
         keep_float=keep_float,
         integer_io=integer_io,
     )

@@ -179,7 +179,7 @@ def find_faults(found: Certificate) -> Iterator[str]:
         loss = found.scores.torch_miou - found.scores.file_miou
         if loss > INT8_MIOU_LOSS:
             yield f"mIoU: {100 * loss:.1f} points less than torch, at most 1 is expected"
-    if found.precision == "int8" and not found.int8_tensors:
+    if found.precision in ("dynamic", "int8") and not found.int8_tensors:
         yield "precision: nothing in the file is int8"
 
 

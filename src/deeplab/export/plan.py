@@ -12,7 +12,7 @@ from deeplab.runtimes.network_card import NetworkCard
 if TYPE_CHECKING:
     from deeplab.export.network import ExportNetwork, Output
 
-Precision = Literal["float32", "float16", "int8"]
+Precision = Literal["float32", "float16", "dynamic", "int8"]
 KeepFloat = Literal["auto"] | Sequence[str]
 
 
@@ -28,9 +28,9 @@ class Plan:
             normalisation, fit, labels, ``align_corners``, output. ``card.to_json()`` goes into
             the format's own slot for metadata under the key ``network_card.KEY``.
         licence: of the weights, SPDX name; None where it is not known.
-        precision: "float32", "float16" or "int8".
+        precision: "float32", "float16", "dynamic" or "int8".
         output: "logits" at the network's low resolution, or "mask": resize and argmax inside.
-        calibration: photos on which int8 and float16 measure; empty for float32.
+        calibration: photos on which all but float32 measure.
         keep_float: int8: names of layers that stay float, "auto" to look for them; () for none.
         integer_io: int8: integers in and out too.
     """

@@ -1,4 +1,4 @@
-"""A float32 TFLite model in float16 or int8: what is done to it, in which order.
+"""A float32 TFLite model in fewer bits: what is done to it, in which order.
 
 The steps are in :mod:`deeplab.export.quantise`; which layers stay float, in
 :mod:`deeplab.export.sensitivity`.
@@ -21,6 +21,7 @@ from deeplab.export.quantise import (
     list_layers,
     measure_ranges,
     quantise,
+    shrink_weights,
 )
 from deeplab.export.sensitivity import find_sensitive
 from deeplab.tflite.edit import GraphEdit
@@ -34,6 +35,12 @@ def to_float16(content: bytes, plan: Plan) -> bytes:
     """Return a float32 model with its weights in float16, the shifts of its means taken out."""
     frames = list(calibration.frames(plan))
     return correct_biases(content, halve_weights(content), spread(frames))
+
+
+def to_dynamic(content: bytes, plan: Plan) -> bytes:
+    """Return a float32 model with its weights in int8, the shifts of its means taken out."""
+    frames = list(calibration.frames(plan))
+    return correct_biases(content, shrink_weights(content), spread(frames))
 
 
 def to_int8(content: bytes, plan: Plan) -> tuple[bytes, tuple[str, ...]]:

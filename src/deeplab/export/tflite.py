@@ -34,6 +34,8 @@ def convert(plan: Plan, target: Path) -> tuple[str, ...]:
     kept: tuple[str, ...] = ()
     if plan.precision == "float16":
         content = precision.to_float16(content, plan)
+    elif plan.precision == "dynamic":
+        content = precision.to_dynamic(content, plan)
     elif plan.precision == "int8":
         content, kept = precision.to_int8(content, plan)
     target.write_bytes(metadata.write(content, plan.card, licence=plan.licence))

@@ -13,7 +13,6 @@ import zlib
 
 import numpy as np
 import numpy.typing as npt
-from isal import isal_zlib
 
 UInt8 = npt.NDArray[np.uint8]
 
@@ -26,6 +25,8 @@ def encode_palette_png(mask: UInt8, palette: UInt8) -> bytes:
 
     Pixel value = id. One byte per pixel, not interlaced, no row filters.
     """
+    from isal import isal_zlib
+
     height, width = mask.shape
     deflate = isal_zlib.compressobj(1)
     band = max(1, _BAND // (width + 1))

@@ -35,6 +35,16 @@ SECOND_CAMERA = """
   if (navigator.mediaDevices) navigator.mediaDevices.enumerateDevices = async () => cameras;
 """
 
+WATCH_TRACKS = """
+  window.tracks = [];
+  const open = navigator.mediaDevices?.getUserMedia.bind(navigator.mediaDevices);
+  if (open) navigator.mediaDevices.getUserMedia = async (wanted) => {
+    const media = await open(wanted);
+    tracks.push(...media.getTracks());
+    return media;
+  };
+"""
+
 
 def motion_jpeg(frames: list[Image.Image], path: Path) -> Path:
     """Write what Chromium takes for a camera: JPEG after JPEG."""
@@ -68,9 +78,8 @@ def camera_page(launch, open_page, host, tmp_path):
             "--use-fake-ui-for-media-stream",
             f"--use-file-for-fake-video-capture={path}",
         )
-        return open_page(
-            browser, host, permissions=["camera"], init_script=COUNT_EVERY_DRAWING + SECOND_CAMERA
-        )
+        script = COUNT_EVERY_DRAWING + SECOND_CAMERA + WATCH_TRACKS
+        return open_page(browser, host, permissions=["camera"], init_script=script)
 
     return start
 
@@ -107,7 +116,7 @@ def test_the_camera_runs_live(camera_page, reference):
 
     # It can be paused, and goes on.
     page.click("[data-action=pause]")
-    page.wait_for_timeout(500)
+    page.wait_for_timeout(1500)  # for what was on its way
     before = page.get_attribute("#ms-network", "data-ms")
     page.wait_for_timeout(700)
     assert page.get_attribute("#ms-network", "data-ms") == before
@@ -119,6 +128,29 @@ def test_the_camera_runs_live(camera_page, reference):
     page.wait_for_timeout(1000)
     assert page.get_attribute("#screen", "data-state") == "live"
     assert page.is_hidden("#problem")
+
+    # What is on the screen is recorded.
+    page.click("[data-action=record]")
+    page.wait_for_timeout(1500)
+    with page.expect_download() as caught:
+        page.click("[data-action=record]")
+    assert re.fullmatch(r"camera\.segmented\.(mp4|webm)", caught.value.suggested_filename)
+    assert Path(caught.value.path()).stat().st_size > 10_000
+
+    # Switched off, the camera is off: no track is live, and the last picture stays.
+    page.click("[data-action=stop]")
+    page.wait_for_selector(".screen[data-state=photo]")
+    states = page.evaluate("tracks.map(({ readyState }) => readyState)")
+    assert len(states) >= 2
+    assert set(states) == {"ended"}
+    assert page.is_hidden("[data-action=stop]")
+    before = page.get_attribute("#ms-network", "data-ms")
+    page.wait_for_timeout(400)
+    assert page.get_attribute("#ms-network", "data-ms") == before
+    with page.expect_download() as caught:
+        page.click("[data-action=save-mask]")
+    with Image.open(caught.value.path()) as mask:
+        assert mask.size == SIZE
 
 
 def test_a_still_before_the_camera_gives_pythons_mask(camera_page, reference):

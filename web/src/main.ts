@@ -16,7 +16,7 @@ import { startServiceWorker } from './offline';
 import { buttons, hideNews, page, showBusy, showProblem } from './page';
 import { Pipeline, type Source } from './pipeline';
 import { canRecord, stopRecording, toggleRecording } from './record';
-import { forgetResults, onPicture, showResult } from './results';
+import { forgetResults, onPicture, showResult, showSource } from './results';
 import { canShare, copyPicture, saveMask, savePicture, sharePicture } from './save';
 import { hasSeveralCameras, openCamera, type Facing } from './sources';
 import { zoomFit, zoomIn, zoomOut } from './view';
@@ -29,7 +29,7 @@ const onProblem = (error: Error) => {
 };
 const pipeline = new Pipeline(page.canvas, look, {
   onShown: (shown) => showResult(shown, pipeline),
-  onSource: () => forgetResults(),
+  onSource: showSource,
   onProblem,
 });
 const networks = new NetworkChoice(
@@ -175,9 +175,10 @@ startKeys({
 
 // --- start ------------------------------------------------------------------------------------
 
-settings.apply(readAddress(location.hash));
+const wanted = readAddress(location.hash);
+settings.apply(wanted);
 await startServiceWorker();
-await attempt(() => networks.start(readAddress(location.hash).model ?? null));
+await attempt(() => networks.start(wanted.model ?? null));
 for (const { title, href } of networks.links) {
   const link = document.createElement('a');
   link.href = href;

@@ -5,7 +5,7 @@ import { clearLegend, legendEntries, percent, showLegend } from './legend';
 import { look } from './look';
 import { keepAlone, toggleObject } from './objects';
 import { buttons, page } from './page';
-import type { Pipeline, Shown } from './pipeline';
+import type { Pipeline, Shown, Source } from './pipeline';
 import { pixelAt, startProbe } from './probe';
 import { showSpeed } from './speed';
 import { showBefore, startView } from './view';
@@ -24,6 +24,20 @@ export function forgetResults(): void {
   look.dropped = null;
   page.dropped.hidden = true;
   clearLegend();
+}
+
+/** A picture has come, and is on the screen before anything is known of it. */
+export function showSource(source: Source): void {
+  forgetResults();
+  const size =
+    'picture' in source
+      ? source.picture
+      : { width: source.stream.video.videoWidth, height: source.stream.video.videoHeight };
+  page.screen.dataset.state = 'picture' in source ? 'photo' : 'live';
+  if (size.height) page.screen.style.setProperty('--ratio', String(size.width / size.height));
+  page.rate.hidden = true;
+  page.status.textContent = '';
+  if ('picture' in source) showBefore(source.picture);
 }
 
 export function showResult({ result, labels, speed }: Shown, pipeline: Pipeline): void {

@@ -20,8 +20,9 @@ demo: $(DEMO_ENV)/.installed
 	$(DEMO_ENV)/bin/deeplab segment examples/photos -o build/demo --save overlay --overwrite
 
 ## pictures: render what the README shows, with what is here
-pictures: $(ENV)/.installed
+pictures: $(ENV)/.installed web
 	$(ENV)/bin/deeplab segment examples/photos/dog.jpg -o docs/images --save overlay --overwrite
+	$(ENV)/bin/python benchmarks/page_picture.py
 
 # The exporters bring many native libraries, so their tests have a process of their own.
 ## test: run the whole suite (set DEEPLAB_REFERENCE to the folder of reference files, if you have it)

@@ -9,12 +9,13 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 import pytest
-from hosting import STARTER, serving, wait_until_ready
+from hosting import ROOT, STARTER, serving, wait_until_ready
 
+from deeplab import zoo
 from deeplab.errors import InputError, ModelError, OutputError
 from deeplab.labels import LabelSet
 from deeplab.serve import browser_page
-from deeplab.serve.browser_page import PageModel, describe_models, write_page
+from deeplab.serve.browser_page import PageModel, describe_models, offer, write_page
 
 pytestmark = [pytest.mark.reference, pytest.mark.integration]
 
@@ -120,6 +121,25 @@ def test_models_are_described_and_wrong_ones_refused(reference, tmp_path):
     broken.write_bytes(model.read_bytes()[:1000])
     with pytest.raises(ModelError, match="damaged"):
         describe_models([PageModel(path=broken, title="broken")])
+
+
+def test_the_list_of_models_is_as_documented():
+    text = (ROOT / "docs/browser.md").read_text("utf-8")
+    (example,) = re.findall(r"```json\n(.*?)```", text, re.DOTALL)
+    documented = json.loads(example)
+    voc = PageModel(path=zoo.locate("voc"), title="voc")
+    written = json.loads(json.dumps(describe_models(offer([voc]))))
+    assert documented.keys() == written.keys()
+    (one,) = documented["models"]
+    first = written["models"][0]
+    assert one.keys() == first.keys()
+    for part in ("graphics", "card"):
+        assert one[part].keys() == first[part].keys()
+    assert (one["bytes"], one["graphics"]["bytes"]) == (first["bytes"], first["graphics"]["bytes"])
+    for header in ("Cross-Origin-Opener-Policy", "Cross-Origin-Embedder-Policy"):
+        assert f"`{header}` | `{browser_page.HEADERS[header]}`" in text
+    for name in re.findall(r"[\w.]+\.ts\b", text):
+        assert (ROOT / "web/src" / name).is_file(), name
 
 
 def test_a_folder_is_written_whole_or_not_at_all(built_page, reference, tmp_path, monkeypatch):

@@ -3,8 +3,12 @@
 /** Bytes so far and in all, of all files that are being loaded. */
 export type OnProgress = (loaded: number, total: number) => void;
 
+/** Progress is told this often, so that telling it costs nothing. */
+const EVERY_MS = 100;
+
 export class Loading {
   private readonly files: { loaded: number; total: number }[] = [];
+  private toldAt = 0;
 
   constructor(private readonly onProgress: OnProgress) {}
 
@@ -14,6 +18,28 @@ export class Loading {
    * Throws an Error in plain words, which name what is being loaded by `title`.
    */
   async fetch(address: string, title: string, total: number): Promise<Uint8Array<ArrayBuffer>> {
+    const parts: Uint8Array<ArrayBuffer>[] = [];
+    const size = await this.read(address, title, total, (part) => parts.push(part));
+    const bytes = new Uint8Array(size);
+    let at = 0;
+    for (const part of parts) {
+      bytes.set(part, at);
+      at += part.length;
+    }
+    return bytes;
+  }
+
+  /** Load a file that is only to be kept by the browser, for somebody else to read. */
+  async prepare(address: string, title: string, total: number): Promise<void> {
+    await this.read(address, title, total, () => {});
+  }
+
+  private async read(
+    address: string,
+    title: string,
+    total: number,
+    onPart: (part: Uint8Array<ArrayBuffer>) => void,
+  ): Promise<number> {
     const file = { loaded: 0, total };
     this.files.push(file);
     const response = await fetch(address).catch(() => {
@@ -23,13 +49,12 @@ export class Loading {
       );
     });
     if (!response.ok) throw new Error(`${title} could not be loaded (${response.status}).`);
-    const parts: Uint8Array<ArrayBuffer>[] = [];
     try {
       const reader = response.body!.getReader();
       for (;;) {
         const { done, value } = await reader.read();
         if (done) break;
-        parts.push(value);
+        onPart(value);
         file.loaded += value.length;
         this.tell();
       }
@@ -37,16 +62,14 @@ export class Loading {
       throw new Error(`${title}: the connection broke while it was loaded. Try again.`);
     }
     file.total = file.loaded;
-    const bytes = new Uint8Array(file.loaded);
-    let at = 0;
-    for (const part of parts) {
-      bytes.set(part, at);
-      at += part.length;
-    }
-    return bytes;
+    this.tell(true);
+    return file.loaded;
   }
 
-  private tell(): void {
+  private tell(isDone = false): void {
+    const now = performance.now();
+    if (!isDone && now - this.toldAt < EVERY_MS) return;
+    this.toldAt = now;
     const sum = (key: 'loaded' | 'total') => this.files.reduce((all, file) => all + file[key], 0);
     this.onProgress(sum('loaded'), Math.max(sum('loaded'), sum('total')));
   }

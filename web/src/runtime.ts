@@ -21,6 +21,6 @@ export async function loadRuntime(threads: number, loading: Loading): Promise<vo
         : 'compat_internal';
   const file = `litert_wasm_${build}.wasm`;
   if (loaded.has(file)) return;
-  await loading.fetch(RUNTIME.folder + file, 'The runtime of the networks', RUNTIME.bytes[file]!);
+  await loading.prepare(RUNTIME.folder + file, 'The runtime of the networks', RUNTIME.bytes[file]!);
   loaded.add(file);
 }

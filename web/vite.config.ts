@@ -12,6 +12,9 @@ const WASM_BUILDS = ['compat_internal', 'internal', 'threaded_internal'];
 const LITERT = JSON.parse(readFileSync('node_modules/@litertjs/core/package.json', 'utf8')).version;
 const WASM_FOLDER = `wasm/${LITERT}/`;
 
+/** What is loaded only where it is used. */
+const LATER = /^wasm\/|\.txt$|video_export/;
+
 export default defineConfig({
   define: {
     RUNTIME: JSON.stringify({
@@ -59,6 +62,7 @@ function files(): Plugin {
       }
       emit('example.jpg', '../examples/photos/cat.jpg');
       emit('help.txt', '../docs/browser.md');
+      emit('LICENSE.mediabunny.txt', 'node_modules/mediabunny/LICENSE');
       emit('LICENSE.litert.txt', '../LICENSE'); // LiteRT is under Apache-2.0 too
     },
   };
@@ -84,7 +88,7 @@ function shell(): Plugin {
       const names: string[] = [];
       for (const [name, file] of Object.entries(bundle).sort()) {
         hash.update(name).update(file.type === 'chunk' ? file.code : file.source);
-        const isShell = name !== 'sw.js' && !name.startsWith('wasm/') && !name.endsWith('.txt');
+        const isShell = name !== 'sw.js' && !LATER.test(name);
         if (isShell) names.push(name);
       }
       for (const name of PUBLIC) hash.update(readFileSync(join('public', name)));

@@ -187,3 +187,29 @@ def test_a_video_file_plays(browser, open_page, host, reference):
     page.wait_for_selector("#legend li")
     assert page.is_visible("[data-action=pause]")
     assert page.is_hidden("[data-action=turn]")
+
+
+def test_a_video_file_is_saved_frame_by_frame(browser, open_page, host, reference, tmp_path):
+    frames = clip_frames(reference / "photos" / "pexels_video.mp4", 6)
+    path = tmp_path / "clip.webm"
+    size = (320, 180)
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"VP80"), 10, size)
+    for frame in frames:
+        writer.write(np.asarray(frame.resize(size))[:, :, ::-1])
+    writer.release()
+    page = open_page(browser, host)
+    page.set_input_files("#file", path)
+    page.wait_for_selector("#legend li")
+    page.check("[name=effect][value=mask]", force=True)
+    with page.expect_download(timeout=60_000) as caught:
+        page.click("[data-action=save-video]")
+    assert re.fullmatch(r"clip\.mask\.(mp4|webm)", caught.value.suggested_filename)
+    saved = clip_frames(caught.value.path(), 6)
+    assert saved[0].size == size
+    # Where the network sees nothing the mask is black, frame by frame.
+    segmenter = Segmenter(reference / "models" / STARTER, threads=1)
+    for frame, drawn in zip(clip_frames(path, 6), saved, strict=True):
+        seen = segmenter(frame).mask > 0
+        lit = np.asarray(drawn).max(axis=2) > 60
+        assert (seen == lit).mean() > 0.93
+    page.wait_for_selector("#news >> text=is saved, frame by frame")

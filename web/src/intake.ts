@@ -33,7 +33,7 @@ async function openFile(file: File, { networks, show }: Doors): Promise<void> {
   const ending = file.name.toLowerCase().replace(/.*\./, '');
   if (ending === 'txt') return networks.openLabels(file);
   if (file.type.startsWith('video/')) {
-    return show({ stream: await openVideo(file), name: file.name });
+    return show({ stream: await openVideo(file), name: file.name, file });
   }
   if (isPhoto(file)) return show({ picture: await decodePhoto(file), name: file.name });
   // Browsers know no type for models: what is neither picture nor video is tried as one, and the

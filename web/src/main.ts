@@ -17,7 +17,7 @@ import { buttons, hideNews, page, showBusy, showProblem } from './page';
 import { Pipeline, type Source } from './pipeline';
 import { canRecord, stopRecording, toggleRecording } from './record';
 import { forgetResults, onPicture, showResult, showSource } from './results';
-import { canShare, copyPicture, saveMask, savePicture, sharePicture } from './save';
+import { canShare, copyPicture, saveMask, savePicture, saveVideo, sharePicture } from './save';
 import { hasSeveralCameras, openCamera, type Facing } from './sources';
 import { zoomFit, zoomIn, zoomOut } from './view';
 
@@ -55,6 +55,8 @@ function show(source: Source): void {
   page.screen.dataset.mirrored = String(live && source.stream.mirrored);
   const isCamera = live && source.name === 'camera';
   showLiveButtons(live, isCamera);
+  const isFile = live && source.file !== undefined && 'VideoEncoder' in window;
+  for (const button of buttons('save-video')) button.hidden = !isFile;
   setPaused(false);
   pipeline.show(source);
   if (networks.isMissing) showProblem('There is no network yet: open a .tflite, or drop one here.');
@@ -101,6 +103,14 @@ function togglePause(): void {
   else video.pause();
 }
 
+async function saveWholeVideo(): Promise<void> {
+  const { source } = pipeline;
+  if (!source || !('stream' in source) || !source.file) return;
+  source.stream.video.pause(); // the network is needed for the file
+  setPaused(true);
+  await saveVideo(source.file, source.name, pipeline, look);
+}
+
 function ifShown(work: (name: string) => void | Promise<void>): void | Promise<void> {
   if (pipeline.shown && pipeline.source) return work(pipeline.source.name);
 }
@@ -116,6 +126,7 @@ const actions: Record<string, () => void | Promise<void>> = {
   pause: togglePause,
   record: () => ifShown((name) => toggleRecording(page.canvas, name)),
   'save-picture': () => ifShown((name) => savePicture(page.canvas, name, look.effect)),
+  'save-video': saveWholeVideo,
   'save-mask': () => ifShown((name) => saveMask(pipeline.shown!, name)),
   copy: () => ifShown(() => copyPicture(page.canvas)),
   share: () => ifShown((name) => sharePicture(page.canvas, name, look.effect)),

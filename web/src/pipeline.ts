@@ -10,7 +10,10 @@ import type { Engine, Segmented } from './engine';
 import type { LabelSet } from './labels';
 import { nextFrame, type Stream } from './sources';
 
-export type Source = { picture: ImageBitmap; name: string } | { stream: Stream; name: string };
+export type Source =
+  | { picture: ImageBitmap; name: string }
+  /** `file` is what a video was read from. */
+  | { stream: Stream; name: string; file?: Blob };
 
 /** Milliseconds of each step; frames per second of moving pictures. */
 export interface Speed {
@@ -98,11 +101,15 @@ export class Pipeline {
     this.listener.onShown(this.shown);
   }
 
-  /** Segment one more photo, beside what is on the screen. */
-  async segmentAside(photo: ImageBitmap): Promise<Shown> {
+  /**
+   * Segment one more picture, beside what is on the screen; one that is not `fresh` is the next
+   * frame of a video.
+   */
+  async segmentAside(photo: ImageBitmap, fresh = true): Promise<Shown> {
     if (!this.network) throw new Error('There is no network yet: open a .tflite first.');
     const { engine, labels } = this.network;
-    const result = await engine.segment(photo, this.options(true, false));
+    const smooth = this.smooth && (!fresh || this.isVideo);
+    const result = await engine.segment(photo, this.options(fresh, smooth));
     return { result, labels, speed: { ...result.ms, draw: 0, fps: null } };
   }
 
@@ -118,6 +125,10 @@ export class Pipeline {
     if (!this.shown) return;
     this.painter.paint(this.shown.result, this.shown.labels, this.look);
     this.listener.onShown(this.shown);
+  }
+
+  private get isVideo(): boolean {
+    return this.source !== undefined && 'stream' in this.source;
   }
 
   private async start(): Promise<void> {

@@ -1,8 +1,8 @@
 /** Save, copy and share what is on the screen, under the names that `deeplab segment` gives. */
 
-import type { Effect } from './draw';
-import { showNews } from './page';
-import type { Shown } from './pipeline';
+import type { Effect, Look } from './draw';
+import { hideNews, showNews } from './page';
+import type { Pipeline, Shown } from './pipeline';
 import { palettePng } from './png';
 
 export async function savePicture(
@@ -57,6 +57,33 @@ export async function sharePicture(
     await navigator.share({ files: [new File([blob], file, { type: blob.type })] });
   } catch (error) {
     if ((error as Error).name !== 'AbortError') throw error; // somebody changed their mind
+  }
+}
+
+/** Save a video file frame by frame; what plays meanwhile waits. */
+export async function saveVideo(
+  file: Blob,
+  name: string,
+  pipeline: Pipeline,
+  look: Look,
+): Promise<void> {
+  let isStopped = false;
+  const tell = (done: number) => {
+    const words = `Segmenting ${name}: ${Math.floor(100 * done)} %`;
+    showNews(words, 'Stop', () => (isStopped = true));
+    return !isStopped;
+  };
+  tell(0);
+  try {
+    const { exportVideo } = await import('./video_export'); // large, and not always needed
+    const video = await exportVideo(file, pipeline, look, tell);
+    hideNews();
+    if (!video) return;
+    download(video.blob, `${stem(name)}.${look.effect}.${video.ending}`);
+    showNews([`${name} is saved, frame by frame.`, ...video.lost].join(' '));
+  } catch (error) {
+    hideNews();
+    throw new Error(`${name} could not be saved as a video (${(error as Error).message}).`);
   }
 }
 

@@ -37,7 +37,7 @@ worker.addEventListener('fetch', (event) => {
     if (path === '') event.waitUntil(dropOldCaches());
     event.respondWith(ofShell(request).then(isolate));
   } else if (path.startsWith('assets/')) {
-    event.respondWith(ofOldShell(request).then(isolate));
+    event.respondWith(ofAnyShell(request).then(isolate));
   }
 });
 
@@ -66,9 +66,9 @@ async function ofShell(request: Request): Promise<Response> {
   return (await cache.match(request, OPTIONS)) ?? load(request, cache);
 }
 
-/** A file of a page that is older than this worker. */
-async function ofOldShell(request: Request): Promise<Response> {
-  return (await caches.match(request, OPTIONS)) ?? fetch(request);
+/** A file of a page that is older than this worker, or one that is loaded only when it is used. */
+async function ofAnyShell(request: Request): Promise<Response> {
+  return (await caches.match(request, OPTIONS)) ?? load(request, await caches.open(shellName));
 }
 
 /** The kept answer, else the host's, which is kept. */

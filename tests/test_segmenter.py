@@ -232,6 +232,33 @@ def test_map_is_lazy_and_can_be_left(segmenter: Segmenter, photo: np.ndarray) ->
     assert len(taken) <= 6
 
 
+def test_map_works_on_as_many_photos_as_there_is_memory_for(
+    segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_work, most = 0, 0
+    lock, inner = threading.Lock(), Segmenter._segment
+
+    def counted(self: Segmenter, *arguments: object) -> Segmentation:
+        nonlocal at_work, most
+        with lock:
+            at_work += 1
+            most = max(most, at_work)
+        try:
+            return inner(self, *arguments)
+        finally:
+            with lock:
+                at_work -= 1
+
+    monkeypatch.setattr(Segmenter, "_segment", counted)
+    photos = [np.zeros((700, 700, 3), np.uint8)] * 6
+    assert len(list(segmenter.map(photos, workers=3, memory="6MB"))) == 6
+    assert most == 1
+    with pytest.raises(ImageError, match=r"the photo: the photo needs about 5 MB .* --tile auto"):
+        list(segmenter.map(photos, workers=3, memory=2_000_000))
+    left = list(segmenter.map([encoded(photos[0])], memory=2_000_000, on_error="yield"))
+    assert isinstance(left[0], ImageError)
+
+
 def test_map_and_errors(segmenter: Segmenter, photo: np.ndarray) -> None:
     photos = [photo, b"no photo", photo]
     results = list(segmenter.map(photos, on_error="yield"))

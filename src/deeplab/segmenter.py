@@ -23,7 +23,7 @@ from deeplab.errors import DeepLabError, InputError, ModelError
 from deeplab.labels import LABEL_SETS, LabelSet, open_labels
 from deeplab.limits import MAX_THREADS, MAX_WORKERS, check_whole
 from deeplab.photo.images import Fit, Geometry, InputSpec, Photo, Source
-from deeplab.photo.memory import parse_bytes
+from deeplab.photo.memory import Budget, default_budget, estimate_source, parse_bytes
 from deeplab.photo.results import Segmentation
 from deeplab.photo.upsample import argmax_bilinear
 from deeplab.runtimes import (
@@ -190,17 +190,24 @@ class Segmenter:
         photos: Iterable[Source],
         *,
         workers: int | None = ...,
+        memory: int | str | None = ...,
         on_error: Literal["raise"] = ...,
     ) -> Iterator[Segmentation]: ...
     @overload
     def map(
-        self, photos: Iterable[Source], *, workers: int | None = ..., on_error: Literal["yield"]
+        self,
+        photos: Iterable[Source],
+        *,
+        workers: int | None = ...,
+        memory: int | str | None = ...,
+        on_error: Literal["yield"],
     ) -> Iterator[Segmentation | DeepLabError]: ...
     def map(
         self,
         photos: Iterable[Source],
         *,
         workers: int | None = None,
+        memory: int | str | None = None,
         on_error: Literal["raise", "yield"] = "raise",
     ) -> Iterator[Segmentation | DeepLabError]:
         """Segment many photos over all cores, in the order in which they are given.
@@ -211,6 +218,9 @@ class Segmenter:
         Args:
             photos: what :meth:`__call__` takes, any number.
             workers: photos worked on at the same time, each on one thread; None takes the cores.
+            memory: that all photos at work may take together, networks and results apart: bytes,
+                or "2GB"; None takes three quarters of what there is. Where many are large, fewer
+                are worked on at once; for one larger than that there is :meth:`tiles`.
             on_error: "raise" ends at the first photo that cannot be read; "yield" gives its error
                 in place of its result and goes on.
         """
@@ -220,10 +230,12 @@ class Segmenter:
             raise InputError(f"photos: got one {type(photos).__name__}, expected several photos.")
         if on_error not in ("raise", "yield"):
             raise InputError(f"on_error: got '{on_error}', expected 'raise' or 'yield'.")
-        return self._map(photos, workers, on_error == "raise")
+        amount = parse_bytes("memory", memory) if isinstance(memory, str) else memory
+        budget = Budget(default_budget() if amount is None else amount)
+        return self._map(photos, workers, budget, on_error == "raise")
 
     def _map(
-        self, photos: Iterable[Source], workers: int, stop: bool
+        self, photos: Iterable[Source], workers: int, budget: Budget, stop: bool
     ) -> Iterator[Segmentation | DeepLabError]:
         streams = self._called
         if self.network.device == "cpu":
@@ -232,7 +244,7 @@ class Segmenter:
         with ThreadPoolExecutor(workers, thread_name_prefix="deeplab") as pool:
             try:
                 for photo in photos:
-                    waiting.append(pool.submit(self._segment, photo, streams))
+                    waiting.append(pool.submit(self._segment_within, budget, photo, streams))
                     if len(waiting) > 2 * workers:
                         yield _result(waiting.popleft(), stop)
                 while waiting:
@@ -240,6 +252,11 @@ class Segmenter:
             finally:
                 for future in waiting:
                     future.cancel()
+
+    def _segment_within(self, budget: Budget, photo: Source, streams: _Streams) -> Segmentation:
+        name = photo if isinstance(photo, (str, PathLike)) else "the photo"
+        with budget.holding(estimate_source(photo), name=name):
+            return self._segment(photo, streams)
 
     def video(
         self,
@@ -334,7 +351,7 @@ class Segmenter:
             )
         opened = open_picture(picture, bands=bands, value_range=value_range, memory=amount)
         streams = self._called
-        if workers is not None or streams.count == 1:
+        if self.network.device == "cpu" and (workers is not None or streams.count == 1):
             streams = self._open_streams(workers or count_cores())
         run = partial(self._run_window, streams)
         if self._grid is None:  # only an answer tells

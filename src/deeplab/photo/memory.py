@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ctypes
+import io
+import math
 import os
 import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from PIL import Image
 
@@ -101,7 +104,26 @@ def estimate(photo: Path, *, kinds: Mapping[str, int] | tuple[str, ...] = (), cl
     try:
         size = photo.stat().st_size
         with photo.open("rb") as file:
-            header = open_header(file)
+            return _estimate(file, size, tuple(kinds), classes)
+    except OSError:
+        return 0
+
+
+def estimate_source(source: object) -> int:
+    """Return the same of a path, the bytes of a file, a PIL image or an array; 0 of all else."""
+    if isinstance(source, (str, os.PathLike)):
+        return estimate(Path(source), classes=0)
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return _estimate(io.BytesIO(source), len(source), (), 0)
+    sides = getattr(source, "size", None) if isinstance(source, Image.Image) else None
+    if sides is None:
+        sides = getattr(source, "shape", (0, 0))[:2]
+    return int(math.prod(sides)) * (_DECODE_PLAIN + _RESULT)
+
+
+def _estimate(file: BinaryIO, size: int, kinds: tuple[str, ...], classes: int) -> int:
+    try:
+        header = open_header(file)
         check_length(header, size)
     except (DeepLabError, OSError, MemoryError):
         return 0
@@ -110,7 +132,7 @@ def estimate(photo: Path, *, kinds: Mapping[str, int] | tuple[str, ...] = (), cl
     width, height = header.size
     if width * height > MAX_PIXELS:  # refused before anything is taken
         return 0
-    return size + width * height * _per_pixel(header, tuple(kinds), classes)
+    return size + width * height * _per_pixel(header, kinds, classes)
 
 
 def _per_pixel(header: Image.Image, kinds: tuple[str, ...], classes: int) -> int:

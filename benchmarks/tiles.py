@@ -40,11 +40,17 @@ class MadeOnTheFly:
             self._photo = np.asarray(photo.convert("RGB"))
 
     def __getitem__(self, where: tuple[slice, slice]) -> np.ndarray:
-        rows, columns = (
-            np.arange(part.start, part.stop) % side
-            for part, side in zip(where, self._photo.shape[:2], strict=True)
-        )
-        return self._photo[rows[:, None], columns[None]]
+        rows, columns = where
+        part = np.empty((rows.stop - rows.start, columns.stop - columns.start, 3), np.uint8)
+        height, width = self._photo.shape[:2]
+        for top in range(rows.start - rows.start % height, rows.stop, height):
+            for left in range(columns.start - columns.start % width, columns.stop, width):
+                first, end = max(top, rows.start), min(top + height, rows.stop)
+                begin, stop = max(left, columns.start), min(left + width, columns.stop)
+                block = self._photo[first - top : end - top, begin - left : stop - left]
+                y, x = first - rows.start, begin - columns.start
+                part[y : y + block.shape[0], x : x + block.shape[1]] = block
+        return part
 
 
 def large(side: int, scale: float) -> dict[str, float]:

@@ -197,7 +197,8 @@ class Client:
             return self.ask(case)
 
     def _ask_badly(self, case: Case) -> tuple[int, bytes]:
-        head = f"POST {case.path} HTTP/1.1\r\nHost: a\r\nContent-Length: {len(case.body)}\r\n\r\n"
+        head = f"POST {case.path} HTTP/1.1\r\nHost: localhost\r\n"
+        head += f"Content-Length: {len(case.body)}\r\n\r\n"
         with socket.create_connection(("127.0.0.1", self.port), timeout=180) as connection:
             connection.sendall(head.encode() + case.body[:1000])
             if case.manner == "leaving":

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from deeplab.errors import InputError
-from deeplab.evaluation.objects import ObjectCounts, connect_equal
+from deeplab.evaluation.objects import ObjectCounts
+from deeplab.photo.regions import connect_equal
 
 BACKGROUND, HORSE, COW, DOG = range(4)
 EIGHT = [(row, column) for row in (-1, 0, 1) for column in (-1, 0, 1) if row or column]

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from deeplab import Segmenter, cli
@@ -14,7 +15,7 @@ from deeplab.errors import InputError, ModelError, OutputError
 from deeplab.export.web import export_page
 from deeplab.files import hash_file
 from deeplab.serve import browser_page
-from tiny_tflite import tiny_network
+from tiny_tflite import Builder, schema, tiny_network
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -166,3 +167,24 @@ def test_a_pair_is_exported_and_brings_its_certificate(
     assert certificate["format"] == "deeplab certificate"
     photo = next((Path(__file__).parents[2] / "examples" / "photos").glob("*.jpg"))
     assert (Segmenter(file)(photo).mask == Segmenter(pair)(photo).mask).mean() > 0.999
+
+
+def write_classifier(path: Path) -> Path:
+    """Write a network that answers with one number per class for the whole photo."""
+    build = Builder()
+    picture = build.tensor((1, 9, 9, 3))
+    axes = build.tensor((2,), schema.TensorType.INT32, np.array([1, 2], np.int32))
+    answer = build.tensor((1, 3))
+    build.operator("MEAN", [picture, axes], [answer], schema.ReducerOptionsT())
+    path.write_bytes(build.finish([picture], [answer]))
+    return path
+
+
+def test_what_cannot_be_served_makes_no_dead_page(run: Run, page: Path, tmp_path: Path) -> None:
+    path = write_classifier(tmp_path / "classifier.tflite")
+    with pytest.raises(ModelError) as refused:
+        Segmenter(path)
+    code, _, err = run(path, "--to", "web", tmp_path / "site")
+    assert code == 2
+    assert str(refused.value) in err
+    assert not (tmp_path / "site").exists()

@@ -131,3 +131,12 @@ def encode(picture: Image.Image, kind: str = "PNG") -> bytes:
 def draw_photo(height: int, width: int, *, seed: int = 5) -> Image.Image:
     small = np.random.default_rng(seed).integers(0, 256, (5, 7, 3), dtype=np.uint8)
     return Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def form(*parts: tuple[str, str, bytes]) -> tuple[bytes, str]:
+    """Return a form with parts of (name, further disposition, content), and its type."""
+    lines = []
+    for name, more, content in parts:
+        head = f'--frontier\r\nContent-Disposition: form-data; name="{name}"{more}\r\n\r\n'
+        lines.append(head.encode() + content + b"\r\n")
+    return b"".join(lines) + b"--frontier--\r\n", "multipart/form-data; boundary=frontier"

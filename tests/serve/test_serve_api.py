@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from serving import NAMES, Answer, Server
+from serving import NAMES, Answer, Server, form
 
 from deeplab import Segmenter
 from deeplab.photo.draw import keep_only
@@ -26,15 +26,6 @@ def decode(answer: Answer, kind: str) -> Image.Image:
     assert answer.status == 200, answer.body
     assert answer.headers["Content-Type"] == kind
     return Image.open(io.BytesIO(answer.body))
-
-
-def form(*parts: tuple[str, str, bytes]) -> tuple[bytes, str]:
-    """Return a form with parts of (name, further disposition, content), and its type."""
-    lines = []
-    for name, more, content in parts:
-        head = f'--frontier\r\nContent-Disposition: form-data; name="{name}"{more}\r\n\r\n'
-        lines.append(head.encode() + content + b"\r\n")
-    return b"".join(lines) + b"--frontier--\r\n", "multipart/form-data; boundary=frontier"
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +97,7 @@ def test_accept_chooses(server: Server, photo: bytes, accept: str, kind: str) ->
 
 
 def test_a_form_with_one_file(server: Server, photo: bytes, expected: np.ndarray) -> None:
-    body, kind = form(("note", "", b"hello"), ("photo", '; filename="../../a.png"', photo))
+    body, kind = form(("photo", '; filename="../../a.png"', photo))
     answer = server.ask("POST", "/v1/segment?output=mask", body, {"Content-Type": kind})
     assert (np.asarray(decode(answer, "image/png")) == expected).all()
 
@@ -164,11 +155,15 @@ def test_the_log_tells_what_was_asked(server: Server, photo: bytes) -> None:
 
 def test_the_description_is_complete_and_asks_nobody_else(server: Server) -> None:
     description = server.get("/openapi.json").json()
-    assert [*description["paths"]] == ["/v1/segment", "/v1/models", "/healthz", "/metrics"]
+    assert [*description["paths"]] == [
+        "/v1/segment", "/v1/models", "/healthz", "/livez", "/readyz", "/metrics"
+    ]  # fmt: skip
     segment = description["paths"]["/v1/segment"]["post"]
-    assert {p["name"] for p in segment["parameters"]} == {"model", "output", "only"}
+    assert {p["name"] for p in segment["parameters"]} == {
+        "model", "output", "only", "background", "radius", "min_area"
+    }  # fmt: skip
     assert {*segment["responses"]} == {
-        "200", "404", "406", "408", "413", "415", "422", "503"
+        "200", "403", "404", "406", "408", "413", "415", "421", "422", "429", "503"
     }  # fmt: skip
     answer = server.get("/docs")
     page = answer.body.decode()

@@ -19,7 +19,7 @@ from serving import Answer, Server, encode, serving
 pytest.importorskip("fastapi")
 
 
-HEAD = b"POST /v1/segment HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n"
+HEAD = b"POST /v1/segment HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
 
 
 def wait_until(is_so: Callable[[], bool], *, seconds: float = 30) -> None:
@@ -80,7 +80,7 @@ def test_uploads_that_are_too_large(server: Server, photo: bytes) -> None:
 def test_an_upload_without_end_is_cut_off(server: Server) -> None:
     with server.connect() as connection:
         connection.sendall(
-            b"POST /v1/segment HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+            b"POST /v1/segment HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
         )
         piece = b"10000\r\n" + bytes(0x10000) + b"\r\n"
         with contextlib.suppress(ConnectionError):
@@ -139,18 +139,6 @@ def test_damaged_photos(server: Server, photo: bytes) -> None:
     assert "damaged or cut off" in detail(answer)
 
 
-def test_a_form_with_two_photos(server: Server, photo: bytes) -> None:
-    part = b'--a\r\nContent-Disposition: form-data; name="p"; filename="p"\r\n\r\n' + photo
-    answer = server.ask(
-        "POST",
-        "/v1/segment",
-        part + b"\r\n" + part + b"\r\n--a--\r\n",
-        {"Content-Type": "multipart/form-data; boundary=a"},
-    )
-    assert answer.status == 422
-    assert "2 files" in detail(answer)
-
-
 def test_compressed_bodies(server: Server, photo: bytes) -> None:
     answer = server.ask("POST", "/v1/segment", photo, {"Content-Encoding": "gzip"})
     assert answer.status == 415
@@ -204,7 +192,7 @@ def test_slow_uploads_end(server: Server, photo: bytes) -> None:
 
 
 def test_slow_heads_end(server: Server) -> None:
-    for beginning in (b"", b"GET /healthz HTTP/1.1\r\nHost: a\r\n"):
+    for beginning in (b"", b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n"):
         with server.connect() as connection:
             connection.sendall(beginning)
             start = time.monotonic()
@@ -229,7 +217,7 @@ def test_answers_that_nobody_takes_are_dropped(model: Path, labels: Path, tmp_pa
     padded.write_bytes(model.read_bytes() + bytes(50_000_000))
     with serving("-m", padded, "--labels", labels, "--transfer-timeout", 1) as server:
         with server.connect() as connection:
-            connection.sendall(b"GET /models/padded.tflite HTTP/1.1\r\nHost: a\r\n\r\n")
+            connection.sendall(b"GET /models/padded.tflite HTTP/1.1\r\nHost: localhost\r\n\r\n")
             time.sleep(2)
             received = 0
             with contextlib.suppress(ConnectionResetError):
@@ -242,11 +230,12 @@ def test_answers_that_nobody_takes_are_dropped(model: Path, labels: Path, tmp_pa
 def test_whoever_leaves_is_noted(server: Server, photo: bytes) -> None:
     with server.connect() as connection:
         connection.sendall(
-            b"POST /v1/segment?left HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n"
+            b"POST /v1/segment?left HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n"
         )
     with server.connect() as connection:
         connection.sendall(
-            b"POST /v1/segment HTTP/1.1\r\nHost: left\r\nContent-Length: 999\r\n\r\n" + photo[:10]
+            b"POST /v1/segment HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999\r\n\r\n"
+            + photo[:10]
         )
     name = 'deeplab_requests_total{route="/v1/segment",method="POST",status="499"}'
     wait_until(lambda: name in server.get("/metrics").body.decode())
@@ -300,7 +289,7 @@ def test_uploads_together_are_limited(model: Path, labels: Path, photo: bytes) -
         serving("-m", model, "--labels", labels, *options) as server,
         contextlib.ExitStack() as all_,
     ):
-        head = b"POST /v1/segment HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n"
+        head = b"POST /v1/segment HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\n"
         open_ones = [all_.enter_context(server.connect()) for _ in range(17)]
         for number, connection in enumerate(open_ones[:16]):
             connection.sendall(head + bytes(99_900))

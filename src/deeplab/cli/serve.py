@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
-import logging
-import sys
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 
 from deeplab.cli import model_options
 from deeplab.cli.console import check_choices, check_number, complain
-from deeplab.errors import MissingExtraError
+from deeplab.errors import InputError, MissingExtraError
 from deeplab.limits import MAX_COUNT, MAX_SECONDS, MAX_THREADS, MAX_WORKERS
 
 if TYPE_CHECKING:
     import socket
+
+    from deeplab.segmenter import Segmenter
 
 
 def serve(
@@ -55,6 +58,7 @@ def serve(
         int | None,
         typer.Option(min=1, max=MAX_WORKERS, help="Photos worked on at once (default: all cores)."),
     ] = None,
+    max_photos: Annotated[int, typer.Option(min=1, max=MAX_WORKERS, help="Of one request.")] = 16,
     queue: Annotated[int, typer.Option(min=0, max=MAX_COUNT, help="Photos that may wait.")] = 64,
     threads: Annotated[
         int, typer.Option(min=1, max=MAX_THREADS, help="Of the network, for each photo.")
@@ -72,51 +76,147 @@ def serve(
     fit: model_options.Fit = None,
     size: model_options.Size = None,
     output_name: model_options.OutputName = None,
+    token: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="A file with tokens, one a line, of which requests must show one; without it, "
+            "those in the environment's DEEPLAB_TOKEN.",
+        ),
+    ] = None,
+    allow_origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ORIGIN",
+            help="A site whose pages may use the API, https://example.org, or *; may be repeated.",
+        ),
+    ] = None,
+    allowed_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="A name of this server, *.example.org for all below one, or *; may be repeated. "
+            "Unless said, localhost where only this machine can reach it, else any.",
+        ),
+    ] = None,
+    root_path: Annotated[
+        str, typer.Option(metavar="PATH", help="Where a proxy puts it: /segment.")
+    ] = "",
+    rate: Annotated[
+        float | None,
+        typer.Option(
+            metavar="NUMBER",
+            max=MAX_COUNT,
+            callback=check_number,
+            help="Requests a minute that each client may make (default: any number).",
+        ),
+    ] = None,
+    api: Annotated[
+        list[str] | None,
+        typer.Option(help="Of other programs: kserve, huggingface; may be repeated."),
+    ] = None,
+    workers: Annotated[
+        int, typer.Option(min=1, max=MAX_THREADS, help="Processes, each with models of its own.")
+    ] = 1,
+    drain: Annotated[
+        float,
+        typer.Option(
+            metavar="SECONDS",
+            min=0,
+            max=MAX_SECONDS,
+            help="From SIGTERM, when /readyz says no, until no connection is taken.",
+        ),
+    ] = 0,
     access_log: Annotated[
         bool, typer.Option("--access-log/--no-access-log", help="Write a line for every request.")
     ] = True,
+    log_format: Annotated[str, typer.Option(help="Of the log's lines: text, json.")] = "text",
 ) -> None:
     """Serve the browser page, and an HTTP API for photos; Ctrl-C ends it."""
     _check_installed()
     from deeplab.cli.models import show_progress
     from deeplab.photo.memory import default_budget, parse_bytes
     from deeplab.segmenter import Runtime, count_cores
-    from deeplab.serve.app import build_app
+    from deeplab.serve.apis import Api
+    from deeplab.serve.door import LOCAL_HOSTS, Rules
     from deeplab.serve.limits import Limits
-    from deeplab.serve.models import find_models, open_models
-    from deeplab.serve.run import listen, run
+    from deeplab.serve.log import LogFormat, start_log
+    from deeplab.serve.models import find_models
+    from deeplab.serve.plan import Plan
+    from deeplab.serve.plan import serve as serve_here
+    from deeplab.serve.processes import serve_in_processes
+    from deeplab.serve.run import is_local, listen
 
     check_choices("--runtime", [runtime] if runtime else [], get_args(Runtime))
+    check_choices("--api", api or [], get_args(Api))
+    check_choices("--log-format", [log_format], get_args(LogFormat))
     told = model_options.read_model_options(
         labels=labels, normalisation=normalisation, fit=fit, size=size, output_name=output_name
     )
+    memory_bytes = parse_bytes("--memory", memory) if memory else default_budget()
     limits = Limits(
         max_megabytes=max_megabytes,
         max_megapixels=max_megapixels,
         timeout_seconds=timeout,
         transfer_seconds=transfer_timeout,
-        concurrency=concurrency or max(1, count_cores() // threads),
+        concurrency=concurrency or max(1, count_cores() // threads // workers),
         queue=queue,
-        memory_bytes=parse_bytes("--memory", memory) if memory else default_budget(),
+        max_photos=max_photos,
+        memory_bytes=memory_bytes // workers,
+    )
+    rules = Rules(
+        tokens=_read_tokens(token),
+        hosts=tuple(allowed_host) if allowed_host and "*" not in allowed_host else None,
+        origins=tuple(allow_origin or ()),
+        root_path=root_path,
     )
     with listen(host, port) as listening:  # before the models, which take a while
+        if is_local(listening) and not allowed_host:
+            rules = dataclasses.replace(rules, hosts=LOCAL_HOSTS)
         with show_progress() as progress:
             files = find_models(model or ["voc"], progress=progress)
-        segmenters = open_models(
-            files,
-            streams=limits.concurrency,
+        plan = Plan(
+            files=files,
             threads=threads,
             runtime=cast("Runtime | None", runtime),
             device=device,
-            **told,
+            told=told,
+            limits=limits,
+            rules=rules,
+            per_minute=rate,
+            apis=tuple(cast("list[Api]", list(dict.fromkeys(api or [])))),
+            access_log=access_log,
+            log_format=cast("LogFormat", log_format),
+            drain_seconds=drain,
+            workers=workers,
         )
-        for name, segmenter in segmenters.items():
-            model_options.tell_assumed(name, segmenter.card)
-            model_options.tell_device(name, device, segmenter.network.device)
-        app = build_app(segmenters, limits=limits, files=files)
-        _start_log(access_log)
-        _greet(listening, list(segmenters))
-        run(app, listening, limits=limits)
+        start_log(access=access_log, form=plan.log_format)
+        (serve_here if workers == 1 else serve_in_processes)(
+            plan,
+            listening,
+            tell=_tell,
+            ready=lambda: _greet(listening, list(files), has_token=bool(rules.tokens)),
+        )
+
+
+def _tell(name: str, segmenter: Segmenter, device: str | None) -> None:
+    model_options.tell_assumed(name, segmenter.card)
+    model_options.tell_device(name, device, segmenter.network.device)
+
+
+def _read_tokens(path: Path | None) -> tuple[str, ...]:
+    from deeplab.serve.door import read_tokens
+
+    if path is None:
+        return read_tokens(os.environ.get("DEEPLAB_TOKEN", "").splitlines())
+    try:
+        found = read_tokens(path.read_text("utf-8").splitlines())
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise InputError(f"--token: cannot read {path}: {reason}.") from None
+    if not found:
+        raise InputError(f"--token: there is no token in {path}; write one, at least 8 letters.")
+    return found
 
 
 def _check_installed() -> None:
@@ -125,14 +225,7 @@ def _check_installed() -> None:
             raise MissingExtraError("The server", package=package, extra="serve")
 
 
-def _start_log(access_log: bool) -> None:
-    logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(message)s")
-    logging.getLogger("deeplab.serve.access").setLevel(
-        logging.INFO if access_log else logging.ERROR
-    )
-
-
-def _greet(listening: socket.socket, names: list[str]) -> None:
+def _greet(listening: socket.socket, names: list[str], *, has_token: bool) -> None:
     from deeplab.errors import OutputError
     from deeplab.serve.browser_page import find_page
     from deeplab.serve.run import address_of, is_local
@@ -140,9 +233,13 @@ def _greet(listening: socket.socket, names: list[str]) -> None:
     address = address_of(listening)
     typer.echo(f"{address} serves {', '.join(names)}; {address}docs describes the API.", err=True)
     if not is_local(listening):
+        lacking = (
+            "there is no encryption" if has_token else "there is no password and no encryption"
+        )
+        advice = "" if has_token else ", give it a --token"
         complain(
-            "warning: other machines can reach this server, and there is no password and no "
-            "encryption. Put a web server with both in front of it, or leave --host out."
+            f"warning: other machines can reach this server, and {lacking}. Put a web server with "
+            f"that in front of it{advice}, or leave --host out."
         )
     try:
         find_page()

@@ -1,143 +1,152 @@
-"""What a client wants to have, and the bytes of it."""
+"""The bytes of what a client wants to have."""
 
 from __future__ import annotations
 
 import dataclasses
 import io
 import json
+import zipfile
 from collections.abc import Sequence
-from typing import Any, Literal
+from pathlib import PurePath
+from typing import Any
 
 from PIL import Image
 
-from deeplab.errors import ImageError, ImageFormatError, ImageSizeError, InputError
-from deeplab.photo.draw import MAX_JPEG_SIDE, keep_only
+from deeplab.labels import Colour
 from deeplab.photo.images import Photo
+from deeplab.photo.outlines import find_objects
 from deeplab.photo.palette_png import encode_palette_png
 from deeplab.photo.results import Segmentation
-from deeplab.segmenter import Segmenter
-from deeplab.serve.limits import Limits
-from deeplab.serve.refusal import Refusal
-from deeplab.serve.work import Job
-
-Output = Literal["json", "mask", "overlay", "cutout"]
-
-MEDIA_TYPES: dict[Output, tuple[str, ...]] = {
-    "json": ("application/json",),
-    "mask": ("image/png",),
-    "overlay": ("image/jpeg", "image/png"),
-    "cutout": ("image/png",),
-}
-"""Output -> the media types that it comes in, the usual one first."""
+from deeplab.serve.accept import ZIP, fit_for
+from deeplab.serve.wishes import Output, Wishes
 
 _JPEG_QUALITY = 92
+_WHITE: Colour = (255, 255, 255)
+
+_PIXELS_TAKEN: dict[Output, int] = {"boxes": 3, "polygons": 3}
+"""How many times the usual memory of a pixel an output takes; once where it is not listed."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Order:
+    """What to make of each photo.
+
+    Attributes:
+        model: its name.
+        output: what.
+        media_type: of each.
+        accept: the header, which may let a JPEG become a PNG.
+        wishes: the rest.
+        background: for "replace": the file of a picture, or None for the colour of ``wishes``.
+        background_pixels: of it.
+    """
+
+    model: str
+    output: Output
+    media_type: str
+    accept: str
+    wishes: Wishes
+    background: bytes | None = None
+    background_pixels: int = 0
+
+    def room_for(self, pixels: int) -> int:
+        """Return how many pixels' memory a photo takes."""
+        return pixels * _PIXELS_TAKEN.get(self.output, 1) + self.background_pixels
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """The answer to one photo.
+
+    Attributes:
+        name: of the photo, as its sender calls it.
+        content: of ``media_type``.
+    """
+
+    name: str | None
+    content: bytes
+    media_type: str
 
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """What goes back.
-
-    Attributes:
-        content: of ``media_type``.
-        timings_ms: by stage.
-    """
+    """What goes back: ``content`` of ``media_type``."""
 
     content: bytes
     media_type: str
-    timings_ms: dict[str, float]
 
 
-def choose_output(output: Output | None, accept: str) -> tuple[Output, str]:
-    """Return what to make, and its media type.
-
-    Args:
-        output: what was asked for; None lets ``accept`` decide: the first of "json", "mask" and
-            "overlay" in the best type.
-        accept: an ``Accept`` header; "" takes anything.
+def make_part(result: Segmentation, name: str | None, order: Order) -> Part:
+    """Draw or write down what was asked for.
 
     Raises:
-        Refusal: 406, there is no such type of it.
+        Refusal: 406, it would need a PNG, which the client does not take.
+        InputError: there is nothing to cut away, or the outlines are too ragged.
     """
-    names: list[Output] = [output] if output else ["json", "mask", "overlay"]
-    offers = [(name, kind) for name in names for kind in MEDIA_TYPES[name]]
-    ranges = _ranges(accept)
-    best = max(offers, key=lambda offer: _quality(offer[1], ranges))  # the first of equal ones
-    if not _quality(best[1], ranges):
-        kinds = list(dict.fromkeys(kind for _, kind in offers))
-        raise Refusal(406, f"Accept: got '{accept}', there is only {' or '.join(kinds)}.")
-    return best
+    if order.media_type == "application/json":
+        return Part(name, _encode_json(result, order), order.media_type)
+    media_type = fit_for(result.mask.shape, order.media_type, order.accept)
+    if order.output == "mask":
+        return Part(name, encode_palette_png(result.mask, result.labels.palette), media_type)
+    return Part(name, _encode_picture(_draw(result, order), media_type), media_type)
 
 
-def make_answer(
-    data: bytes,
-    segmenter: Segmenter,
-    *,
-    model: str,
-    output: Output,
-    media_type: str,
-    accept: str,
-    only: Sequence[str],
-    limits: Limits,
-    job: Job,
-) -> Answer:
-    """Segment the photo in ``data`` and draw what was asked for.
-
-    An overlay with a side that no JPEG can have becomes a PNG, where ``accept`` lets it.
-
-    Raises:
-        Refusal: the photo is too large (413), in no known format (415), or damaged (422); there
-            is no such class, or nothing to cut away (422); it would need a PNG (406).
-        TimeoutError: there was no room for the photo in time.
-    """
-    try:
-        photo = Photo(data, max_pixels=limits.max_pixels)  # its header only
-        pixels = photo.height * photo.width
-        del photo
-        with job.holding(pixels):
-            result = segmenter(data)
-            if only:
-                mask, labels = keep_only(result.mask, only, labels=result.labels)
-                result = dataclasses.replace(result, mask=mask, labels=labels)
-            if media_type == "image/jpeg" and max(result.mask.shape) > MAX_JPEG_SIDE:
-                media_type = _png_instead(accept)
-            content = _encode(result, model=model, output=output, media_type=media_type)
-    except ImageSizeError:
-        raise Refusal(
-            413,
-            f"the photo may have at most {limits.max_pixels / 1e6:g} megapixels, it has more. Send "
-            "a smaller one.",
-        ) from None
-    except ImageFormatError as error:
-        raise Refusal(415, _words(error)) from None
-    except (ImageError, InputError) as error:
-        raise Refusal(422, _words(error)) from None
-    return Answer(content, media_type, result.timings)
+def join(parts: Sequence[Part], *, model: str, several: bool) -> Answer:
+    """Return the answer to a request: the one part, or all in one document or zip file."""
+    if not several:
+        (part,) = parts
+        if part.media_type == "application/json":
+            content = b'{"model":' + _dump(model) + b"," + part.content[1:]
+            return Answer(content, part.media_type)
+        return Answer(part.content, part.media_type)
+    if parts[0].media_type == "application/json":
+        photos = b",".join(b'{"photo":' + _dump(p.name) + b"," + p.content[1:] for p in parts)
+        content = b'{"model":' + _dump(model) + b',"photos":[' + photos + b"]}"
+        return Answer(content, parts[0].media_type)
+    return Answer(_zip(parts), ZIP)
 
 
-def _png_instead(accept: str) -> str:
-    if not _quality("image/png", _ranges(accept)):
-        raise Refusal(
-            406,
-            f"the photo has a side over {MAX_JPEG_SIDE:,} pixels, which no JPEG can have. Accept "
-            "image/png too.",
-        )
-    return "image/png"
+def _draw(result: Segmentation, order: Order) -> Image.Image:
+    wishes = order.wishes
+    if order.output == "overlay":
+        return result.overlay()
+    if order.output == "contour":
+        return result.contour()
+    if order.output == "cutout":
+        return result.cutout()
+    if order.output == "blur":
+        return result.blur_background(radius=wishes.radius)
+    assert order.output == "replace"
+    if order.background is not None:
+        return result.replace_background(Photo(order.background, name="background").decode())
+    return result.replace_background(wishes.background or _WHITE)
 
 
-def _encode(result: Segmentation, *, model: str, output: Output, media_type: str) -> bytes:
-    if output == "json":
-        return _encode_json(result, model)
-    if output == "mask":
-        return encode_palette_png(result.mask, result.labels.palette)
-    if output == "cutout":
-        return _encode_picture(result.cutout(), media_type)
-    return _encode_picture(result.overlay(), media_type)
+def _encode_json(result: Segmentation, order: Order) -> bytes:
+    if order.output == "json":
+        found: dict[str, Any] = result.to_dict()
+        del found["photo"]  # it has no name here
+        return _dump(found)
+    height, width = result.mask.shape
+    objects = []
+    has_rings = order.output == "polygons"
+    for one in find_objects(
+        result.mask, labels=result.labels, min_area=order.wishes.min_area, outlines=has_rings
+    ):
+        entry = {
+            "id": one.class_id,
+            "name": result.labels.names[one.class_id],
+            "colour": result.labels.colours[one.class_id],
+            "area": one.area,
+            "box": one.box,
+        }
+        objects.append({**entry, "polygons": one.rings} if has_rings else entry)
+    timings = {stage: round(ms, 3) for stage, ms in result.timings.items()}
+    return _dump({"height": height, "width": width, "objects": objects, "timings_ms": timings})
 
 
-def _encode_json(result: Segmentation, model: str) -> bytes:
-    content: dict[str, Any] = {"model": model, **result.to_dict()}
-    del content["photo"]  # it has no name here
-    return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
+def _dump(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def _encode_picture(picture: Image.Image, media_type: str) -> bytes:
@@ -149,32 +158,18 @@ def _encode_picture(picture: Image.Image, media_type: str) -> bytes:
     return encoded.getvalue()
 
 
-def _words(error: Exception) -> str:
-    return str(error).replace("the bytes: ", "photo: ", 1)
-
-
-def _ranges(accept: str) -> list[tuple[str, float]]:
-    """Return (type, quality) for what is in an Accept header."""
-    found = []
-    for part in accept.split(","):
-        kind, *parameters = (piece.strip().lower() for piece in part.split(";"))
-        quality = 1.0
-        for parameter in parameters:
-            if parameter.startswith("q="):
-                try:
-                    quality = float(parameter[2:])
-                except ValueError:
-                    quality = 0.0
-        if kind:
-            found.append((kind, quality))
-    return found or [("*/*", 1.0)]
-
-
-def _quality(media_type: str, ranges: list[tuple[str, float]]) -> float:
-    """Return how much a media type is wanted: what names it most exactly counts."""
-    group = media_type.split("/")[0]
-    for wanted in (media_type, f"{group}/*", "*/*"):
-        qualities = [quality for kind, quality in ranges if kind == wanted]
-        if qualities:
-            return max(qualities)
-    return 0.0
+def _zip(parts: Sequence[Part]) -> bytes:
+    """Return a zip file with a picture per photo, called like it; equal names get a number."""
+    packed = io.BytesIO()
+    used: set[str] = set()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_STORED) as archive:
+        for number, part in enumerate(parts, 1):
+            stem = PurePath(part.name or f"photo-{number}").stem
+            ending = ".jpg" if part.media_type == "image/jpeg" else ".png"
+            name = stem + ending
+            if name.lower() in used:
+                name = f"{stem}-{number}{ending}"
+            used.add(name.lower())
+            # A fixed date: the same photos give the same bytes.
+            archive.writestr(zipfile.ZipInfo(name), part.content)
+    return packed.getvalue()

@@ -1,30 +1,75 @@
-"""A photo out of a request, counted while it comes in."""
+"""The body of a request, counted while it comes in, and the photos and fields in it."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
 from io import BytesIO
+from pathlib import PurePosixPath, PureWindowsPath
 
+import numpy as np
+import numpy.typing as npt
 from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import File, FormParser, parse_options_header
+from python_multipart.multipart import Field, File, FormParser, parse_options_header
 from starlette.requests import Request
 
 from deeplab.serve.limits import Limits
 from deeplab.serve.refusal import Refusal
 
+UInt8 = npt.NDArray[np.uint8]
+
 _RAW = ("image/", "application/octet-stream", "application/x-www-form-urlencoded")
 """Types of a body that is the photo itself. The last is what curl says where nobody tells it."""
 
-_FORM = "multipart/form-data"
+FORM = "multipart/form-data"
+
+_PHOTO_FIELDS = ("photo", "photos", "file", "files", "image", "images")
+"""Names of parts without a file name that are photos whatever is in them."""
+
+_MOST_PARTS = 256
+_MOST_FIELD_BYTES = 100_000
+
+BACKGROUND = "background"
+"""The one part with a file name that is no photo to segment: the picture behind the objects."""
+
+
+@dataclass(frozen=True)
+class NamedPhoto:
+    """One photo of a request.
+
+    Attributes:
+        data: the file, or (H, W, 3) uint8 RGB.
+        name: as its sender calls it, without folders; None where nobody says.
+        title: how words to the sender call it.
+    """
+
+    data: bytes | UInt8
+    name: str | None = None
+    title: str = "photo"
+
+
+@dataclass
+class Contents:
+    """What was in a body.
+
+    Attributes:
+        photos: in the order in which they came.
+        fields: name and value of the other parts, in order.
+        background: of the part of that name, where it is a file.
+    """
+
+    photos: list[NamedPhoto] = field(default_factory=list)
+    fields: list[tuple[str, str]] = field(default_factory=list)
+    background: bytes | None = None
 
 
 class Uploads:
     """Reads bodies, and knows how many bytes of them are in memory.
 
     Attributes:
-        held: bytes of all uploads, from their first byte until :meth:`release`.
+        held: bytes of all uploads, from their first byte until :meth:`Upload.release`.
     """
 
     def __init__(self, limits: Limits) -> None:
@@ -41,15 +86,17 @@ class Uploads:
         """Return the body of a request. Whoever gets it calls ``release`` when done with it.
 
         Raises:
-            Refusal: too many bytes (413), too slow (408), not a photo by what its headers say
-                (415), or too many uploads at once (503).
+            Refusal: too many bytes (413), too slow (408), compressed (415), or too many uploads
+                at once (503).
             ClientDisconnect: nobody is there any more.
         """
-        content_type, boundary = _check_headers(request)
+        encoding = request.headers.get("content-encoding", "identity").lower()
+        if encoding != "identity":
+            raise Refusal(415, f"Content-Encoding: got '{encoding}'; send the body as it is.")
         declared = request.headers.get("content-length", "0")
         if int(declared) > self._limits.max_bytes:
             raise self._too_large(f"{int(declared) / 1e6:.1f} MB")
-        upload = Upload(self, boundary if content_type == _FORM else None)
+        upload = Upload(self)
         try:
             await asyncio.wait_for(
                 self._fill(upload, request.stream()), self._limits.transfer_seconds
@@ -93,8 +140,8 @@ class Upload:
         size: in bytes.
     """
 
-    def __init__(self, uploads: Uploads, boundary: bytes | None) -> None:
-        self._uploads, self._boundary = uploads, boundary
+    def __init__(self, uploads: Uploads) -> None:
+        self._uploads = uploads
         self._chunks: list[bytes] = []
         self.size = 0
 
@@ -104,18 +151,10 @@ class Upload:
         self.size += len(chunk)
         self._uploads.hold(len(chunk))
 
-    def photo(self) -> bytes:
-        """Return the bytes of the photo: the body, or the file in the form that the body is.
-
-        Raises:
-            Refusal: there is no photo (422).
-        """
+    def take(self) -> bytes:
+        """Return the body; it is kept here no longer, but counted until :meth:`release`."""
         body = b"".join(self._chunks)
         self._chunks = []
-        if self._boundary is not None:
-            body = _only_file(body, self._boundary)
-        if not body:
-            raise Refusal(422, "the photo is empty (0 bytes).")
         return body
 
     def release(self) -> None:
@@ -124,33 +163,87 @@ class Upload:
         self._chunks, self.size = [], 0
 
 
-def _check_headers(request: Request) -> tuple[str, bytes]:
-    encoding = request.headers.get("content-encoding", "identity").lower()
-    if encoding != "identity":
-        raise Refusal(415, f"Content-Encoding: got '{encoding}'; send the photo as it is.")
+def read_content_type(request: Request) -> tuple[str, bytes]:
+    """Return the type of a body that has photos in it, and the boundary where it is a form.
+
+    Raises:
+        Refusal: it has none by what its headers say (415), or a form lacks its boundary (422).
+    """
     header = request.headers.get("content-type") or "application/octet-stream"
     kind, options = parse_options_header(header)
     content_type = kind.decode("latin-1").lower()
-    if content_type != _FORM and not content_type.startswith(_RAW):
+    if content_type != FORM and not content_type.startswith(_RAW):
         raise Refusal(
             415,
             f"Content-Type: got '{content_type}', expected image/…, application/octet-stream, or "
-            f"{_FORM} with one file.",
+            f"{FORM} with a file in it.",
         )
     boundary = options.get(b"boundary", b"")
-    if content_type == _FORM and not boundary:
-        raise Refusal(422, f"Content-Type: {_FORM} without its boundary.")
+    if content_type == FORM and not boundary:
+        raise Refusal(422, f"Content-Type: {FORM} without its boundary.")
     return content_type, boundary
 
 
-def _only_file(body: bytes, boundary: bytes) -> bytes:
-    """Return the content of the one file in a form. Nothing is written to the disk."""
-    files: list[File] = []
+def read_contents(
+    body: bytes, boundary: bytes | None, *, parameters: tuple[str, ...], max_photos: int
+) -> Contents:
+    """Return the photos and the fields of a body.
+
+    Args:
+        body: of the request.
+        boundary: where it is a form; None where it is the photo itself.
+        parameters: parts of these names without a file name are fields. Any other such part is a
+            photo, if it is named like one or holds what is no text.
+        max_photos: that are taken.
+
+    Raises:
+        Refusal: the form is broken, there is no photo, one is empty, or too many (422).
+    """
+    contents = Contents([NamedPhoto(body)])
+    if boundary is not None:
+        contents = _read_form(body, boundary, parameters, max_photos)
+    if not contents.photos:
+        raise Refusal(422, "the form has no photo in it; add one: curl -F photo=@photo.jpg …")
+    for photo in contents.photos:
+        if not len(photo.data):
+            raise Refusal(422, f"the {photo.title} is empty (0 bytes).")
+    return contents
+
+
+def _read_form(
+    body: bytes, boundary: bytes, parameters: tuple[str, ...], max_photos: int
+) -> Contents:
+    """Take a form apart. Nothing is written to the disk."""
+    files: list[tuple[str | None, bytes]] = []
+    contents = Contents()
+
+    def add_file(part: File) -> None:
+        opened = part.file_object
+        assert isinstance(opened, BytesIO)
+        if (part.field_name or b"").decode("utf-8", "replace") == BACKGROUND:
+            if contents.background is not None:
+                raise Refusal(422, f"{BACKGROUND}: got it twice, expected it once.")
+            contents.background = opened.getvalue()
+            return
+        files.append((_base_name(part.file_name or b""), opened.getvalue()))
+        if len(files) > max_photos:
+            raise Refusal(422, f"the form has more than {max_photos} photos in it; send fewer.")
+
+    def add_field(part: Field) -> None:
+        name = (part.field_name or b"").decode("utf-8", "replace")
+        value = part.value or b""
+        if name not in parameters and (name in _PHOTO_FIELDS or not _is_text(value)):
+            files.append((None, value))
+            return
+        if len(value) > _MOST_FIELD_BYTES:
+            raise Refusal(422, f"{name}: got {len(value)} bytes, expected a short text.")
+        contents.fields.append((name, value.decode("utf-8", "replace")))
+
     try:
         form = FormParser(
-            _FORM,
-            on_field=None,
-            on_file=files.append,
+            FORM,
+            on_field=_counted(add_field),
+            on_file=_counted(add_file),
             boundary=boundary,
             config={"MAX_MEMORY_FILE_SIZE": float("inf")},
         )
@@ -158,8 +251,36 @@ def _only_file(body: bytes, boundary: bytes) -> bytes:
         form.finalize()
     except FormParserError as error:
         raise Refusal(422, f"the form is broken: {error}.") from None
-    if len(files) != 1:
-        raise Refusal(422, f"the form has {len(files)} files in it, expected one, the photo.")
-    content = files[0].file_object
-    assert isinstance(content, BytesIO)
-    return content.getvalue()
+    for number, (name, data) in enumerate(files, 1):
+        title = "photo"
+        if len(files) > 1:
+            title = f"photo {number} ({name})" if name else f"photo {number}"
+        contents.photos.append(NamedPhoto(data, name, title))
+    return contents
+
+
+def _counted(add: Callable[..., None]) -> Callable[..., None]:
+    parts = 0
+
+    def count_and_add(part: Field | File) -> None:
+        nonlocal parts
+        parts += 1
+        if parts > _MOST_PARTS:
+            raise Refusal(422, f"the form has more than {_MOST_PARTS} parts; send fewer.")
+        add(part)
+
+    return count_and_add
+
+
+def _is_text(value: bytes) -> bool:
+    try:
+        return value.decode("utf-8").isprintable()
+    except UnicodeDecodeError:
+        return False
+
+
+def _base_name(name: bytes) -> str | None:
+    """Return a file's name without folders and without what would confuse a terminal."""
+    text = name.decode("utf-8", "replace")
+    text = PureWindowsPath(PurePosixPath(text).name).name
+    return "".join(letter for letter in text if letter.isprintable())[:200] or None

@@ -93,14 +93,12 @@ def _form(path: str, parameters: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def _choices(schema: dict[str, Any]) -> list[str]:
-    for option in (schema, *schema.get("anyOf", [])):
-        if "enum" in option:
-            return list(option["enum"])
-    return []
+    return list(schema.get("enum", schema.get("items", {}).get("enum", [])))
 
 
 def _values(schema: dict[str, Any]) -> str:
-    return ", ".join(_choices(schema)) or "text"
+    kinds = {"string": "text", "integer": "a whole number", "number": "a number"}
+    return ", ".join(_choices(schema)) or kinds.get(schema["type"], schema["type"])
 
 
 def _text(value: object) -> str:

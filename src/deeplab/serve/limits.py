@@ -23,7 +23,10 @@ class Limits:
         transfer_seconds: for sending a photo, then 408; and for taking the answer.
         concurrency: photos worked on at the same time.
         queue: photos waiting for that; one more is answered with 503.
+        max_photos: of one request.
         memory_bytes: that all photos at work may take; None leaves it to the number of pixels.
+        max_connections: at the same time, below the number of open files that systems give a
+            program by default; more are answered with 503.
     """
 
     max_megabytes: float = 20
@@ -32,7 +35,9 @@ class Limits:
     transfer_seconds: float = 30
     concurrency: int = 1
     queue: int = 64
+    max_photos: int = 16
     memory_bytes: int | None = None
+    max_connections: int = 500
 
     def __post_init__(self) -> None:
         for name in ("max_megabytes", "max_megapixels", "timeout_seconds", "transfer_seconds"):
@@ -43,6 +48,7 @@ class Limits:
                 raise InputError(
                     f"{name}: got {getattr(self, name):g}, expected {MAX_SECONDS:g} at most, a day."
                 )
+        check_whole("max_photos", self.max_photos, most=MAX_WORKERS)
         check_whole("concurrency", self.concurrency, most=MAX_WORKERS)
         if self.queue < 0:
             raise InputError(f"queue: got {self.queue}, expected 0 or more.")

@@ -6,6 +6,7 @@ import errno
 import ipaddress
 import logging
 import math
+import multiprocessing
 import signal
 import socket
 import threading
@@ -17,11 +18,9 @@ import uvicorn
 from fastapi import FastAPI
 
 from deeplab.errors import InputError
+from deeplab.serve.drain import DrainingServer
 from deeplab.serve.limits import Limits
 from deeplab.serve.protocol import limit_transfers
-
-_MOST_CONNECTIONS = 500
-"""At the same time; below the number of open files that systems give a program by default."""
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -41,7 +40,7 @@ def listen(host: str, port: int) -> socket.socket:
     except (socket.gaierror, UnicodeError):
         raise InputError(f"host: there is no '{host}'; write an address of this machine.") from None
     try:
-        return socket.create_server(address[:2], family=family, backlog=1024)
+        made = socket.create_server(address[:2], family=family, backlog=1024)
     except OSError as error:
         reasons = {
             errno.EADDRINUSE: f"port: {port} is taken by another program; choose another with "
@@ -51,6 +50,9 @@ def listen(host: str, port: int) -> socket.socket:
         }
         words = reasons.get(error.errno or 0, f"host: cannot listen at {host}:{port}: {error}.")
         raise InputError(words) from None
+    # asyncio sets TCP_NODELAY on connections of sockets that say that they are TCP; those of
+    # create_server do not. Without it each answer on a connection that is kept open waits 40 ms.
+    return socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, fileno=made.detach())
 
 
 def address_of(listening: socket.socket) -> str:
@@ -66,23 +68,36 @@ def is_local(listening: socket.socket) -> bool:
     return ipaddress.ip_address(listening.getsockname()[0]).is_loopback
 
 
-def run(app: FastAPI, listening: socket.socket, *, limits: Limits) -> None:
-    """Answer requests until SIGINT or SIGTERM comes; then finish those that are running."""
+def run(
+    app: FastAPI, listening: socket.socket, *, limits: Limits, drain_seconds: float = 0
+) -> None:
+    """Answer requests until SIGINT or SIGTERM comes; then finish those that are running.
+
+    Args:
+        app: of :func:`~deeplab.serve.app.build_app`.
+        listening: of :func:`listen`; it is closed in the end.
+        limits: of the same application.
+        drain_seconds: how long new connections are still taken after the signal, while ``/readyz``
+            says that the end is near.
+    """
     # What clients do wrong is answered and counted; the log is for what we do wrong.
     for name in ("uvicorn.error", "python_multipart"):
         logging.getLogger(name).setLevel(logging.ERROR)
     config = uvicorn.Config(
         app,
-        http=limit_transfers(limits.transfer_seconds),
+        http=limit_transfers(limits.transfer_seconds, most_connections=limits.max_connections),
         ws="none",
         log_config=None,
         access_log=False,  # the application writes its own
         server_header=False,
-        limit_concurrency=_MOST_CONNECTIONS,
         timeout_graceful_shutdown=math.ceil(limits.transfer_seconds + limits.timeout_seconds),
     )
-    server = uvicorn.Server(config)
-    with _ending_well(server):
+
+    def tell() -> None:
+        app.state.service.draining = True
+
+    server = DrainingServer(config, tell=tell, drain_seconds=drain_seconds)
+    with _ending_well(server), _ending_with_parent(server):
         server.run(sockets=[listening])
 
 
@@ -103,3 +118,17 @@ def _ending_well(server: uvicorn.Server) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def _ending_with_parent(server: uvicorn.Server) -> Iterator[None]:
+    """End a process of several as soon as the one that started it is no more."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+
+        def watch() -> None:
+            parent.join()
+            server.should_exit = True
+
+        threading.Thread(target=watch, daemon=True).start()
+    yield

@@ -1,0 +1,148 @@
+"""The way of the photos of one request, whichever API it came by."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
+
+from starlette.requests import Request
+
+from deeplab.errors import ImageSizeError, near_matches
+from deeplab.photo.draw import keep_only
+from deeplab.photo.images import Photo
+from deeplab.photo.results import Segmentation
+from deeplab.segmenter import Segmenter
+from deeplab.serve.body import NamedPhoto, Upload, Uploads
+from deeplab.serve.edge import note
+from deeplab.serve.limits import Limits
+from deeplab.serve.metrics import Metrics
+from deeplab.serve.refusal import Refusal, refusing
+from deeplab.serve.work import Job, Workers
+
+T = TypeVar("T")
+
+
+class Service:
+    """The models and what works on photos, for all APIs of a server.
+
+    Attributes:
+        segmenters: name → what runs it; the first is the default.
+        limits: what is refused.
+        workers: the threads.
+        uploads: reads bodies.
+        metrics: counts.
+        draining: it is about to end.
+    """
+
+    def __init__(
+        self, segmenters: Mapping[str, Segmenter], limits: Limits, metrics: Metrics
+    ) -> None:
+        self.segmenters, self.limits, self.metrics = segmenters, limits, metrics
+        self.workers, self.uploads = Workers(limits), Uploads(limits)
+        self.draining = False
+
+    def find(self, model: str | None) -> tuple[str, Segmenter]:
+        """Return the name and the segmenter of a model; the default where none is named.
+
+        Raises:
+            Refusal: 404, there is no such model.
+        """
+        name = next(iter(self.segmenters)) if model is None else model
+        if name not in self.segmenters:
+            raise Refusal(
+                404,
+                f"model: there is no '{name[:100]}' here.{near_matches(name, self.segmenters)} "
+                f"There is: {', '.join(self.segmenters)}.",
+            )
+        return name, self.segmenters[name]
+
+    def gauges(self) -> dict[str, tuple[str, float]]:
+        """Return what is going on now: name → (what it is, value)."""
+        return {
+            "deeplab_photos_pending": ("Waiting or at work.", float(self.workers.pending)),
+            "deeplab_uploads_held_bytes": ("Of photos in memory.", float(self.uploads.held)),
+        }
+
+    async def check(self, photos: Sequence[NamedPhoto]) -> list[int]:
+        """Return how many pixels photos have, by their headers, before they wait for anything.
+
+        Raises:
+            Refusal: one is too large (413), or is no picture (415, 422).
+        """
+        return await asyncio.to_thread(lambda: [self._measure(photo) for photo in photos])
+
+    async def segment(
+        self,
+        request: Request,
+        upload: Upload,
+        photos: Sequence[NamedPhoto],
+        *,
+        model: str,
+        make: Callable[[Segmentation, NamedPhoto], T],
+        only: Sequence[str] = (),
+        room_for: Callable[[int], int] = lambda pixels: pixels,
+    ) -> tuple[list[T], dict[str, float]]:
+        """Segment photos one after the other, as soon as a thread is free.
+
+        Args:
+            request: ends the work when its sender leaves.
+            upload: released when the work is over, however it ends.
+            photos: checked before.
+            model: a name that is there.
+            make: of each result, in the thread.
+            only: classes to keep.
+            room_for: pixels of a photo → how many pixels' memory it takes.
+
+        Returns:
+            What ``make`` returned, and the milliseconds of all photos together by stage.
+
+        Raises:
+            Refusal: the queue is full or the time is over (503); a photo is damaged (422).
+            ClientDisconnect: nobody waits for the result any more.
+        """
+        segmenter = self.segmenters[model]
+        timings: dict[str, float] = {}
+        arrived = time.perf_counter()
+
+        def work(job: Job) -> list[T]:
+            made = []
+            self.metrics.count_wait(model, time.perf_counter() - arrived)
+            for photo in photos:
+                start = time.perf_counter()
+                with refusing(photo.title, max_pixels=self.limits.max_pixels):
+                    room = room_for(self._measure(photo))
+                    with job.holding(min(room, self.limits.max_pixels_at_work)):
+                        result = _keep(segmenter(photo.data), only)
+                        made.append(make(result, photo))
+                for stage, ms in result.timings.items():
+                    timings[stage] = timings.get(stage, 0.0) + ms
+                seconds = time.perf_counter() - start
+                self.metrics.count_photo(model, result.timings, seconds=seconds)
+            return made
+
+        async def gone() -> None:
+            while (await request.receive())["type"] != "http.disconnect":
+                pass
+
+        note(request.scope, model=model, photos=len(photos))
+        done = await self.workers.run(work, gone=gone, after=upload.release)
+        return done, timings
+
+    def _measure(self, photo: NamedPhoto) -> int:
+        most = self.limits.max_pixels
+        with refusing(photo.title, max_pixels=most):
+            read = Photo(photo.data, max_pixels=most)  # its header only
+            pixels = read.height * read.width
+            if pixels > most:
+                raise ImageSizeError
+            return pixels
+
+
+def _keep(result: Segmentation, only: Sequence[str]) -> Segmentation:
+    if not only:
+        return result
+    mask, labels = keep_only(result.mask, only, labels=result.labels)
+    return dataclasses.replace(result, mask=mask, labels=labels)

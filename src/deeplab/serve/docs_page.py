@@ -57,7 +57,7 @@ def _operation(
     for part in operation.get("description", operation.get("summary", "")).split("\n\n"):
         yield f"<p>{_text(part)}</p>"
     if parameters := operation.get("parameters"):
-        if "requestBody" in operation:
+        if any(parameter["name"] == "output" for parameter in parameters):
             yield from _form(path, parameters)
         yield "<table><tr><th>Parameter</th><th>Values</th><th>Meaning</th></tr>"
         for parameter in parameters:

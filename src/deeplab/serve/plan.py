@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import socket
 import threading
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from deeplab.errors import InputError
 from deeplab.segmenter import Runtime, Segmenter
 from deeplab.serve.apis import Api
 from deeplab.serve.app import build_app
@@ -56,6 +58,10 @@ class Plan:
     log_format: LogFormat = "text"
     drain_seconds: float = 0
     workers: int = 1
+
+    def __post_init__(self) -> None:
+        if self.per_minute is not None and not 0 < self.per_minute < math.inf:
+            raise InputError(f"rate: got {self.per_minute:g} a minute, expected more than 0.")
 
 
 def serve(

@@ -102,7 +102,18 @@ def describe(service: Service) -> dict[str, Any]:
         "schema": {"type": "string", "enum": list(service.segmenters)},
     }
     return {
-        "/": {"post": operation},
+        "/": {
+            "get": {
+                "summary": "Show the browser page",
+                "responses": {
+                    "200": {
+                        "description": "The page.",
+                        "content": {"text/html": {"schema": {"type": "string"}}},
+                    }
+                },
+            },
+            "post": operation,
+        },
         "/models/{model}": {"post": {**operation, "parameters": [name]}},
     }
 

@@ -152,10 +152,7 @@ def describe(service: Service) -> dict[str, Any]:
         "parameters": [name],
         "requestBody": {
             "required": True,
-            "content": {
-                "application/json": {"schema": InferRequest},
-                "application/octet-stream": {"schema": {"type": "string", "format": "tensors"}},
-            },
+            "content": {"application/json": {"schema": InferRequest}},
         },
         "responses": {
             "200": {

@@ -125,6 +125,8 @@ def _common(path: str, method: str, rules: Rules) -> dict[str, Any]:
 def _segment(service: Service) -> dict[str, Any]:
     pictures = sorted({kind for kinds in MEDIA_TYPES.values() for kind in kinds if "image" in kind})
     properties = {name: schema for name, _, schema in _parameters(service)}
+    # In a form, an array would be several fields of one name.
+    properties["only"] = properties["only"]["items"]
     photos = {"type": "array", "items": _BINARY["schema"], "minItems": 1,
               "maxItems": service.limits.max_photos}  # fmt: skip
     return {

@@ -42,8 +42,8 @@ SECONDS ?= 120
 fuzz: $(ENV)/.installed
 	$(ENV)/bin/python tests/fuzz/run.py --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
-## clients: environments with other people's readers of .tflite; the tests then show them our files
-clients: $(CLIENTS)/mediapipe/.installed $(CLIENTS)/tflite-support/.installed
+## clients: environments with other people's programs; the tests then show them our files and server
+clients: $(addprefix $(CLIENTS)/,$(addsuffix /.installed,mediapipe tflite-support tritonclient schemathesis))
 
 ## oracles: an environment with other people's readers of annotations; the tests then ask them
 oracles: $(ORACLES)/.installed
@@ -84,6 +84,8 @@ $(ENV)/.installed: pyproject.toml
 
 $(CLIENTS)/mediapipe/.installed: PACKAGE := mediapipe==1.2.2
 $(CLIENTS)/tflite-support/.installed: PACKAGE := tflite-support==0.4.4
+$(CLIENTS)/tritonclient/.installed: PACKAGE := 'tritonclient[http]==2.73.0' pillow
+$(CLIENTS)/schemathesis/.installed: PACKAGE := schemathesis==4.32.5 pillow
 $(CLIENTS)/%/.installed:
 	$(CLIENT_PYTHON) -m venv $(@D)
 	$(@D)/bin/python -m pip install --quiet $(PACKAGE)

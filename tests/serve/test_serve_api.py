@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import gzip
 import hashlib
+import http.client
 import io
 import json
 import re
@@ -18,8 +20,10 @@ from serving import NAMES, Answer, Server, form
 from deeplab import Segmenter
 from deeplab.photo.draw import keep_only
 from deeplab.serve import browser_page
+from deeplab.serve.site import Site
 
 pytest.importorskip("fastapi")
+brotli = pytest.importorskip("brotli")
 
 
 def decode(answer: Answer, kind: str) -> Image.Image:
@@ -234,6 +238,53 @@ def test_a_model_is_only_looked_up(server: Server, photo: bytes, name: str) -> N
     assert "There is: tiny." in answer.json()["detail"]
 
 
+def unpack(answer: Answer) -> bytes:
+    coding = answer.headers["Content-Encoding"]
+    return {None: bytes, "gzip": gzip.decompress, "br": brotli.decompress}[coding](answer.body)
+
+
+def test_the_pages_files_are_packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = bytes(range(256)) * 40
+    (tmp_path / "index.html").write_text("<!doctype html>")
+    (tmp_path / "a.wasm").write_bytes(content)
+    monkeypatch.setattr(browser_page, "BUILT", tmp_path)
+    site = Site({}, {})
+
+    async def ask(accepted: str, *, tag: str = "") -> Answer:
+        headers = [(b"accept-encoding", accepted.encode()), (b"if-none-match", tag.encode())]
+        scope = {"type": "http", "method": "GET", "path": "/a.wasm", "headers": headers,
+                 "query_string": b"", "asgi": {"spec_version": "2.4"}}  # fmt: skip
+        sent: list[dict] = []
+
+        async def send(message: dict) -> None:
+            sent.append(message)
+
+        await site(scope, None, send)
+        told = http.client.HTTPMessage()
+        for name, value in sent[0]["headers"]:
+            told[name.decode()] = value.decode()
+        body = b"".join(one.get("body", b"") for one in sent)
+        return Answer(sent[0]["status"], told, body)
+
+    async def check() -> None:
+        found = [await ask("gzip, br")]
+        while found[-1].headers["Content-Encoding"] != "br":  # it takes its time
+            assert found[-1].headers["Content-Encoding"] == "gzip"
+            await asyncio.sleep(0.01)
+            found.append(await ask("gzip, br"))
+        found += [await ask("br"), await ask("gzip, br;q=0"), await ask("br;q=0.0"), await ask("")]
+        codings = [one.headers["Content-Encoding"] for one in found[-4:]]
+        assert codings == ["br", "gzip", None, None]
+        for one in found:
+            assert unpack(one) == content
+        assert len({one.headers["ETag"] for one in found[-3:]}) == 2
+        assert len(found[-4].body) < len(content) / 10
+        again = await ask("gzip, br", tag=found[-4].headers["ETag"])
+        assert (again.status, again.body) == (304, b"")
+
+    asyncio.run(check())
+
+
 def test_the_built_page_is_served(server: Server) -> None:
     try:
         page = browser_page.find_page()
@@ -250,14 +301,9 @@ def test_the_built_page_is_served(server: Server) -> None:
             assert answer.headers["Content-Type"] == browser_page.MEDIA_TYPES[path.suffix]
             packed = server.ask("GET", f"/{name}", headers={"Accept-Encoding": "gzip, br"})
             assert packed.headers["Content-Type"] == answer.headers["Content-Type"]
-            if packed.headers["Content-Encoding"] == "gzip":
-                assert packed.headers["ETag"] != answer.headers["ETag"]
-                packed.body = gzip.decompress(packed.body)
-            assert packed.body == answer.body
-    packed = server.ask(
-        "GET", "/wasm/litert_wasm_internal.wasm", headers={"Accept-Encoding": "gzip"}
-    )
-    assert len(packed.body) < 4_000_000
+            assert unpack(packed) == answer.body
+            if path.name == "litert_wasm_internal.wasm":
+                assert len(packed.body) < 4_000_000
     assert server.get("/").body == (page / "index.html").read_bytes()
 
 

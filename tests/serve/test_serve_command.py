@@ -150,7 +150,7 @@ def test_several_models(photo: bytes, reference: Path) -> None:
         kept = "/v1/segment?model=cityscapes&output=cutout&only=sky"
         assert server.post(kept, photo).status == 200
         titles = [one["title"] for one in server.get("/models.json").json()["models"]]
-        assert titles == ["voc", "cityscapes"]
+        assert titles[:2] == ["voc", "cityscapes"]
 
 
 # --- the page ---------------------------------------------------------------------------------

@@ -220,7 +220,7 @@ def _read_tokens(path: Path | None) -> tuple[str, ...]:
 
 
 def _check_installed() -> None:
-    for package in ("fastapi", "uvicorn", "python-multipart"):
+    for package in ("fastapi", "uvicorn", "python-multipart", "brotli"):
         if importlib.util.find_spec(package.replace("-", "_")) is None:
             raise MissingExtraError("The server", package=package, extra="serve")
 

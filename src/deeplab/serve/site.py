@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Literal
 
+import brotli
 from isal import igzip
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -28,6 +31,11 @@ from deeplab.serve.docs_page import POLICY
 
 _PACKED = (".html", ".js", ".css", ".svg", ".wasm")
 """Files that are sent compressed: LiteRT's WebAssembly becomes a third of its 9 MB."""
+
+Coding = Literal["gzip", "br"]
+
+_BROTLI_QUALITY = 5
+"""A quarter smaller than gzip in twice the time; 9 gives 4 % more in ten times the time."""
 
 _NO_PAGE = """<!doctype html><html lang="en-GB"><meta charset="utf-8"><title>deeplab</title>
 <p>The browser page is not built in this copy of deeplab (make web builds it).</p>
@@ -62,7 +70,7 @@ class Site:
             ]
         )
         self._catalogue = json.dumps(describe_models(offered), ensure_ascii=False).encode()
-        self._packed: dict[Path, bytes] = {}
+        self._packed: dict[tuple[Path, Coding], asyncio.Future[bytes]] = {}
         self._files = {name: path for model in offered for name, path in model.files.items()}
         try:
             page = find_page()
@@ -100,8 +108,8 @@ class Site:
             return HTMLResponse(_NO_PAGE, headers={"Content-Security-Policy": POLICY})
         path = self._files[name]
         status = path.stat()
-        packs = path.suffix in _PACKED and "gzip" in request.headers.get("accept-encoding", "")
-        tag = f'"{status.st_mtime_ns:x}-{status.st_size:x}{"-gzip" if packs else ""}"'
+        coding = self._choose_coding(path, request.headers.get("accept-encoding", ""))
+        tag = f'"{status.st_mtime_ns:x}-{status.st_size:x}{f"-{coding}" if coding else ""}"'
         hashed = name.startswith("assets/")  # their names change with their content
         headers = {
             "ETag": tag,
@@ -111,14 +119,38 @@ class Site:
         if request.headers.get("if-none-match") == tag:
             return Response(status_code=304, headers=headers)
         media_type = MEDIA_TYPES.get(path.suffix, "application/octet-stream")
-        if packs:
-            if path not in self._packed:
-                self._packed[path] = await asyncio.to_thread(_pack, path)
-            headers["Content-Encoding"] = "gzip"
-            return Response(self._packed[path], headers=headers, media_type=media_type)
+        if coding is not None:
+            headers["Content-Encoding"] = coding
+            packed = await asyncio.shield(self._pack(path, coding))
+            return Response(packed, headers=headers, media_type=media_type)
         return FileResponse(path, headers=headers, media_type=media_type, stat_result=status)
 
+    def _choose_coding(self, path: Path, accepted: str) -> Coding | None:
+        """Return how a file is sent: by Brotli as soon as that is done, else by gzip."""
+        codings = {part.partition(";")[0].strip().lower() for part in accepted.split(",")
+                   if not re.search(r";\s*q=0(\.0*)?\s*$", part)}  # fmt: skip
+        if path.suffix not in _PACKED:
+            return None
+        if "br" in codings and (self._pack(path, "br").done() or "gzip" not in codings):
+            return "br"
+        return "gzip" if "gzip" in codings else None
 
-def _pack(path: Path) -> bytes:
+    def _pack(self, path: Path, coding: Coding) -> asyncio.Future[bytes]:
+        """Return a compressed file, which is made once."""
+        if (path, coding) not in self._packed:
+            made = asyncio.to_thread(_COMPRESS[coding], path)
+            self._packed[path, coding] = asyncio.ensure_future(made)
+        return self._packed[path, coding]
+
+
+def _gzip(path: Path) -> bytes:
     packed: bytes = igzip.compress(path.read_bytes(), compresslevel=3)
     return packed
+
+
+def _brotli(path: Path) -> bytes:
+    packed: bytes = brotli.compress(path.read_bytes(), quality=_BROTLI_QUALITY)
+    return packed
+
+
+_COMPRESS: dict[Coding, Callable[[Path], bytes]] = {"gzip": _gzip, "br": _brotli}

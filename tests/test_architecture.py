@@ -17,6 +17,7 @@ FLOORS = [
     {"photo", "tflite"},
     {"models", "data", "runtimes", "weights", "crf", "zoo", "video", "tiles"},
     {"segmenter", "training", "evaluation", "export", "benchmark", "info", "serve"},
+    {"integrations"},
     {"cli", "__main__"},
 ]
 MAY_IMPORT_TORCH = {"models", "weights", "data", "training", "evaluation", "export"}

@@ -12,6 +12,7 @@ from PIL import Image
 from deeplab import Segmenter
 from deeplab.errors import InputError, ModelError
 from deeplab.labels import LABEL_SETS, LabelSet
+from deeplab.photo.edges import soft_cutout, working_size
 from deeplab.photo.images import Geometry
 from deeplab.photo.upsample import argmax_bilinear, softmax_rows
 from deeplab.runtimes import open_network
@@ -115,6 +116,36 @@ class Cases:
             out[rows] = np.take_along_axis(values, mask[rows][..., None], 2)[..., 0]
         return out
 
+    def edges(self) -> list[dict]:
+        cases = []
+        for size, with_probability in [((317, 451), False), ((720, 400), True), ((37, 29), False)]:
+            y, x = np.mgrid[: size[0], : size[1]] / min(size)
+            wave = 0.5 + 0.05 * np.sin(9 * y)
+            truth = 1 / (1 + np.exp(-90 * (0.35 - np.hypot(y - 0.5, x - wave))))[..., None]
+            colours = np.array([200, 90, 40]), np.array([60, 120, 190])
+            noise = self.rng.normal(0, 8, (*size, 3))
+            photo = truth * colours[0] + (1 - truth) * colours[1] + noise
+            photo = np.clip(photo, 0, 255).astype(np.uint8)
+            inside = (np.hypot(y - 0.52, x - 0.48) < 0.36).astype(np.uint8)
+            probability = None
+            if with_probability:
+                rows, columns = working_size(*size)
+                y, x = np.mgrid[:rows, :columns] / min(rows, columns)
+                rough = 1 / (1 + np.exp(-20 * (0.36 - np.hypot(y - 0.52, x - 0.48))))
+                probability = (rough + self.rng.normal(0, 0.02, rough.shape)).astype(np.float32)
+            got = soft_cutout(photo, inside, probability=probability)
+            rgba = np.concatenate([photo, np.full((*size, 1), 255, np.uint8)], axis=2)
+            cases.append(
+                {
+                    "size": size,
+                    "rgba": self.keep(rgba),
+                    "inside": self.keep(inside),
+                    "probability": None if probability is None else self.keep(probability),
+                    "result": self.keep(got),
+                }
+            )
+        return cases
+
     def label_maps(self) -> list[dict]:
         cases = []
         for side, photo in [(65, (30, 47)), (33, (120, 213))]:
@@ -201,6 +232,7 @@ def write_cases(folder: Path, models: Path) -> None:
         "geometry": cases.geometry(),
         "resize": cases.resize(),
         "masks": cases.masks(),
+        "edges": cases.edges(),
         "labelMaps": cases.label_maps(),
         "models": cases.models(files),
         "labelSets": [labels.to_dict() for labels in LABEL_SETS.values()],

@@ -10,6 +10,7 @@ import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 
 import { confidenceOf } from '../src/confidence';
+import { softCutout } from '../src/edges';
 import { placeInFrame, type Fit } from '../src/geometry';
 import { enlarge } from '../src/label_map';
 import type { LabelSet } from '../src/labels';
@@ -35,6 +36,13 @@ interface Cases {
     frame: Pair;
     content: Pair;
   }[];
+  edges: {
+    size: Pair;
+    rgba: string;
+    inside: string;
+    probability: string | null;
+    result: string;
+  }[];
   labelMaps: { map: Pair; ids: string; photo: Pair; frame: Pair; content: Pair; mask: string }[];
   models: {
     file: string;
@@ -51,7 +59,7 @@ const size = ([height, width]: Pair) => ({ height, width });
 const bytes = (name: string) => new Uint8Array(readFileSync(join(folder!, name)));
 const cases: Cases = folder
   ? JSON.parse(readFileSync(join(folder, 'cases.json'), 'utf8'))
-  : { geometry: [], resize: [], masks: [], labelMaps: [], models: [], labelSets: [] };
+  : { geometry: [], resize: [], masks: [], edges: [], labelMaps: [], models: [], labelSets: [] };
 
 describe.skipIf(!folder)('equal to Python', () => {
   it('where a photo lies in the frame', () => {
@@ -80,6 +88,25 @@ describe.skipIf(!folder)('equal to Python', () => {
     const sure = confidenceOf(mask, grid, size(item.size), alignCorners, region, false);
     const worst = expected.reduce((most, p, i) => Math.max(most, Math.abs(255 * p - sure[i]!)), 0);
     expect(worst).toBeLessThan(0.51); // rounded to a byte
+  });
+
+  it.each(cases.edges)('the soft edge of a photo of $size', (item) => {
+    const probability = item.probability
+      ? new Float32Array(bytes(item.probability).buffer)
+      : undefined;
+    const rgba = new Uint8ClampedArray(bytes(item.rgba));
+    const got = softCutout(rgba, bytes(item.inside), size(item.size), probability);
+    const expected = bytes(item.result);
+    let [soft, off] = [0, 0];
+    for (let i = 3; i < got.length; i += 4) {
+      if (expected[i]! > 0 && expected[i]! < 255) soft++;
+      // Colours are seen as far as alpha lets them be.
+      const seen = expected[i]! / 255;
+      const differs = (k: number) => Math.abs(got[i - k]! - expected[i - k]!) * (k ? seen : 1) > 1;
+      if ([0, 1, 2, 3].some(differs)) off++;
+    }
+    expect(soft).toBeGreaterThan(20);
+    expect(off).toBeLessThanOrEqual(0.01 * soft);
   });
 
   it.each(cases.labelMaps)('the enlarged label map: $map to $photo', (item) => {

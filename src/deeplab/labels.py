@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from os import PathLike
 from typing import Any
@@ -16,6 +16,13 @@ from deeplab.errors import InputError, near_matches
 from deeplab.files import read_text
 
 Colour = tuple[int, int, int]  # red, green, blue; 0..255
+
+UNKNOWN = 255
+"""The id of pixels of which a network is not sure enough."""
+
+UNKNOWN_NAME = "unknown"
+UNKNOWN_COLOUR: Colour = (224, 224, 192)
+"""That of VOC's colour map for 255."""
 
 
 def voc_colours(count: int) -> tuple[Colour, ...]:
@@ -44,6 +51,8 @@ class LabelSet:
         background: the class id that overlays leave transparent; None where every pixel
             belongs to something (streets).
         ignore_index: the value that marks unlabelled pixels in ground truth.
+        unknown: the id of pixels of which a network was not sure enough to say a class; None where
+            there are none, as in every label set of a model.
 
     Raises:
         InputError: no names, more than 256, doubled names, or another count of colours.
@@ -53,6 +62,7 @@ class LabelSet:
     colours: tuple[Colour, ...] = ()
     background: int | None = 0
     ignore_index: int = field(default=255)
+    unknown: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "names", tuple(self.names))
@@ -77,7 +87,30 @@ class LabelSet:
         """(256, 3) uint8 RGB: the class colours, then the VOC colour map for all other ids."""
         palette = np.array(voc_colours(256), dtype=np.uint8)
         palette[: len(self)] = self.colours
+        if self.unknown is not None:
+            palette[self.unknown] = UNKNOWN_COLOUR
         return palette
+
+    def name_of(self, index: int) -> str:
+        """Return what an id in a mask is called: a class, or unknown."""
+        return UNKNOWN_NAME if index == self.unknown else self.names[index]
+
+    def colour_of(self, index: int) -> Colour:
+        """Return the official colour of an id in a mask: of a class, or of unknown."""
+        return UNKNOWN_COLOUR if index == self.unknown else self.colours[index]
+
+    def with_unknown(self) -> LabelSet:
+        """Return this label set for masks in which 255 is unknown.
+
+        Raises:
+            InputError: 255 is a class.
+        """
+        if len(self) > UNKNOWN:
+            raise InputError(
+                f"unknown: these labels have {len(self)} classes, so 255 is one of them and no id "
+                "is left for unknown."
+            )
+        return replace(self, unknown=UNKNOWN)
 
     def index(self, name: str) -> int:
         """Return the class id of ``name``; case, spaces, ``-`` and ``_`` do not matter.

@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from deeplab import zoo
 from deeplab.errors import DeepLabError, InputError, ModelError
 from deeplab.labels import LABEL_SETS, LabelSet, open_labels
 from deeplab.limits import MAX_THREADS, MAX_WORKERS, check_whole
+from deeplab.photo.confidence import Scores, check_temperature, mean_argmax
 from deeplab.photo.images import Fit, Geometry, InputSpec, Photo, Source
 from deeplab.photo.memory import Budget, default_budget, estimate_source, parse_bytes
 from deeplab.photo.results import Segmentation
@@ -36,6 +38,7 @@ from deeplab.runtimes import (
 )
 from deeplab.runtimes.answers import check_count
 from deeplab.runtimes.devices import read_device
+from deeplab.runtimes.looks import Look, plan_looks
 from deeplab.runtimes.network_card import NetworkCard, read_normalisation
 from deeplab.tiles import Tiles
 from deeplab.tiles.open import open_picture
@@ -83,11 +86,19 @@ class Segmenter:
             None is the CPU. Any other has to answer a photo as the CPU does when it is opened.
         precision: "bfloat16" halves the network's time on processors that have it, with runtime
             "openvino"; the borders of masks change, and small objects more.
+        temperature: of probabilities, see :mod:`deeplab.photo.confidence`; None takes the model's
+            own, which is 1 where it was not calibrated.
+        scales: look at the photo in frames of these sizes, 1 is the model's own; the probabilities
+            are averaged at the photo's size. Others than 1 need a model that takes any size.
+        flip: also look at the mirrored photo, at every scale; works with every model that gives
+            logits or probabilities.
 
     Attributes:
         card: what is known of the network file; ``card.assumed`` says what nobody said.
         spec: what the network is fed with.
         labels: its classes.
+        temperature: of its probabilities.
+        looks: how often, and how, it looks at each photo.
         network: what runs single photos, for those who measure it; one frame at a time.
             ``network.device`` says on what.
 
@@ -102,6 +113,8 @@ class Segmenter:
     card: NetworkCard
     spec: InputSpec
     labels: LabelSet
+    temperature: float
+    looks: tuple[Look, ...]
     network: Network
 
     def __init__(
@@ -120,6 +133,9 @@ class Segmenter:
         output_name: str | None = None,
         device: str | None = None,
         precision: Precision = "float32",
+        temperature: float | None = None,
+        scales: Sequence[float] = (1.0,),
+        flip: bool = False,
     ) -> None:
         if threads is not None:
             check_whole("threads", threads, most=MAX_THREADS)
@@ -139,6 +155,9 @@ class Segmenter:
             "output_name": output_name,
             "device": device,
             "precision": precision,
+            "temperature": temperature,
+            "scales": scales,
+            "flip": flip,
         }
         located = zoo.locate_file(model)
         known = located.entry
@@ -157,6 +176,10 @@ class Segmenter:
         )
         self.card, self.spec = file.card, file.card.spec
         self.labels = _name_classes(file.card, known.labels if known else None, located.path)
+        self.temperature = check_temperature(
+            self.card.temperature if temperature is None else temperature
+        )
+        self.looks = plan_looks(self.card, scales=scales, flip=flip, name=located.path.name)
         threads = threads or default_threads()
         self.network = network = open_network(file, threads=threads)
         # What comes later takes the same device, which was compared with the CPU by now.
@@ -287,6 +310,8 @@ class Segmenter:
         from deeplab.video.play import Video
         from deeplab.video.read import VideoReader
 
+        if len(self.looks) > 1:
+            raise InputError("scales, flip: a video is looked at once per frame; leave them out.")
         workers = count_cores() if workers is None else workers
         check_whole("workers", workers, most=MAX_WORKERS)
         streams = _Streams(partial(self._open_stream, threads=1), workers)
@@ -396,22 +421,27 @@ class Segmenter:
         """Run the network on a photo."""
         start = time.perf_counter()
         photo = source if isinstance(source, Photo) else Photo(source)
-        geometry = Geometry(photo.size, (self.spec.height, self.spec.width), self.spec.fit)
-        image = photo.decode(at_least=None if self._exact else geometry.content)
-        frame = geometry.place(image, self.spec.padding)
+        places = [Geometry(photo.size, (at.height, at.width), self.spec.fit) for at in self.looks]
+        largest = max(place.content for place in places)
+        image = photo.decode(at_least=None if self._exact else largest)
+        frames = []
+        for place, at in zip(places, self.looks, strict=True):
+            seen = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if at.mirrored else image
+            frames.append(place.place(seen, self.spec.padding))
         del image
         decoded = time.perf_counter()
         network = streams.take()
         try:
-            answer = network(frame)
+            answers = [network(frame) for frame in frames]
         finally:
             streams.give_back(network)
         answered = time.perf_counter()
         is_map = network.output != "logits"
+        answer = answers[0]
         look = _Look(
             photo=photo,
-            geometry=geometry,
-            frame=frame,
+            geometry=places[0],
+            frame=frames[0],
             logits=None if is_map else answer.astype(np.float32, copy=False),
             label_map=answer.astype(np.uint8, copy=False) if is_map else None,
             align_corners=network.align_corners,
@@ -420,13 +450,35 @@ class Segmenter:
         )
         if look.logits is not None:
             self._check_logits(look.logits)
+        for answer, place, at in zip(answers[1:], places[1:], self.looks[1:], strict=True):
+            values = answer.astype(np.float32, copy=False)
+            self._check_logits(values)
+            look.more.append(
+                Scores(
+                    values=values,
+                    align_corners=network.align_corners,
+                    region=place.region,
+                    softmaxed=network.softmaxed,
+                    temperature=self.temperature,
+                    mirrored=at.mirrored,
+                )
+            )
         return look
 
     def _finish(self, look: _Look) -> Segmentation:
         """Make the mask of what the network answered."""
         start = time.perf_counter()
         photo, geometry = look.photo, look.geometry
-        if look.logits is not None:
+        if look.logits is not None and look.more:
+            first = Scores(
+                values=look.logits,
+                align_corners=look.align_corners,
+                region=geometry.region,
+                softmaxed=look.softmaxed,
+                temperature=self.temperature,
+            )
+            mask = mean_argmax((first, *look.more), *photo.size)
+        elif look.logits is not None:
             mask = argmax_bilinear(
                 look.logits,
                 *photo.size,
@@ -445,6 +497,8 @@ class Segmenter:
             logits=look.logits,
             align_corners=look.align_corners,
             softmaxed=look.softmaxed,
+            temperature=self.temperature,
+            more_looks=tuple(look.more),
             timings={**look.timings, "mask": 1e3 * (time.perf_counter() - start)},
         )
 
@@ -488,6 +542,7 @@ class _Look:
         align_corners: how the answer lies on the frame.
         softmaxed: ``logits`` are probabilities.
         timings: milliseconds so far.
+        more: what it answered on further looks.
     """
 
     photo: Photo
@@ -498,6 +553,7 @@ class _Look:
     align_corners: bool
     softmaxed: bool
     timings: dict[str, float]
+    more: list[Scores] = field(default_factory=list)
 
 
 class _Streams:

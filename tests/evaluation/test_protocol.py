@@ -283,8 +283,8 @@ def test_server_formats(tmp_path: Path) -> None:
 
 
 def test_exported_files_have_one_frame() -> None:
-    with pytest.raises(InputError, match="one fixed frame"):
-        open_predictor("some.tflite", flip=True)
+    with pytest.raises(InputError, match="its own stride and frame"):
+        open_predictor("some.tflite", tile=513)
 
 
 @pytest.mark.reference

@@ -199,3 +199,18 @@ def check_number(value: float | None) -> float | None:
     if value is not None and value != value:
         raise typer.BadParameter("nan is no number.")
     return value
+
+
+def parse_numbers(option: str, text: str, *, most: float) -> list[float]:
+    """Return numbers with commas between them.
+
+    Raises:
+        InputError: they are none, or not above 0, at most ``most``.
+    """
+    try:
+        numbers = [float(part) for part in split_names(option, text)]
+    except ValueError:
+        raise InputError(f"{option}: got '{text}', expected numbers with commas.") from None
+    if not all(0 < number <= most for number in numbers):
+        raise InputError(f"{option}: got '{text}', expected numbers above 0, at most {most:g}.")
+    return numbers

@@ -11,7 +11,7 @@ import typer
 from rich.progress import Progress
 
 from deeplab.cli import model_options, tiling
-from deeplab.cli.console import check_choices, split_names, stderr, stdout
+from deeplab.cli.console import check_choices, parse_numbers, split_names, stderr, stdout
 from deeplab.errors import InputError
 from deeplab.limits import MAX_SIDE
 
@@ -89,7 +89,7 @@ def evaluate(
     with join_processes(in_torch) as processes:
         predictor = open_predictor(
             model,
-            scales=_numbers("--scales", scales, most=_LARGEST_SCALE),
+            scales=parse_numbers("--scales", scales, most=_LARGEST_SCALE),
             flip=flip,
             output_stride=output_stride,
             tile=None if windows is None else windows.size[0] if windows.size else "auto",
@@ -118,7 +118,7 @@ def evaluate(
             part = count(
                 predictor,
                 dataset,
-                trimap=[int(width) for width in _numbers("--trimap", trimap, most=MAX_SIDE)]
+                trimap=[int(width) for width in parse_numbers("--trimap", trimap, most=MAX_SIDE)]
                 if trimap
                 else [],
                 rank=processes.rank,
@@ -142,13 +142,3 @@ def evaluate(
     if report is not None:
         page = write_report(report, found, predictor=predictor, dataset=dataset, classes=chosen)
         stderr().print(f"Report: {page}")
-
-
-def _numbers(option: str, text: str, *, most: int) -> list[float]:
-    try:
-        numbers = [float(part) for part in split_names(option, text)]
-    except ValueError:
-        raise InputError(f"{option}: got '{text}', expected numbers with commas.") from None
-    if not all(0 < number <= most for number in numbers):
-        raise InputError(f"{option}: got '{text}', expected numbers above 0, at most {most}.")
-    return numbers

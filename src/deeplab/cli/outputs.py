@@ -19,6 +19,8 @@ from deeplab.errors import ImageError, InputError, OutputError
 from deeplab.files import replacing
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     from PIL import Image
 
     from deeplab.photo.results import Segmentation
@@ -31,6 +33,7 @@ SUFFIXES = {
     "blur": ".blur.jpg",
     "json": ".json",
     "probabilities": ".probabilities.npz",
+    "confidence": ".confidence.png",
 }
 """What can be saved, and how the files are called: photo.jpg gives photo.overlay.jpg, …"""
 
@@ -216,6 +219,10 @@ class Writer:
     def _photo(self) -> Image.Image:
         return self._result.photo.decode()
 
+    @cached_property
+    def _kept_probability(self) -> npt.NDArray[np.float32] | None:
+        return self._result.kept_probability(self._only)
+
     def _write_overlay(self, path: Path) -> None:
         from deeplab.photo.draw import overlay
 
@@ -229,12 +236,24 @@ class Writer:
     def _write_blur(self, path: Path) -> None:
         from deeplab.photo.draw import blur_background
 
-        _save(blur_background(self._photo, self._result.mask, labels=self._result.labels), path)
+        blurred = blur_background(
+            self._photo,
+            self._result.mask,
+            labels=self._result.labels,
+            probability=self._kept_probability,
+        )
+        _save(blurred, path)
 
     def _write_cutout(self, path: Path) -> None:
         from deeplab.photo.draw import cutout
 
-        _save(cutout(self._photo, self._result.mask, labels=self._result.labels), path)
+        cut = cutout(
+            self._photo,
+            self._result.mask,
+            labels=self._result.labels,
+            probability=self._kept_probability,
+        )
+        _save(cut, path)
 
     def _write_mask(self, path: Path) -> None:
         self._result.save_mask(path)
@@ -249,6 +268,9 @@ class Writer:
 
     def _write_probabilities(self, path: Path) -> None:
         self._result.save_probabilities(path, self._only)
+
+    def _write_confidence(self, path: Path) -> None:
+        _save(self._result.confidence_picture(), path)
 
 
 def _save(picture: Image.Image, path: Path) -> None:

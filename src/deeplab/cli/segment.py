@@ -17,6 +17,7 @@ from deeplab.cli import model_options, tiling
 from deeplab.cli.console import (
     check_choices,
     complain,
+    parse_numbers,
     show_stages,
     split_names,
     stderr,
@@ -104,6 +105,23 @@ def segment(
     scale: tiling.Scale = None,
     bands: tiling.Bands = None,
     value_range: tiling.Range = None,
+    unknown: Annotated[
+        float | None,
+        typer.Option(
+            "--unknown", metavar="P", help="Pixels less sure than P become unknown (id 255): 0.5."
+        ),
+    ] = None,
+    temperature: Annotated[
+        float | None,
+        typer.Option(metavar="T", help="Of the probabilities (default: the model's own)."),
+    ] = None,
+    scales: Annotated[
+        str,
+        typer.Option(
+            metavar="LIST", help="Look several times, and average: 0.75,1,1.25 (any-size models)."
+        ),
+    ] = "1",
+    flip: Annotated[bool, typer.Option("--flip", help="Also look at the mirrored photo.")] = False,
     crf: Annotated[
         bool, typer.Option("--crf", help="Refine the edges with a fully connected CRF.")
     ] = False,
@@ -130,6 +148,7 @@ def segment(
     from deeplab.cli.work import Work
     from deeplab.photo.find import describe_passed_over
     from deeplab.photo.memory import default_budget, parse_bytes, resident_bytes
+    from deeplab.runtimes.looks import MAX_SCALE
     from deeplab.segmenter import count_cores
 
     kinds = _kinds(save, writing=bool(output or save is not None or not as_json))
@@ -157,12 +176,20 @@ def segment(
     _check_settings(runtime, precision)
     if show and not stderr().is_terminal:
         raise InputError("--show: draws into a terminal, and this is none.")
-    if crf and clip_jobs:
-        raise InputError("--crf: refines photos; it takes seconds for each frame of a video.")
+    if clip_jobs:
+        _refuse_for_clips(crf=crf, unknown=unknown, scales=scales, flip=flip)
+    if (windows is not None or large) and (scales != "1" or flip):
+        raise InputError(
+            "--scales, --flip: a picture in windows is looked at once; leave them out."
+        )
+    if large and unknown is not None:
+        raise InputError("--unknown: needs the picture in memory, and one is read by region.")
     told = model_options.read_model_options(
         labels=labels, normalisation=normalisation, fit=fit, size=size, output_name=output_name
     )
     told |= {"runtime": runtime, "precision": precision, "exact": exact, "device": device}
+    told |= {"scales": parse_numbers("--scales", scales, most=MAX_SCALE), "flip": flip}
+    told |= {"temperature": temperature}
     kept = None if only is None else split_names("--only", only)
     before = resident_bytes()
     start = time.perf_counter()
@@ -175,7 +202,9 @@ def segment(
             at_once = min(workers or count_cores(), len(photo_jobs))
             # Many photos are worked on with one thread each, one with all of them.
             told |= {"threads": threads if len(photo_jobs) == 1 else 1, "streams": at_once}
-            segmenter = _open_checked(model or "voc", kept=kept, kinds=kinds, **told)
+            segmenter = _open_checked(
+                model or "voc", kept=kept, kinds=kinds, unknown=unknown, **told
+            )
             work = Work(
                 segmenter,
                 workers=at_once,
@@ -187,6 +216,7 @@ def segment(
                 summaries=as_json,
                 windows=None if windows is None else windows.arguments,
                 large=large,
+                unknown=unknown,
             )
             done = work.run(photo_jobs)
             with contextlib.ExitStack() as stack:
@@ -225,12 +255,18 @@ def segment(
 
 
 def _open_checked(
-    model: str, *, kept: list[str] | None, kinds: list[str], **settings: Any
+    model: str,
+    *,
+    kept: list[str] | None,
+    kinds: list[str],
+    unknown: float | None = None,
+    **settings: Any,
 ) -> Segmenter:
     """Open a network, tell what was assumed, and check that it knows what is to be kept."""
     segmenter = _open(model, **settings)
     model_options.tell_assumed(model, segmenter.card)
     model_options.tell_device(model, settings["device"], segmenter.network.device)
+    _check_certainty(segmenter, kinds, unknown)
     if kept:
         if {*segmenter.labels.indices(kept)} == {segmenter.labels.background}:
             raise InputError(
@@ -261,6 +297,27 @@ def _check_settings(runtime: str | None, precision: str) -> None:
 
     check_choices("--precision", [precision], get_args(Precision))
     check_choices("--runtime", [runtime] if runtime else [], get_args(Runtime))
+
+
+def _refuse_for_clips(*, crf: bool, unknown: float | None, scales: str, flip: bool) -> None:
+    if crf:
+        raise InputError("--crf: refines photos; it takes seconds for each frame of a video.")
+    if unknown is not None or scales != "1" or flip:
+        raise InputError("--unknown, --scales, --flip: are for photos; leave the videos out.")
+
+
+def _check_certainty(segmenter: Segmenter, kinds: list[str], unknown: float | None) -> None:
+    """Refuse before the work what needs probabilities, where the model has none."""
+    if unknown is not None:
+        if not 0 < unknown <= 1:
+            raise InputError(f"--unknown: got {unknown}, expected above 0, at most 1, such as 0.5.")
+        segmenter.labels.with_unknown()
+    if segmenter.card.output == "label map" and (unknown is not None or "confidence" in kinds):
+        option = "--unknown" if unknown is not None else "--save confidence"
+        raise InputError(
+            f"{option}: this model gives class ids and does not say how sure it is; use one that "
+            "gives logits or probabilities, such as 'voc'."
+        )
 
 
 def _open(model: str, *, runtime: str | None, **settings: Any) -> Segmenter:

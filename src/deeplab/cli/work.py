@@ -61,6 +61,7 @@ class Work:
         crf: refine the edges.
         overwrite: files that exist may be replaced.
         summaries: tell everything, for JSON; it takes a while.
+        unknown: pixels of which the network is less sure become unknown; None leaves them.
         windows: look at photos in windows, as :meth:`deeplab.Segmenter.tiles` does with these
             arguments; None shows them whole.
         large: the photos that are read by region.
@@ -82,10 +83,11 @@ class Work:
         summaries: bool,
         windows: Mapping[str, Any] | None = None,
         large: Container[Path] = (),
+        unknown: float | None = None,
     ) -> None:
         self._segmenter, self._workers, self._before = segmenter, workers, before
         self._budget = memory.Budget(budget)
-        self._only, self._crf = only, crf
+        self._only, self._crf, self._unknown = only, crf, unknown
         self._overwrite, self._summaries = overwrite, summaries
         self._windows, self._large = windows, large
         self.progress: Callable[[str, int, int], None] | None = None
@@ -193,7 +195,7 @@ class Work:
 
             with self._refining:
                 result = refine_segmentation(result)
-        return result
+        return result if self._unknown is None else result.with_unknown(self._unknown)
 
     def _finish(self, job: Job, result: Segmentation) -> Done:
         from deeplab.photo.draw import keep_only, legend_entries

@@ -23,9 +23,10 @@ import numpy as np
 import numpy.typing as npt
 
 from deeplab.errors import InputError, MissingExtraError, near_matches
+from deeplab.photo.confidence import probability_rows
 from deeplab.photo.images import RESIZE_FILTER, Geometry
 from deeplab.photo.results import Segmentation
-from deeplab.photo.upsample import argmax_bilinear, softmax_rows
+from deeplab.photo.upsample import argmax_bilinear
 
 Progress = Callable[[int, int], None]
 """Called as ``progress(done, iterations)``: once when the lattices stand (done = 0), then after
@@ -214,13 +215,7 @@ def refine_segmentation(
     if photo.size != size[::-1]:
         photo = photo.resize(size[::-1], RESIZE_FILTER)
     probabilities = np.empty((result.logits.shape[2], *size), np.float32)
-    for rows, band in softmax_rows(
-        result.logits,
-        *size,
-        align_corners=result.align_corners,
-        region=result.geometry.region,
-        softmaxed=result.softmaxed,
-    ):
+    for rows, band in probability_rows(result.looks, *size):
         probabilities[:, rows] = band.transpose(2, 0, 1)
     refined = refine(
         np.asarray(photo),
@@ -242,6 +237,8 @@ def refine_segmentation(
         logits=logits,
         align_corners=False,
         softmaxed=False,
+        temperature=1.0,  # it is in the refined probabilities already
+        more_looks=(),
         timings={**result.timings, "crf": 1000 * (time.perf_counter() - start)},
     )
 

@@ -67,16 +67,25 @@ class FilePredictor:
     """An exported file, run as ``deeplab segment`` runs it: letterbox, network, exact mask.
 
     Args:
-        segmenter: of the file.
+        segmenter: of the file; it may look several times at each photo.
         name: for the report.
         windows: look at photos in windows, as :meth:`deeplab.Segmenter.tiles` does with these
             arguments; None shows them whole.
+        scales: of the segmenter's looks, for the report.
+        flip: the same.
     """
 
     def __init__(
-        self, segmenter: Segmenter, name: str, *, windows: Mapping[str, Any] | None = None
+        self,
+        segmenter: Segmenter,
+        name: str,
+        *,
+        windows: Mapping[str, Any] | None = None,
+        scales: Sequence[float] = (1.0,),
+        flip: bool = False,
     ) -> None:
         self.segmenter, self._name, self._windows = segmenter, name, windows
+        self._scales, self._flip = scales, flip
         self.labels = segmenter.labels
 
     def __call__(self, photo: UInt8) -> UInt8:
@@ -95,8 +104,8 @@ class FilePredictor:
         return {
             "model": self._name,
             "input": seen,
-            "scales": [windows.get("scale", 1.0) if windows else 1.0],
-            "flip": False,
+            "scales": [windows.get("scale", 1.0)] if windows else list(self._scales),
+            "flip": self._flip,
         }
 
 
@@ -282,8 +291,9 @@ def open_predictor(
     Args:
         model: a release pair or checkpoint runs in torch; an exported file (``.tflite``,
             ``.onnx``, …) or the name of a model runs as ``deeplab segment`` runs it.
-        scales: torch only, see ``TorchPredictor``.
-        flip: torch only.
+        scales: of the photo, see ``TorchPredictor``; of an exported file, of its frame, where it
+            takes any size.
+        flip: also look at mirrored photos.
         output_stride: torch only.
         tile: look at photos in windows: as large as the network's frame ("auto"), or with this
             side, where it takes any size.
@@ -296,27 +306,34 @@ def open_predictor(
             output_name. With these a release pair runs as ``deeplab segment`` runs it, too.
 
     Raises:
-        InputError: scales, flip or stride for an exported file, whose frame is fixed.
+        InputError: stride for an exported file, scales for one of fixed size, or several looks
+            with windows.
         ModelError: the model cannot be opened.
     """
     path = Path(model)
     told = {name: value for name, value in told.items() if value is not None}
     is_exported = path.suffix in FILE_SUFFIXES and find_engines(path) != ("torch",)
     if is_exported or told or not (path.exists() or path.with_suffix(".json").exists()):
-        if (tuple(scales) != (1.0,) and (len(scales) > 1 or tile is None)) or flip or output_stride:
+        if output_stride or (tile is not None and (len(scales) > 1 or flip)):
             raise InputError(
-                "scales, flip, output_stride: an exported file has one fixed frame; evaluate the "
-                "release pair it was exported from. (One scale goes with tile.)"
+                "output_stride, tile: an exported file has its own stride, and in windows it is "
+                "looked at once; evaluate the release pair it was exported from."
             )
         from deeplab.segmenter import Segmenter
 
         windows = None if tile is None else {"scale": scales[0], "overlap": overlap}
         if isinstance(tile, int):
             told["size"] = (tile, tile)
+        looks: dict[str, Any] = {} if windows else {"scales": scales, "flip": flip}
         opened = Segmenter(
-            find_pair(model) or model, runtime=runtime, labels=labels, device=file_device, **told
+            find_pair(model) or model,
+            runtime=runtime,
+            labels=labels,
+            device=file_device,
+            **looks,
+            **told,
         )
-        return FilePredictor(opened, path.name, windows=windows)
+        return FilePredictor(opened, path.name, windows=windows, **looks)
     if file_device not in (None, "auto", "cpu", "gpu", "cuda"):
         raise InputError(
             f"device: got '{file_device}'; a network in torch is judged on cpu or cuda."

@@ -383,5 +383,6 @@ def _make_network(
         output="logits" if output == "logits" else "label map",
         align_corners=config.align_corners,
         any_size=any_size,
+        temperature=release.temperature,
     )
     return network, card

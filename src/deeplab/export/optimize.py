@@ -178,6 +178,7 @@ def _say(
         labels=labels,
         output=network.output,
         align_corners=network.align_corners,
+        temperature=network.temperature,
     )
     entries[network_card.KEY] = card.to_json().encode()
     if ENTRY in file.entries:

@@ -14,12 +14,14 @@ from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFilter, ImageFont, ImageOps
+from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont, ImageOps
 
 from deeplab.errors import InputError
 from deeplab.labels import Colour, LabelSet
+from deeplab.photo.edges import soft_cutout
 
 UInt8 = npt.NDArray[np.uint8]
+Float32 = npt.NDArray[np.float32]
 Picture: TypeAlias = "Image.Image | UInt8"
 
 _SMALLEST_FONT = 9
@@ -55,7 +57,7 @@ def legend_entries(mask: UInt8, labels: LabelSet) -> list[LegendEntry]:
 def entries_of(counts: Sequence[int], total: int, labels: LabelSet) -> list[LegendEntry]:
     """Return the same of a mask of which the pixels of each id, and all of them, are counted."""
     order = sorted((i for i in _drawn_ids(labels) if counts[i]), key=lambda i: (-counts[i], i))
-    return [LegendEntry(labels.names[i], labels.colours[i], counts[i] / total) for i in order]
+    return [LegendEntry(labels.name_of(i), labels.colour_of(i), counts[i] / total) for i in order]
 
 
 def overlay(
@@ -120,7 +122,8 @@ def cutout(
     *,
     labels: LabelSet,
     only: Iterable[str] | None = None,
-    soft_edge: float = 0.0,
+    soft_edge: float | None = None,
+    probability: Float32 | None = None,
 ) -> Image.Image:
     """Return the objects alone: an RGBA picture, transparent (and empty) everywhere else.
 
@@ -129,19 +132,23 @@ def cutout(
         mask: (H, W) uint8 class ids.
         labels: the names of the class ids, and which is the background.
         only: the names of the classes to keep; None keeps all but the background.
-        soft_edge: over how many pixels the edge fades; 0 gives an alpha of 0 or 255 only.
+        soft_edge: None refines the edge along the photo's own and takes the ground's colours out
+            of it, see :mod:`deeplab.photo.edges`; a number lets the mask's edge fade over so many
+            pixels, and 0 gives an alpha of 0 or 255 only.
+        probability: of what is kept, see :func:`deeplab.photo.edges.soft_cutout`.
 
     Raises:
         InputError: sizes differ, no class of that name, ``soft_edge`` below 0, or ``only`` is
             missing where the labels have no background.
     """
     picture = _checked_picture(image, mask)
-    alpha = _alpha(mask, labels, only, soft_edge)
+    cut = _cut(picture, _select(mask, kept_ids(labels, only), 255), soft_edge, probability)
+    alpha = cut.getchannel("A")
     empty = Image.new("RGB", picture.size)
     # Nothing of what was cut away may stay readable under the transparency.
-    cut = Image.composite(picture, empty, alpha.point([0] + [255] * 255))
-    cut.putalpha(alpha)
-    return cut
+    clean = Image.composite(cut.convert("RGB"), empty, alpha.point([0] + [255] * 255))
+    clean.putalpha(alpha)
+    return clean
 
 
 def blur_background(
@@ -152,6 +159,7 @@ def blur_background(
     only: Iterable[str] | None = None,
     radius: float | None = None,
     soft_edge: float | None = None,
+    probability: Float32 | None = None,
 ) -> Image.Image:
     """Return the photo with everything but the objects out of focus (the portrait effect).
 
@@ -164,20 +172,21 @@ def blur_background(
         only: the names of the classes to keep sharp; None keeps all but the background.
         radius: of the blur (its standard deviation), in pixels; None takes 1/40 of the shorter
             side.
-        soft_edge: over how many pixels the edge fades; None takes 1/200 of the shorter side.
+        soft_edge: see :func:`cutout`.
+        probability: see :func:`cutout`.
 
     Raises:
         InputError: as :func:`cutout`, or ``radius`` below 0.
     """
     picture = _checked_picture(image, mask)
-    shorter = min(mask.shape)
-    radius = shorter / 40 if radius is None else radius
+    radius = min(mask.shape) / 40 if radius is None else radius
     if radius < 0:
         raise InputError(f"radius: got {radius} pixels, expected 0 or more.")
-    sharp = _alpha(mask, labels, only, 0.0)
-    blurred = _blur_outside(picture, sharp, radius)
-    soft = _soften(sharp, shorter / 200 if soft_edge is None else soft_edge)
-    return Image.composite(picture, blurred, soft)
+    sharp = _select(mask, kept_ids(labels, only), 255)
+    cut = _cut(picture, sharp, soft_edge, probability)
+    alpha = cut.getchannel("A")
+    outside = _blur_outside(picture, ImageChops.lighter(sharp, alpha), radius)
+    return Image.composite(cut.convert("RGB"), outside, alpha)
 
 
 def replace_background(
@@ -188,6 +197,7 @@ def replace_background(
     labels: LabelSet,
     only: Iterable[str] | None = None,
     soft_edge: float | None = None,
+    probability: Float32 | None = None,
 ) -> Image.Image:
     """Return the objects in front of another picture, or of one colour.
 
@@ -198,7 +208,8 @@ def replace_background(
             (red, green, blue), 0..255.
         labels: the names of the class ids, and which is the background.
         only: the names of the classes to keep; None keeps all but the background.
-        soft_edge: over how many pixels the edge fades; None takes 1/200 of the shorter side.
+        soft_edge: see :func:`cutout`.
+        probability: see :func:`cutout`.
 
     Raises:
         InputError: as :func:`cutout`.
@@ -209,8 +220,8 @@ def replace_background(
         if isinstance(background, tuple)
         else ImageOps.fit(_as_rgb(background), picture.size, Image.Resampling.BICUBIC)
     )
-    soft_edge = min(mask.shape) / 200 if soft_edge is None else soft_edge
-    return Image.composite(picture, behind, _alpha(mask, labels, only, soft_edge))
+    cut = _cut(picture, _select(mask, kept_ids(labels, only), 255), soft_edge, probability)
+    return Image.composite(cut.convert("RGB"), behind, cut.getchannel("A"))
 
 
 def keep_only(mask: UInt8, names: Iterable[str], *, labels: LabelSet) -> tuple[UInt8, LabelSet]:
@@ -230,9 +241,10 @@ def keep_only(mask: UInt8, names: Iterable[str], *, labels: LabelSet) -> tuple[U
             (*labels.colours, (0, 0, 0)),
             background=background,
             ignore_index=labels.ignore_index,
+            unknown=labels.unknown,
         )
     table = [background] * 256
-    for index in kept:
+    for index in kept if labels.unknown is None else [*kept, labels.unknown]:
         table[index] = index
     return np.asarray(Image.fromarray(_checked_mask(mask)).point(table)), labels
 
@@ -241,7 +253,8 @@ def keep_only(mask: UInt8, names: Iterable[str], *, labels: LabelSet) -> tuple[U
 
 
 def _drawn_ids(labels: LabelSet) -> list[int]:
-    return [i for i in range(len(labels)) if i != labels.background]
+    ids = [i for i in range(len(labels)) if i != labels.background]
+    return ids if labels.unknown is None else [*ids, labels.unknown]
 
 
 def _select(mask: UInt8, ids: list[int], value: int) -> Image.Image:
@@ -286,26 +299,37 @@ def _near_boundary(mask: UInt8, width: int) -> UInt8:
     return near
 
 
-def _alpha(
-    mask: UInt8, labels: LabelSet, only: Iterable[str] | None, soft_edge: float
-) -> Image.Image:
-    """Return what to keep: an L image, 255 on the classes that are kept."""
+def kept_ids(labels: LabelSet, only: Iterable[str] | None) -> list[int]:
+    """Return the ids of the named classes, or of all but the background.
+
+    Raises:
+        InputError: no class has that name, or there is no background and none are named.
+    """
     if only is not None:
-        kept = labels.indices(only)
-    elif labels.background is None:
+        return labels.indices(only)
+    if labels.background is None:
         raise InputError(
             "only: these labels have no background, so say which classes to keep, "
             f"for example only=['{labels.names[-1]}']. They are: {', '.join(labels.names)}."
         )
-    else:
-        kept = _drawn_ids(labels)
-    return _soften(_select(mask, kept, 255), soft_edge)
+    return [i for i in range(len(labels)) if i != labels.background]
 
 
-def _soften(alpha: Image.Image, soft_edge: float) -> Image.Image:
+def _cut(
+    picture: Image.Image,
+    inside: Image.Image,
+    soft_edge: float | None,
+    probability: Float32 | None,
+) -> Image.Image:
+    """Return the photo with what is inside as its alpha, soft at the edge."""
+    if soft_edge is None:
+        return Image.fromarray(
+            soft_cutout(np.asarray(picture), np.asarray(inside), probability=probability)
+        )
     if soft_edge < 0:
         raise InputError(f"soft_edge: got {soft_edge} pixels, expected 0 or more.")
-    return alpha.filter(ImageFilter.GaussianBlur(soft_edge / 2)) if soft_edge else alpha
+    alpha = inside.filter(ImageFilter.GaussianBlur(soft_edge / 2)) if soft_edge else inside
+    return Image.merge("RGBA", (*picture.split(), alpha))
 
 
 def _blur_outside(picture: Image.Image, inside: Image.Image, radius: float) -> Image.Image:

@@ -247,13 +247,14 @@ def _mix(pixels: npt.NDArray[np.uint32], values: Float32) -> npt.NDArray[np.uint
     alpha -= inside
     alpha *= values[:, 10]
     alpha += inside
-    result = (alpha * 255 + np.float32(0.5)).astype(np.uint32) << 24
+    result: npt.NDArray[np.uint32] = (alpha * 255 + np.float32(0.5)).astype(np.uint32)
+    result <<= np.uint32(24)
     for c in range(3):
         # What is left when both sides' colours are taken from the pixel's belongs to the object.
         own, ground = values[:, 4 + c], values[:, 7 + c]
         rest = colour[c] - 255 * (ground + alpha * (own - ground))
         mixed = 255 * own + alpha * rest + np.float32(0.5)
-        result |= np.clip(mixed, 0, 255).astype(np.uint32) << 8 * c
+        result |= np.clip(mixed, 0, 255).astype(np.uint32) << np.uint32(8 * c)
     return result
 
 
@@ -262,7 +263,8 @@ def _bilinear(step: int) -> Float32:
     place = (np.arange(step) + 0.5) / step - 0.5
     line = np.stack([np.maximum(-place, 0), 1 - np.abs(place), np.maximum(place, 0)], axis=1)
     both = line[:, None, :, None] * line[None, :, None, :]
-    return both.reshape(step * step, 9).astype(np.float32)
+    shares: Float32 = both.reshape(step * step, 9).astype(np.float32)
+    return shares
 
 
 def _step(height: int, width: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 from collections.abc import Iterable
@@ -16,11 +17,12 @@ from PIL import Image
 
 from deeplab.errors import InputError
 from deeplab.files import replacing
-from deeplab.labels import Colour, LabelSet
-from deeplab.photo import draw
+from deeplab.labels import UNKNOWN, Colour, LabelSet
+from deeplab.photo import confidence, draw
+from deeplab.photo.confidence_picture import draw_confidence
+from deeplab.photo.edges import working_size
 from deeplab.photo.images import Geometry, Photo
 from deeplab.photo.palette_png import encode_palette_png
-from deeplab.photo.upsample import softmax_rows
 
 UInt8 = npt.NDArray[np.uint8]
 Float32 = npt.NDArray[np.float32]
@@ -42,6 +44,10 @@ class Segmentation:
         align_corners: how ``logits`` lie on the frame.
         softmaxed: ``logits`` are probabilities already; the network ends in a softmax or sigmoid.
         timings: milliseconds spent in "decode" (with the resize), "network" and "mask".
+        temperature: the logits are divided by it before they become probabilities; it is the
+            model's own, see ``deeplab evaluate --calibration``. No mask depends on it.
+        more_looks: what the network answered on further looks (other scales, mirrored);
+            probabilities are the mean of all. Empty where it looked once.
     """
 
     mask: UInt8
@@ -52,6 +58,8 @@ class Segmentation:
     align_corners: bool
     timings: dict[str, float]
     softmaxed: bool = False
+    temperature: float = 1.0
+    more_looks: tuple[confidence.Scores, ...] = ()
 
     @property
     def name(self) -> str:
@@ -64,7 +72,7 @@ class Segmentation:
         # Pillow counts bytes in place; numpy.bincount would first make them eight times as large.
         counts = Image.fromarray(self.mask).histogram()
         present = sorted((i for i in range(256) if counts[i]), key=lambda i: (-counts[i], i))
-        return {self.labels.names[i]: counts[i] / self.mask.size for i in present}
+        return {self.labels.name_of(i): counts[i] / self.mask.size for i in present}
 
     # --- probabilities ------------------------------------------------------------------------
 
@@ -85,25 +93,89 @@ class Segmentation:
         Raises:
             InputError: as :meth:`probability`.
         """
-        if self.logits is None:
-            raise InputError(
-                "probability: this model gives a label map, no probabilities. Use a model that "
-                "gives logits, such as 'voc'."
-            )
-        ids = self.labels.indices(self.shares if names is None else names)
+        ids = self.labels.indices(self._present if names is None else names)
         height, width = self.mask.shape
         planes = np.empty((len(ids), height, width), np.float32)
-        for rows, values in softmax_rows(
-            self.logits,
-            height,
-            width,
-            align_corners=self.align_corners,
-            region=self.geometry.region,
-            softmaxed=self.softmaxed,
-        ):
+        for rows, values in confidence.probability_rows(self.looks, height, width):
             for plane, index in zip(planes, ids, strict=True):
                 plane[rows] = values[:, :, index]
         return {self.labels.names[i]: plane for i, plane in zip(ids, planes, strict=True)}
+
+    @property
+    def looks(self) -> tuple[confidence.Scores, ...]:
+        """What the network answered, one entry per look, and where the photo lies in it.
+
+        Raises:
+            InputError: the network gives a label map only.
+        """
+        if self.logits is None:
+            raise InputError(
+                "probability, confidence, unknown: this model gives a label map, no probabilities. "
+                "Use a model that gives logits, such as 'voc'."
+            )
+        first = confidence.Scores(
+            values=self.logits,
+            align_corners=self.align_corners,
+            region=self.geometry.region,
+            softmaxed=self.softmaxed,
+            temperature=self.temperature,
+        )
+        return (first, *self.more_looks)
+
+    @cached_property
+    def confidence(self) -> Float32:
+        """How probable the winner is at every pixel: (H, W) float32, 1 / K to 1.
+
+        Raises:
+            InputError: the network gives a label map only.
+        """
+        return confidence.confidence(self.looks, *self.mask.shape)
+
+    @cached_property
+    def entropy(self) -> Float32:
+        """How undecided the network is: (H, W) float32, 0 to log2 K bits.
+
+        Raises:
+            InputError: the network gives a label map only.
+        """
+        return confidence.entropy(self.looks, *self.mask.shape)
+
+    def with_unknown(self, below: float) -> Segmentation:
+        """Return this result with id 255, "unknown", where the winner is less probable than that.
+
+        All other pixels keep their class.
+
+        Args:
+            below: 0..1; 0.5 marks where the network gives its class less than a half.
+
+        Raises:
+            InputError: ``below`` is no probability, the network gives a label map only, or its
+                classes leave no id.
+        """
+        if not 0 < below <= 1:
+            raise InputError(f"unknown: got {below}, expected a probability above 0, at most 1.")
+        mask = np.where(self.confidence < below, np.uint8(UNKNOWN), self.mask)
+        result = dataclasses.replace(self, mask=mask, labels=self.labels.with_unknown())
+        result.__dict__["confidence"] = self.confidence
+        return result
+
+    def kept_probability(self, only: Iterable[str] | None = None) -> Float32 | None:
+        """Return what :func:`deeplab.photo.edges.soft_cutout` may know of cut-out classes.
+
+        None where the network gives a label map only, or where the labels have no background and
+        none are named.
+        """
+        if self.logits is None or (only is None and self.labels.background is None):
+            return None
+        named = draw.kept_ids(self.labels, only)
+        kept = [index for index in named if index < self.logits.shape[2]]
+        return confidence.kept_probability(self.looks, kept, *working_size(*self.mask.shape))
+
+    @property
+    def _present(self) -> list[str]:
+        """The classes that are present; no unknown pixels."""
+        names = {*self.labels.names}
+        return [name for name in self.shares if name in names]
 
     # --- pictures -----------------------------------------------------------------------------
 
@@ -117,18 +189,32 @@ class Segmentation:
         """Return the photo with outlines, see :func:`deeplab.photo.draw.contour`."""
         return draw.contour(self.photo.decode(), self.mask, labels=self.labels, width=width)
 
-    def cutout(self, only: Iterable[str] | None = None, *, soft_edge: float = 0.0) -> Image.Image:
+    def cutout(
+        self, only: Iterable[str] | None = None, *, soft_edge: float | None = None
+    ) -> Image.Image:
         """Return the objects on a transparent ground, see :func:`deeplab.photo.draw.cutout`."""
+        only = None if only is None else [only] if isinstance(only, str) else list(only)
         return draw.cutout(
-            self.photo.decode(), self.mask, labels=self.labels, only=only, soft_edge=soft_edge
+            self.photo.decode(),
+            self.mask,
+            labels=self.labels,
+            only=only,
+            soft_edge=soft_edge,
+            probability=self.kept_probability(only) if soft_edge is None else None,
         )
 
     def blur_background(
         self, only: Iterable[str] | None = None, *, radius: float | None = None
     ) -> Image.Image:
         """Return the objects before a blurred ground, see ``draw.blur_background``."""
+        only = None if only is None else [only] if isinstance(only, str) else list(only)
         return draw.blur_background(
-            self.photo.decode(), self.mask, labels=self.labels, only=only, radius=radius
+            self.photo.decode(),
+            self.mask,
+            labels=self.labels,
+            only=only,
+            radius=radius,
+            probability=self.kept_probability(only),
         )
 
     def replace_background(
@@ -137,9 +223,19 @@ class Segmentation:
         only: Iterable[str] | None = None,
     ) -> Image.Image:
         """Return the objects before another ground, see ``draw.replace_background``."""
+        only = None if only is None else [only] if isinstance(only, str) else list(only)
         return draw.replace_background(
-            self.photo.decode(), self.mask, background=background, labels=self.labels, only=only
+            self.photo.decode(),
+            self.mask,
+            background=background,
+            labels=self.labels,
+            only=only,
+            probability=self.kept_probability(only),
         )
+
+    def confidence_picture(self) -> Image.Image:
+        """Return the confidence as a picture with its scale, see ``draw_confidence``."""
+        return draw_confidence(self.confidence)
 
     def _repr_png_(self) -> bytes:
         """Return the overlay for a notebook, at most 800 pixels wide or high."""
@@ -184,13 +280,16 @@ class Segmentation:
         height, width = self.mask.shape
         runs = _Runs(self.mask)
         classes = []
+        ids = {name: index for index, name in enumerate(self.labels.names)}
+        if self.labels.unknown is not None:
+            ids[self.labels.name_of(self.labels.unknown)] = self.labels.unknown
         for name, share in self.shares.items():
-            index = self.labels.names.index(name)
+            index = ids[name]
             classes.append(
                 {
                     "id": index,
                     "name": name,
-                    "colour": list(self.labels.colours[index]),
+                    "colour": list(self.labels.colour_of(index)),
                     "share": share,
                     "segmentation": {"size": [height, width], "counts": runs.counts(index)},
                 }

@@ -37,6 +37,9 @@ _CHUNK = 1 << 16
 _NEAR = 1e-12
 """How much earlier than its computed place a crossing is looked for; far below one pixel."""
 
+_TINIEST = np.float32(1e-30)
+"""Stands for a probability of zero where its logarithm is taken."""
+
 _TINY = 1e-300
 """Stands for zero where something is divided by it."""
 
@@ -171,10 +174,12 @@ def softmax_rows(
     align_corners: bool,
     region: Region | None = None,
     softmaxed: bool = False,
+    temperature: float = 1.0,
 ) -> Iterator[tuple[slice, Float32]]:
     """Yield ``(rows, probabilities)`` from top to bottom: softmax of the interpolated logits.
 
-    Where ``logits`` are probabilities already (``softmaxed``) they are interpolated, no more.
+    Where ``logits`` are probabilities already (``softmaxed``) they are interpolated, no more. The
+    logits are divided by ``temperature``; of probabilities, their logarithms are.
 
     ``probabilities`` is (number of rows, width, K) float32. The bands are small enough that even
     a 100-megapixel photo needs no more than a few tens of megabytes at a time.
@@ -188,7 +193,11 @@ def softmax_rows(
         values = interpolate(
             logits, height, width, align_corners=align_corners, region=region, rows=rows
         )
-        if not softmaxed:
+        if softmaxed and temperature != 1:
+            np.log(np.maximum(values, _TINIEST, out=values), out=values)
+        if temperature != 1:
+            values /= np.float32(temperature)
+        if not softmaxed or temperature != 1:
             values -= values.max(axis=2, keepdims=True)
             np.exp(values, out=values)
             values /= values.sum(axis=2, keepdims=True)

@@ -81,6 +81,18 @@ def _times_255(values: tuple[float, float, float]) -> tuple[float, float, float]
     return red, green, blue
 
 
+def read_temperature(values: Mapping[str, Any]) -> float:
+    """Return the temperature in what a file says of itself; 1 where it says none.
+
+    Raises:
+        ValueError: it is no number above 0.
+    """
+    value = values.get("temperature", 1.0)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+        raise ValueError(f"temperature is {value!r}")
+    return float(value)
+
+
 @dataclass(frozen=True, kw_only=True)
 class NetworkCard:
     """How a network file is fed and what its answer means.
@@ -95,6 +107,8 @@ class NetworkCard:
         softmaxed: its "logits" are probabilities already, 0..1.
         num_classes: how many classes it tells apart; None where only a label map comes out and
             nobody names them.
+        temperature: its logits are divided by it before they become probabilities, see
+            :mod:`deeplab.photo.confidence`; 1 where it was not calibrated.
         assumed: what neither the file nor the caller said: "normalisation", "fit", "labels" or
             "output", and in words what was taken.
     """
@@ -106,6 +120,7 @@ class NetworkCard:
     any_size: bool = False
     softmaxed: bool = False
     num_classes: int | None = None
+    temperature: float = 1.0
     assumed: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -120,23 +135,23 @@ class NetworkCard:
 
     def to_json(self) -> str:
         """Return what a file says of itself, as one line."""
-        return json.dumps(
-            {
-                "version": VERSION,
-                "input": {
-                    "height": self.spec.height,
-                    "width": self.spec.width,
-                    "mean": self.spec.mean,
-                    "std": self.spec.std,
-                    "fit": self.spec.fit,
-                },
-                "labels": self.classes.to_dict(),
-                "output": self.output,
-                "align_corners": self.align_corners,
-                "any_size": self.any_size,
+        content: dict[str, Any] = {
+            "version": VERSION,
+            "input": {
+                "height": self.spec.height,
+                "width": self.spec.width,
+                "mean": self.spec.mean,
+                "std": self.spec.std,
+                "fit": self.spec.fit,
             },
-            ensure_ascii=False,
-        )
+            "labels": self.classes.to_dict(),
+            "output": self.output,
+            "align_corners": self.align_corners,
+            "any_size": self.any_size,
+        }
+        if self.temperature != 1:
+            content["temperature"] = self.temperature
+        return json.dumps(content, ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text: str, *, name: str) -> NetworkCard:
@@ -176,6 +191,7 @@ class NetworkCard:
                 output=values["output"],
                 align_corners=bool(values["align_corners"]),
                 any_size=bool(values["any_size"]),
+                temperature=read_temperature(values),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ModelError(f"{damaged} ({error}).") from None

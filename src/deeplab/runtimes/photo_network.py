@@ -158,6 +158,7 @@ def understand(
         align_corners=align_corners,
         any_size=None in sides,
         softmaxed=reading.softmaxed,
+        temperature=card.temperature if card else 1.0,
         assumed=assumed,
         channels_last=channels_last,
         input_type=picture.type,

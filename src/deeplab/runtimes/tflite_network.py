@@ -188,6 +188,7 @@ def understand(
         any_size=any_size,
         assumed=assumed,
         softmaxed=found.reading.softmaxed,
+        temperature=card.temperature if card else 1.0,
         input_tensor=picture,
         output_tensor=found.tensor,
         reading=found.reading,

@@ -73,6 +73,8 @@ def describe(
         num_classes=config.num_classes,
         output="logits",
         align_corners=config.align_corners,
+        any_size=not config.image_pooling_crop_size,
+        temperature=release.temperature,
         release=release,
         output_stride=stride,
     )

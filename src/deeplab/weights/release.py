@@ -27,6 +27,7 @@ from deeplab.files import hash_file, replacing
 from deeplab.labels import LABEL_SETS, LabelSet
 from deeplab.models.config import DeepLabConfig
 from deeplab.photo.images import InputSpec
+from deeplab.runtimes.network_card import read_temperature
 from deeplab.tflite import file as tflite_file
 from deeplab.weights.tflite_card import read_labels
 
@@ -51,6 +52,8 @@ class Release:
         provenance: where the weights come from, in words and numbers that JSON knows.
         licence: SPDX name, or None where it is not known.
         scores: measured quality with its protocol.
+        temperature: of its probabilities, see :mod:`deeplab.photo.confidence`; 1 where it was not
+            calibrated.
     """
 
     path: Path
@@ -60,6 +63,7 @@ class Release:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     licence: str | None = None
     scores: Mapping[str, Any] = field(default_factory=dict)
+    temperature: float = 1.0
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Read the weights.
@@ -175,6 +179,7 @@ def open_release(name: str | Path) -> Release:
             provenance=_as_mapping(content["provenance"]),
             licence=_as_licence(content["licence"]),
             scores=_as_mapping(content["scores"]),
+            temperature=read_temperature(content),
         )
         digest = content["weights"]["sha256"]
     except DeepLabError as error:
@@ -189,6 +194,19 @@ def open_release(name: str | Path) -> Release:
             "differs): it is cut off or replaced. Copy both files again."
         )
     return release
+
+
+def set_temperature(name: str | Path, temperature: float) -> None:
+    """Write a temperature into ``NAME.json``; the weights stay as they are.
+
+    Raises:
+        WeightsError: the JSON is damaged.
+        OutputError: it cannot be written.
+    """
+    json_path = _pair(Path(name))[1]
+    content = {**_read_json(json_path), "temperature": temperature}
+    with replacing(json_path) as partial:
+        partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", "utf-8")
 
 
 def find_pair(model: str | PathLike[str]) -> Path | None:

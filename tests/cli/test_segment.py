@@ -189,14 +189,14 @@ needs_reference = pytest.mark.reference
 
 
 def test_everything_that_can_be_saved(run: Run, tmp_path: Path) -> None:
-    kinds = "overlay,mask,contour,cutout,blur,json,probabilities"
+    kinds = "overlay,mask,contour,cutout,blur,json,probabilities,confidence"
     code, out, err = run("segment", CAT, "-o", tmp_path, "--save", kinds)
     assert (code, err) == (0, "")
     assert "cat" in out
     assert "decode" in out
     assert "network" in out
     suffixes = ("overlay.jpg", "mask.png", "contour.jpg", "cutout.png", "blur.jpg", "json",
-                "probabilities.npz")  # fmt: skip
+                "probabilities.npz", "confidence.png")  # fmt: skip
     assert {path.name for path in tmp_path.iterdir()} == {f"cat.{suffix}" for suffix in suffixes}
     with Image.open(CAT) as photo:
         size = photo.size
@@ -208,7 +208,9 @@ def test_everything_that_can_be_saved(run: Run, tmp_path: Path) -> None:
         mask = np.asarray(picture)
     assert set(np.unique(mask)) <= {0, 8}
     with Image.open(tmp_path / "cat.cutout.png") as picture:
-        assert np.array_equal(np.asarray(picture)[..., 3] == 255, mask == 8)
+        alpha = np.asarray(picture)[..., 3]
+        assert ((alpha > 127) == (mask == 8)).mean() > 0.95
+        assert ((alpha > 0) & (alpha < 255)).any(), "its edge is soft"
     with np.load(tmp_path / "cat.probabilities.npz") as probabilities:
         assert {*probabilities} == {VOC.names[i] for i in np.unique(mask)}
         lead = probabilities["cat"].astype(float) - probabilities["background"]
@@ -283,6 +285,32 @@ def test_photos_of_the_same_stem_keep_their_suffix(run: Run, tmp_path: Path) -> 
     code, _, _ = run("segment", f"{photos}/*", "-o", tmp_path / "out", "--save", "mask")
     assert code == 0
     assert {*contents(tmp_path / "out")} == {"cat.jpg.mask.png", "cat.png.mask.png"}
+
+
+def test_unknown_pixels_get_an_id_of_their_own(run: Run, tmp_path: Path) -> None:
+    assert run("segment", CAT, "-o", tmp_path / "plain", "--save", "mask")[0] == 0
+    code, out, err = run("segment", CAT, "-o", tmp_path, "--save", "mask,json", "--unknown", "0.6")
+    assert (code, err) == (0, "")
+    assert "unknown" in out
+    with Image.open(tmp_path / "cat.mask.png") as picture:
+        marked = np.asarray(picture)
+        palette = picture.getpalette()
+        assert palette is not None
+        assert palette[3 * 255 :] == [224, 224, 192]
+    with Image.open(tmp_path / "plain" / "cat.mask.png") as picture:
+        plain = np.asarray(picture)
+    assert 0 < (marked == 255).mean() < 0.2
+    assert np.array_equal(marked[marked != 255], plain[marked != 255])
+    told = json.loads((tmp_path / "cat.json").read_text())["classes"]
+    assert [one["id"] for one in told if one["name"] == "unknown"] == [255]
+
+
+def test_looks_that_a_model_cannot_take_are_refused(run: Run, tmp_path: Path) -> None:
+    code, _, err = run("segment", CAT, "-o", tmp_path, "--scales", "0.5,1", "-m", "voc-fast")
+    assert code == 2
+    assert "so it has one scale. --flip" in err
+    code, _, err = run("segment", CAT, "-o", tmp_path, "--unknown", "2")
+    assert (code, "expected above 0, at most 1" in err) == (2, True)
 
 
 def test_only_keeps_the_classes_that_are_named(run: Run, tmp_path: Path) -> None:

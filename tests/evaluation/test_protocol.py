@@ -284,7 +284,7 @@ def test_server_formats(tmp_path: Path) -> None:
 
 def test_exported_files_have_one_frame() -> None:
     with pytest.raises(InputError, match="its own stride and frame"):
-        open_predictor("some.tflite", tile=513)
+        open_predictor("some.tflite", output_stride=8)
 
 
 @pytest.mark.reference

@@ -306,8 +306,7 @@ def open_predictor(
             output_name. With these a release pair runs as ``deeplab segment`` runs it, too.
 
     Raises:
-        InputError: stride for an exported file, scales for one of fixed size, or several looks
-            with windows.
+        InputError: stride, or scales, that an exported file does not take.
         ModelError: the model cannot be opened.
     """
     path = Path(model)
@@ -325,14 +324,8 @@ def open_predictor(
         if isinstance(tile, int):
             told["size"] = (tile, tile)
         looks: dict[str, Any] = {} if windows else {"scales": scales, "flip": flip}
-        opened = Segmenter(
-            find_pair(model) or model,
-            runtime=runtime,
-            labels=labels,
-            device=file_device,
-            **looks,
-            **told,
-        )
+        told |= {"runtime": runtime, "labels": labels, "device": file_device}
+        opened = Segmenter(find_pair(model) or model, **looks, **told)
         return FilePredictor(opened, path.name, windows=windows, **looks)
     if file_device not in (None, "auto", "cpu", "gpu", "cuda"):
         raise InputError(

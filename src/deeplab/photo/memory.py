@@ -30,7 +30,8 @@ _DECODE_PLAIN, _DECODE_OTHER = 8, 15
 _RESULT = 3
 """Bytes per pixel of what lies beside the picture: the mask, and what makes it."""
 
-_WRITE = {"overlay": 12, "contour": 15, "cutout": 21, "blur": 21, "mask": 6, "json": 8}
+_WRITE = {"overlay": 12, "contour": 15, "cutout": 30, "blur": 34, "mask": 6, "json": 8,
+          "confidence": 16}  # fmt: skip
 """Bytes per pixel while results are written, measured on 40 megapixels."""
 
 _PER_CLASS = 6

@@ -283,7 +283,7 @@ def test_server_formats(tmp_path: Path) -> None:
 
 
 def test_exported_files_have_one_frame() -> None:
-    with pytest.raises(InputError, match="its own stride and frame"):
+    with pytest.raises(InputError, match="its own stride"):
         open_predictor("some.tflite", output_stride=8)
 
 

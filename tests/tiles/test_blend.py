@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import dataclass
 
 import numpy as np
@@ -175,6 +176,18 @@ def test_anything_that_can_be_sliced_is_read_by_region():
     made._strip = 512
     assert sum(part.mask.size for part in made) == 3_000_000
     assert picture.largest < 65 * 1000
+
+
+def test_four_times_the_pixels_need_no_more_memory():
+    peaks = []
+    for side in (1200, 2400):
+        made = tiles(MadeOnTheFly((side, side, 3)), frame=(129, 129), points=(17, 17), scale=0.5)
+        made._strip = 512
+        tracemalloc.start()
+        assert sum(part.mask.size for part in made) == side * side
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.1 * peaks[0]
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ def overlay(
     *,
     labels: LabelSet,
     alpha: float = 0.5,
-    legend: bool = True,
+    legend: bool | Sequence[LegendEntry] = True,
 ) -> Image.Image:
     """Return the photo with every class tinted in its colour and a legend of those present.
 
@@ -78,7 +78,8 @@ def overlay(
         mask: (H, W) uint8 class ids.
         labels: names, colours, and which class is the background.
         alpha: how much of the class colour is mixed in, 0..1.
-        legend: draw the labels that are present, with a colour swatch and the share each covers.
+        legend: draw the labels that are present, with a colour swatch and the share each covers;
+            or these entries.
 
     Raises:
         InputError: sizes differ, or ``alpha`` is outside 0..1.
@@ -88,7 +89,8 @@ def overlay(
         raise InputError(f"alpha: got {alpha}, expected 0 (photo only) to 1 (colour only).")
     _tint(picture, mask, labels, _select(mask, _drawn_ids(labels), round(alpha * 255)))
     if legend:
-        _draw_legend(picture, legend_entries(mask, labels))
+        entries = legend_entries(mask, labels) if isinstance(legend, bool) else legend
+        _draw_legend(picture, entries)
     return picture
 
 
@@ -350,7 +352,7 @@ def _blur_outside(picture: Image.Image, inside: Image.Image, radius: float) -> I
 # --- the legend -------------------------------------------------------------------------------
 
 
-def _draw_legend(picture: Image.Image, entries: list[LegendEntry]) -> None:
+def _draw_legend(picture: Image.Image, entries: Sequence[LegendEntry]) -> None:
     """Draw the legend into the bottom left corner, in place; less of it where room is short."""
     if not entries:
         return

@@ -284,16 +284,18 @@ class Tiles:
                 small.take(part)
                 if write is not None:
                     write(part)
-        if overlay is not None:
-            photo = thumbnail(self.picture.smaller(small.size), small.size)
-            encoded = io.BytesIO()
-            draw.overlay(photo, small.mask, labels=labels).save(encoded, "JPEG", quality=92)
-            with replacing(overlay) as partial:
-                partial.write_bytes(encoded.getbuffer())
         empty = 0
         if nodata is not None:
             empty, counts[nodata] = int(counts[nodata]), 0
-        return Counted(self.size, labels, tuple(counts.tolist()), empty)
+        found = Counted(self.size, labels, tuple(counts.tolist()), empty)
+        if overlay is not None:
+            photo = thumbnail(self.picture.smaller(small.size), small.size)
+            drawn = draw.overlay(photo, small.mask, labels=labels, legend=found.entries)
+            encoded = io.BytesIO()
+            drawn.save(encoded, "JPEG", quality=92)
+            with replacing(overlay) as partial:
+                partial.write_bytes(encoded.getbuffer())
+        return found
 
     @contextlib.contextmanager
     def _open_mask(

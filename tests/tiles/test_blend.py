@@ -212,6 +212,11 @@ def test_memory_makes_strips_narrower_until_it_does_not_do():
     narrow = tiles(picture, frame=(513, 513), points=(65, 65), memory=200_000_000)
     assert narrow._strip < wide._strip
     assert narrow._strip % 512 == 0
+    from_top = ArrayPicture(picture, from_top=True)
+    options = {"labels": LABELS, "spec": InputSpec(height=513, width=513), "grid": (65, 65),
+               "align_corners": True, "run": blurry, "workers": 1}  # fmt: skip
+    assert Tiles(from_top, **options)._strip >= 100_000, "it is read once"
+    assert Tiles(from_top, **options, memory=200_000_000)._strip % 512 == 0
     with pytest.raises(
         ImageSizeError, match=r"there are 100 MB of memory for it; .* need 1\d\d MB"
     ):

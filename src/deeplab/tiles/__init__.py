@@ -38,7 +38,8 @@ _STRIP = 16_384
 """Pixels of a picture's width that are worked on together at most, so that a wider one needs no
 more memory; four hundredths of the windows are looked at twice for it."""
 
-_LEAST_STRIP = 1024
+_LEAST_STRIP, _STRIP_STEP = 1024, 512
+"""Pixels; the files that are written have blocks of 512."""
 
 _BESIDE = 150_000_000
 """Bytes that reading, writing and resizing take at most, whatever the picture."""
@@ -335,8 +336,10 @@ class Tiles:
     def _choose_strip(self, memory: int | None) -> int:
         """Return how wide the strips are that fit into the memory, a multiple of 512 pixels."""
         strip = _STRIP
+        if self.picture.from_top and self.size[1] > _STRIP:  # each strip would read it all again
+            strip = -(-self.size[1] // _STRIP_STEP) * _STRIP_STEP
         while memory is not None and strip > _LEAST_STRIP and self._needs(strip) > memory:
-            strip //= 2
+            strip = max(_LEAST_STRIP, strip // 2 // _STRIP_STEP * _STRIP_STEP)
         if memory is not None and self._needs(strip) > memory:
             raise ImageSizeError(
                 f"{self.picture.name}: there are {in_words(memory)} of memory for it; windows of "

@@ -36,12 +36,14 @@ class Picture(Protocol):
         name: for messages.
         size: (height, width).
         has_nodata: some of its pixels may hold nothing.
+        from_top: its file can be read from top to bottom only.
         notes: what was assumed when it was opened, in words.
     """
 
     name: str
     size: tuple[int, int]
     has_nodata: bool
+    from_top: bool
     notes: tuple[str, ...]
 
     def read(self, top: int, left: int, bottom: int, right: int) -> UInt8:
@@ -70,6 +72,7 @@ class ArrayPicture:
     array: Any
     name: str = "the array"
     has_nodata: bool = False
+    from_top: bool = False
     notes: tuple[str, ...] = ()
     photo: Photo | None = None
 

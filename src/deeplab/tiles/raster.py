@@ -29,6 +29,9 @@ _DRIVERS = {"JPEG": "JPEG", "MPO": "JPEG", "PNG": "PNG", "JPEG2000": "JP2OpenJPE
 """What Pillow calls a format, and GDAL its reader. GDAL is not let to choose: it opens much more,
 some of which fetches other files (VRT)."""
 
+_BLOCKS = ("GTiff", "JP2OpenJPEG")
+"""The readers of files of which a part can be had without what is above it."""
+
 _SETTINGS: dict[str, Any] = {
     "GDAL_CACHEMAX": 64_000_000,  # bytes of decoded blocks
     "GDAL_ERROR_ON_LIBJPEG_WARNING": True,  # else what is cut off is grey
@@ -121,6 +124,7 @@ class RasterPicture:
         self.size: tuple[int, int] = stored[::-1] if self._turn >= 5 else stored
         self._stored = stored
         self.has_nodata = self._has_nodata()
+        self.from_top = self._driver not in _BLOCKS
         self.notes = tuple(notes)
         self.profile = {
             "crs": self._file.crs,

@@ -59,7 +59,7 @@ class Windows:
     def step(self) -> float:
         """Pixels from one grid point to the next."""
         if self.align_corners:
-            return (self.frame - 1) / (self.points - 1) if self.points > 1 else self.frame
+            return max(1, self.frame - 1) / (self.points - 1) if self.points > 1 else self.frame
         return self.frame / self.points
 
     @property

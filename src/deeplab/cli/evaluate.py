@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 from rich.progress import Progress
@@ -18,6 +18,8 @@ from deeplab.limits import MAX_SIDE
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+
+    from deeplab.data.sample import Dataset
 
 _LARGEST_SCALE = 16
 
@@ -57,6 +59,13 @@ def evaluate(
             "that 'deeplab info --devices' lists (default: cpu).",
         ),
     ] = None,
+    calibration: Annotated[
+        bool,
+        typer.Option(
+            "--calibration",
+            help="Instead: is it right as often as it says? Writes a temperature into the model.",
+        ),
+    ] = False,
     report: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write report.html, report.json, pictures.")
     ] = None,
@@ -80,6 +89,15 @@ def evaluate(
     told = model_options.read_model_options(
         labels=labels, normalisation=normalisation, fit=fit, size=size, output_name=output_name
     )
+    if calibration:
+        if scales != "1" or flip or tile or output_stride or trimap or classes or server:
+            raise InputError(
+                "--calibration: is of one look, as 'deeplab segment' takes it; leave out --scales, "
+                "--flip, --tile, --output-stride, --trimap, --classes, --server."
+            )
+        told |= {"runtime": runtime, "device": device}
+        _calibrate(model, dataset, report=report, as_json=as_json, **told)
+        return
     in_torch = {None: "auto", "gpu": "cuda"}.get(device, device)
     if in_torch not in ("auto", "cpu", "cuda"):
         in_torch = "cpu"
@@ -142,3 +160,40 @@ def evaluate(
     if report is not None:
         page = write_report(report, found, predictor=predictor, dataset=dataset, classes=chosen)
         stderr().print(f"Report: {page}")
+
+
+def _calibrate(
+    model: str, dataset: Dataset, *, report: Path | None, as_json: bool, **told: Any
+) -> None:
+    from deeplab.evaluation.calibration import calibrate, draw_reliability, write_temperature
+    from deeplab.segmenter import Segmenter
+    from deeplab.weights.release import find_pair
+
+    segmenter = Segmenter(find_pair(model) or model, **told)
+    model_options.tell_assumed(model, segmenter.card)
+    with Progress(console=stderr(), transient=True) as bar:
+        task = bar.add_task("pictures", total=len(dataset))
+        found = calibrate(segmenter, dataset, each=lambda: bar.advance(task))
+    if as_json:
+        stdout().print_json(json.dumps(found.to_dict()))
+    else:
+        for name, one in (("before", found.before), ("after", found.after)):
+            temperature = found.own if name == "before" else found.temperature
+            stdout().print(
+                f"{name}: temperature {temperature:g}, expected calibration error "
+                f"{one.error:.2%}, log loss {one.log_loss:.4f}"
+            )
+        stdout().print(
+            f"chosen on {found.chosen_on} pictures, reported on {found.reported_on} others"
+        )
+    folder = report or Path("calibration")
+    folder.mkdir(parents=True, exist_ok=True)
+    draw_reliability(found).save(folder / "reliability.svg")
+    stderr().print(f"Picture: {folder / 'reliability.svg'}")
+    written = write_temperature(model, segmenter.card, found.temperature)
+    if written is None:
+        stderr().print(
+            f"{model} stays as it is; give --temperature {found.temperature:g} to use it."
+        )
+    else:
+        stderr().print(f"Temperature written into {written}")

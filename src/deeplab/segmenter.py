@@ -374,6 +374,10 @@ class Segmenter:
                 "tiles: this model gives a label map, and classes cannot be blended. Use a model "
                 "that gives logits, such as 'voc'."
             )
+        if len(self.looks) > 1:
+            raise InputError(
+                "scales, flip: a picture in windows is looked at once; leave them out."
+            )
         opened = open_picture(picture, bands=bands, value_range=value_range, memory=amount)
         streams = self._called
         if self.network.device == "cpu" and (workers is not None or streams.count == 1):
@@ -390,6 +394,7 @@ class Segmenter:
             grid=self._grid,
             align_corners=self.network.align_corners,
             softmaxed=self.network.softmaxed,
+            temperature=self.temperature,
             run=run,
             workers=streams.count,
             scale=scale,

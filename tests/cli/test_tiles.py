@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from deeplab import Segmenter, cli
+from deeplab.errors import InputError
 from documents import ROOT, blocks
 
 rasterio = pytest.importorskip("rasterio")
@@ -115,6 +116,7 @@ def test_windows_on_a_large_photo_are_those_of_one_window_at_its_scale():
         (["--tile", "auto", "--scale", "nan"], "'--scale'"),
         (["--tile", "auto", "--bands", "a"], "--bands: got 'a', expected whole numbers"),
         (["--tile", "auto", "--range", "7"], "--range: got '7', expected two numbers"),
+        (["--tile", "65"], "takes 577×577 only"),
         (["--tile", "65", "--size", "65"], "both say how large a window is"),
         (["--tile", "auto", "--save", "cutout"], "there is no cutout, only: overlay, mask"),
         (["--tile", "auto", "--memory", "1MB"], "dog.tif"),
@@ -167,3 +169,11 @@ def test_the_python_of_the_page_runs(tmp_path, monkeypatch):
     exec(compile(code, "docs/large-pictures.md", "exec"), names)
     assert "dog" in names["found"].shares
     assert Path("map.mask.tif").is_file()
+
+
+def test_several_looks_are_refused_and_the_temperature_is_kept():
+    photo = np.zeros((40, 50, 3), np.uint8)
+    with pytest.raises(InputError, match="is looked at once"):
+        Segmenter("voc-fast", flip=True).tiles(photo)
+    tiles = Segmenter("voc-fast", temperature=1.7).tiles(photo)
+    assert tiles.segmentation().temperature == 1.7

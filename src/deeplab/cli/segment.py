@@ -190,6 +190,8 @@ def segment(
     told |= {"runtime": runtime, "precision": precision, "exact": exact, "device": device}
     told |= {"scales": parse_numbers("--scales", scales, most=MAX_SCALE), "flip": flip}
     told |= {"temperature": temperature}
+    if windows is not None and windows.size is not None:
+        told["size"] = windows.size
     kept = None if only is None else split_names("--only", only)
     before = resident_bytes()
     start = time.perf_counter()

@@ -141,6 +141,7 @@ class Tiles:
         grid: tuple[int, int],
         align_corners: bool,
         softmaxed: bool = False,
+        temperature: float = 1.0,
         run: Run,
         workers: int,
         scale: float = 1.0,
@@ -164,6 +165,7 @@ class Tiles:
         )
         self._spec, self._run, self._workers = spec, run, workers
         self._align_corners, self._softmaxed = align_corners, softmaxed
+        self._temperature = temperature
         self._rows, self._columns = (
             Windows(size, frame, points, align_corners, overlap)
             for size, frame, points in zip(
@@ -239,6 +241,7 @@ class Tiles:
             logits=grid,
             align_corners=self._align_corners,
             softmaxed=self._softmaxed,
+            temperature=self._temperature,
             timings={"network": 1e3 * (answered - start), "mask": 1e3 * (end - answered)},
         )
 

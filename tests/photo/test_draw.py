@@ -11,8 +11,9 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from deeplab.errors import InputError
-from deeplab.labels import CITYSCAPES, VOC, LabelSet
+from deeplab.labels import CAMVID, CITYSCAPES, VOC, LabelSet
 from deeplab.photo import draw
+from deeplab.photo.display import display_colours, display_palette, to_lab
 
 UInt8 = npt.NDArray[np.uint8]
 
@@ -50,7 +51,7 @@ def test_overlay_tints_the_classes_and_leaves_everything_else_byte_identical(
     drawn = np.asarray(draw.overlay(photo, mask, labels=VOC, alpha=alpha, legend=False))
     untouched = (mask == 0) | (mask == 255)
     assert np.array_equal(drawn[untouched], photo[untouched])
-    wanted = photo + alpha * (VOC.palette[mask].astype(float) - photo)
+    wanted = photo + alpha * (display_palette(VOC)[mask].astype(float) - photo)
     assert np.abs(drawn - wanted)[~untouched].max(initial=0) <= 1.01  # alpha is held in 1/255
     assert np.array_equal(photo, before)
 
@@ -64,7 +65,7 @@ def test_a_legend_lists_exactly_the_labels_that_are_present(pair: tuple[UInt8, U
     for entry in entries:
         index = VOC.index(entry.name)
         assert entry.share == pytest.approx((mask == index).mean())
-        assert entry.colour == VOC.colours[index]
+        assert entry.colour == display_colours(VOC)[index]
     assert [e.share for e in entries] == sorted((e.share for e in entries), reverse=True)
 
 
@@ -75,7 +76,7 @@ def test_contours_lie_near_boundaries_only_and_inside_the_objects(
     photo, mask = pair
     drawn = np.asarray(draw.contour(photo, mask, labels=VOC, width=width))
     line = brute_force_near(mask, width) & (mask != 0) & (mask != 255)
-    assert np.array_equal(drawn[line], VOC.palette[mask][line])
+    assert np.array_equal(drawn[line], display_palette(VOC)[mask][line])
     assert np.array_equal(drawn[~line], photo[~line])
 
 
@@ -216,3 +217,19 @@ def test_wrong_arguments_are_named() -> None:
         draw.cutout(photo, mask, labels=VOC, only=["catt"])
     with pytest.raises(InputError, match="no background"):
         draw.cutout(photo, mask, labels=CITYSCAPES)
+
+
+# --- the colours of the screen ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("labels", [VOC, CITYSCAPES, CAMVID, LabelSet(tuple(map(str, range(80))))])
+def test_no_class_is_shown_nearly_black_or_grey(labels: LabelSet) -> None:
+    shown = [to_lab(c) for i, c in enumerate(display_colours(labels)) if i != labels.background]
+    for lightness, a, b in shown:
+        assert 0.49 <= lightness <= 0.87
+        assert np.hypot(a, b) >= 0.085
+    if len(shown) < 30:
+        distances = [np.linalg.norm(np.subtract(p, q)) for p in shown for q in shown if p is not q]
+        assert min(distances) > 0.08, "told apart"
+    kept = [a == b for a, b in zip(display_colours(labels), labels.colours, strict=True)]
+    assert sum(kept) >= min(7, len(labels) // 10), "what is seen well stays"

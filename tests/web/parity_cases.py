@@ -12,6 +12,7 @@ from PIL import Image
 from deeplab import Segmenter
 from deeplab.errors import InputError, ModelError
 from deeplab.labels import LABEL_SETS, LabelSet
+from deeplab.photo.display import display_colours
 from deeplab.photo.edges import soft_cutout, working_size
 from deeplab.photo.images import Geometry
 from deeplab.photo.upsample import argmax_bilinear, softmax_rows
@@ -232,6 +233,10 @@ def write_cases(folder: Path, models: Path) -> None:
         "geometry": cases.geometry(),
         "resize": cases.resize(),
         "masks": cases.masks(),
+        "displayColours": [
+            {"labels": labels.to_dict(), "colours": display_colours(labels)}
+            for labels in (*LABEL_SETS.values(), LabelSet(tuple(map(str, range(60)))))
+        ],
         "edges": cases.edges(),
         "labelMaps": cases.label_maps(),
         "models": cases.models(files),

@@ -36,6 +36,7 @@ interface Cases {
     frame: Pair;
     content: Pair;
   }[];
+  displayColours: { labels: LabelSet; colours: LabelSet['colours'] }[];
   edges: {
     size: Pair;
     rgba: string;
@@ -59,7 +60,16 @@ const size = ([height, width]: Pair) => ({ height, width });
 const bytes = (name: string) => new Uint8Array(readFileSync(join(folder!, name)));
 const cases: Cases = folder
   ? JSON.parse(readFileSync(join(folder, 'cases.json'), 'utf8'))
-  : { geometry: [], resize: [], masks: [], edges: [], labelMaps: [], models: [], labelSets: [] };
+  : {
+      geometry: [],
+      resize: [],
+      masks: [],
+      displayColours: [],
+      edges: [],
+      labelMaps: [],
+      models: [],
+      labelSets: [],
+    };
 
 describe.skipIf(!folder)('equal to Python', () => {
   it('where a photo lies in the frame', () => {
@@ -88,6 +98,13 @@ describe.skipIf(!folder)('equal to Python', () => {
     const sure = confidenceOf(mask, grid, size(item.size), alignCorners, region, false);
     const worst = expected.reduce((most, p, i) => Math.max(most, Math.abs(255 * p - sure[i]!)), 0);
     expect(worst).toBeLessThan(0.51); // rounded to a byte
+  });
+
+  it('the colours in which classes are shown', () => {
+    expect(cases.displayColours.length).toBeGreaterThan(2);
+    for (const { labels, colours } of cases.displayColours) {
+      expect(displayColours(labels)).toEqual(colours);
+    }
   });
 
   it.each(cases.edges)('the soft edge of a photo of $size', (item) => {

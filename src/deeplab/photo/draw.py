@@ -18,6 +18,7 @@ from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont, ImageOps
 
 from deeplab.errors import InputError
 from deeplab.labels import Colour, LabelSet
+from deeplab.photo.display import display_palette
 from deeplab.photo.edges import soft_cutout
 
 UInt8 = npt.NDArray[np.uint8]
@@ -57,7 +58,13 @@ def legend_entries(mask: UInt8, labels: LabelSet) -> list[LegendEntry]:
 def entries_of(counts: Sequence[int], total: int, labels: LabelSet) -> list[LegendEntry]:
     """Return the same of a mask of which the pixels of each id, and all of them, are counted."""
     order = sorted((i for i in _drawn_ids(labels) if counts[i]), key=lambda i: (-counts[i], i))
-    return [LegendEntry(labels.name_of(i), labels.colour_of(i), counts[i] / total) for i in order]
+    colours = display_palette(labels)
+    entries = []
+    for index in order:
+        red, green, blue = (int(value) for value in colours[index])
+        name, share = labels.name_of(index), counts[index] / total
+        entries.append(LegendEntry(name, (red, green, blue), share))
+    return entries
 
 
 def overlay(
@@ -69,6 +76,9 @@ def overlay(
     legend: bool | Sequence[LegendEntry] = True,
 ) -> Image.Image:
     """Return the photo with every class tinted in its colour and a legend of those present.
+
+    The colours are those of :mod:`deeplab.photo.display`: the label set's, but none nearly black or
+    grey.
 
     Pixels of the background, and of ids without a name, keep their bytes; only the legend's panel
     may cover them.
@@ -274,7 +284,7 @@ def _tint(picture: Image.Image, mask: UInt8, labels: LabelSet, strength: Image.I
         return
     left, top, right, bottom = box
     coloured = Image.fromarray(np.ascontiguousarray(mask[top:bottom, left:right]))
-    coloured.putpalette(labels.palette.tobytes())
+    coloured.putpalette(display_palette(labels).tobytes())
     picture.paste(coloured.convert("RGB"), (left, top), strength.crop(box))
 
 

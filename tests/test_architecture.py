@@ -13,7 +13,7 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "deeplab"
 
 FLOORS = [
-    {"errors", "files", "labels", "limits", "plot"},
+    {"errors", "files", "labels", "limits", "plot", "remote"},
     {"photo", "tflite"},
     {"models", "data", "runtimes", "weights", "crf", "zoo", "video", "tiles"},
     {"segmenter", "training", "evaluation", "export", "benchmark", "info", "serve"},

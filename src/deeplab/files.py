@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from deeplab.errors import InputError, OutputError
+from deeplab.remote.address import find_address
+from deeplab.remote.store import uploading
 
 if sys.version_info >= (3, 11):
     from tomllib import TOMLDecodeError as TOMLDecodeError
@@ -57,12 +59,19 @@ _swept: set[Path] = set()
 def replacing(path: str | PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; rename it to ``path`` when the block ends well.
 
+    Where ``path`` is an address (``s3://…``), the file is sent to it instead.
+
     The temporary name keeps the suffix, so that writers which look at it work. When the block
     raises, the temporary file is removed and a file already at ``path`` stays as it was.
 
     Raises:
         OutputError: the folder does not exist, is not writable, or the disk is full.
     """
+    address = find_address(path)
+    if address is not None:
+        with uploading(address) as elsewhere:
+            yield elsewhere
+        return
     path = Path(path)
     if not path.name or os.path.isdir(path):
         raise OutputError(f"output: {path} is a folder, expected the name of a file.")
@@ -90,6 +99,11 @@ def replacing_all(path: str | PathLike[str]) -> Iterator[Path]:
     Raises:
         OutputError: the folder does not exist, is not writable, or the disk is full.
     """
+    address = find_address(path)
+    if address is not None:
+        with uploading(address) as elsewhere:
+            yield elsewhere
+        return
     path = Path(path)
     folder = name_partial(path.with_suffix(""))
     sweep(path.parent)

@@ -195,11 +195,12 @@ class Segmenter:
         """Travel to other processes as the arguments; the model is opened again there."""
         return partial(Segmenter, **self._arguments), ()
 
-    def __call__(self, photo: Source) -> Segmentation:
+    def __call__(self, photo: Source | Photo) -> Segmentation:
         """Segment one photo.
 
         Args:
-            photo: a path, the bytes of a file, a PIL image, or an (H, W, 3) uint8 RGB array.
+            photo: a path or address, the bytes of a file, a PIL image, an (H, W, 3) uint8 RGB
+                array, or a `Photo`.
 
         Raises:
             ImageError: the photo cannot be read.
@@ -419,7 +420,7 @@ class Segmenter:
         self._check_logits(logits)
         return logits
 
-    def _segment(self, source: Source, streams: _Streams) -> Segmentation:
+    def _segment(self, source: Source | Photo, streams: _Streams) -> Segmentation:
         return self._finish(self._look(source, streams))
 
     def _look(self, source: Source | Photo, streams: _Streams) -> _Look:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from deeplab.cli.console import complain, stderr, stdout, swatch
 from deeplab.cli.outputs import CLIP_SUFFIXES, SUFFIXES, Job
+from deeplab.cli.photos import Found
 from deeplab.errors import DeepLabError, InputError
 from deeplab.photo.find import is_video
 from deeplab.video.library import import_av
@@ -67,13 +68,14 @@ def split_live(sources: Sequence[str]) -> tuple[list[str], dict[Path, str]]:
     return [source for source in sources if not is_live(source)], live
 
 
-def find_clips(found: Sequence[tuple[Path, Path]], live: dict[Path, str]) -> Clips:
+def find_clips(found: Found, live: dict[Path, str]) -> Clips:
     """Return which of the photos and videos that were found are videos.
 
     Raises:
         MissingExtraError: there are some, and PyAV is not installed.
     """
-    paths = frozenset((*(path for path, _ in found if is_video(path)), *live))
+    named = (path for path, _ in found if isinstance(path, Path) and is_video(path))
+    paths = frozenset((*named, *live))
     if paths:
         import_av()
     return Clips(paths, live)
@@ -159,7 +161,8 @@ class ClipWork:
         shares: dict[str, float] = {}
         end, frames = 0.0, 0
         stopped = False
-        source = self.live.get(job.photo, job.photo)
+        path = Path(job.photo)
+        source = self.live.get(path, path)
         with self.segmenter.video(
             source,
             steady=self.steady,
@@ -168,7 +171,8 @@ class ClipWork:
             seconds=self.seconds,
         ) as video:
             labels = self.segmenter.labels
-            outputs = ClipOutputs(job.files, video=video, labels=labels, only=self.only)
+            files = {kind: Path(file) for kind, file in job.files.items()}
+            outputs = ClipOutputs(files, video=video, labels=labels, only=self.only)
             try:
                 with (
                     _sigterm_as_ctrl_c(),

@@ -37,10 +37,12 @@ def check(
     ] = None,
 ) -> None:
     """Look at every photo and mask of a data set; exit 1 if it should not be trained on."""
+    from deeplab.cli.places import bring
     from deeplab.data import list_splits, open_dataset
     from deeplab.data.check import check as check_splits
     from deeplab.data.check_page import write_page
 
+    dataset = bring(dataset)
     known = list_splits(dataset)
     usual = [name for name in ("train", "val") if name in known]
     with _bar("checking") as progress:
@@ -120,12 +122,14 @@ def convert(
     ] = None,
 ) -> None:
     """Turn an annotation tool's export into a folder of photos, masks and a dataset.toml."""
+    from deeplab.cli.places import bring, sending
     from deeplab.data.convert import convert as convert_export
 
-    with _bar("converting") as progress:
+    source, images = bring(source), images and bring(images)
+    with sending(output) as folder, _bar("converting") as progress:
         made = convert_export(
             source,
-            output,
+            folder,
             images=images,
             split=split,
             validation_share=validation_share,

@@ -14,6 +14,7 @@ from deeplab.cli import model_options, tiling
 from deeplab.cli.console import check_choices, parse_numbers, split_names, stderr, stdout
 from deeplab.errors import InputError
 from deeplab.limits import MAX_SIDE
+from deeplab.remote.address import find_address
 
 if TYPE_CHECKING:
     import numpy as np
@@ -75,6 +76,7 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Score a network on a data set: mIoU with its interval, IoU by class, the whole protocol."""
+    from deeplab.cli.places import bring, sending
     from deeplab.data import open_dataset
     from deeplab.evaluation.protocol import Evaluation, FilePredictor, open_predictor
     from deeplab.evaluation.protocol import evaluate as count
@@ -83,7 +85,7 @@ def evaluate(
     from deeplab.segmenter import Runtime
     from deeplab.training.processes import join_processes
 
-    dataset = open_dataset(data, split=split)
+    dataset = open_dataset(bring(data), split=split)
     chosen = None if classes is None else dataset.labels.indices(split_names("--classes", classes))
     check_choices("--runtime", [runtime] if runtime else [], get_args(Runtime))
     told = model_options.read_model_options(
@@ -123,6 +125,8 @@ def evaluate(
             model_options.tell_device(model, device, opened.network.device)
         writer = None
         if server is not None:
+            if find_address(report):
+                raise InputError("--server: writes into a folder of this machine; name one.")
             writer = ServerWriter((report or Path()) / "server", server, dataset.labels)
         with Progress(console=stderr(), transient=True, disable=not processes.first) as bar:
             mine = range(processes.rank, len(dataset), processes.count)
@@ -158,7 +162,8 @@ def evaluate(
     else:
         stdout().print(summary_table(found, classes=chosen))
     if report is not None:
-        page = write_report(report, found, predictor=predictor, dataset=dataset, classes=chosen)
+        with sending(report) as folder:
+            page = write_report(folder, found, predictor=predictor, dataset=dataset, classes=chosen)
         stderr().print(f"Report: {page}")
 
 

@@ -9,14 +9,16 @@ import json
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from deeplab.errors import ImageError, InputError, OutputError
 from deeplab.files import replacing
+from deeplab.remote import store
+from deeplab.remote.address import Place
 
 if TYPE_CHECKING:
     import numpy as np
@@ -62,8 +64,8 @@ _LONGEST_BASE = 255 - max(len(end) for end in (*SUFFIXES.values(), *CLIP_SUFFIXE
 class Job:
     """One photo and the files to write for it, by kind."""
 
-    photo: Path
-    files: Mapping[str, Path]
+    photo: Place
+    files: Mapping[str, Place]
 
 
 @contextlib.contextmanager
@@ -93,13 +95,13 @@ def claimed(folder: Path) -> Iterator[None]:
 
 
 def plan_jobs(
-    photos: Sequence[tuple[Path, Path]],
+    photos: Sequence[tuple[Place, PurePath]],
     *,
-    output: Path,
+    output: Place,
     kinds: Sequence[str],
     overwrite: bool,
-    clips: Container[Path] = (),
-    large: Container[Path] = (),
+    clips: Container[Place] = (),
+    large: Container[Place] = (),
 ) -> list[Job]:
     """Return the files to write for every photo and clip, after checking that they can be written.
 
@@ -120,7 +122,7 @@ def plan_jobs(
     """
     stems = Counter(relative.with_suffix("") for _, relative in photos)
     jobs = []
-    taken: dict[Path, Path] = {}
+    taken: dict[Place, Place] = {}
     for photo, relative in photos:
         unique = stems[relative.with_suffix("")] == 1
         base = relative.with_suffix("") if unique else relative
@@ -138,9 +140,9 @@ def plan_jobs(
                     "give them in two runs with two output folders."
                 )
         jobs.append(Job(photo, files))
-    there = [file for file in taken if os.path.lexists(file)]
+    there = _which_exist(output, taken)
     for file in there:
-        if file.is_dir() and file.suffix != CLIP_SUFFIXES["mask-pngs"]:
+        if isinstance(file, Path) and file.is_dir() and file.suffix != CLIP_SUFFIXES["mask-pngs"]:
             raise OutputError(f"output: {file} is a folder; choose another with -o.")
     if there and not overwrite:
         more = f" (and {len(there) - 1} more)" if len(there) > 1 else ""
@@ -148,18 +150,27 @@ def plan_jobs(
             f"output: {there[0]} exists already{more}. "
             "Add --overwrite to replace it, or choose another folder with -o."
         )
-    for folder in sorted({output, *(file.parent for file in taken)}):
-        _check_writable(folder)
+    if isinstance(output, Path):
+        for folder in sorted({output, *(Path(file.parent) for file in taken)}):
+            _check_writable(folder)
     return jobs
 
 
-def _check_large(photo: Path, kinds: Sequence[str]) -> None:
+def _check_large(photo: Place, kinds: Sequence[str]) -> None:
     for kind in kinds:
         if kind not in _OF_LARGE:
             raise InputError(
                 f"--save: {photo} is read by region, and of such a picture there is no {kind}, "
                 f"only: {', '.join(_OF_LARGE)}."
             )
+
+
+def _which_exist(output: Place, files: Iterable[Place]) -> list[Place]:
+    """Return which files are there already; elsewhere, one listing tells, and that it may."""
+    if isinstance(output, Path):
+        return [file for file in files if os.path.lexists(file)]
+    known = store.list_files(output)
+    return [file for file in files if file in known]
 
 
 def shorten(name: str) -> str:
@@ -194,7 +205,7 @@ class Writer:
         self._only = only
         self._overwrite = overwrite
 
-    def write(self, files: Mapping[str, Path]) -> dict[str, Path]:
+    def write(self, files: Mapping[str, Place]) -> dict[str, Place]:
         """Write files by kind, each whole or not at all, and return what they are called.
 
         A picture with a side that no JPEG can have becomes a PNG.
@@ -205,7 +216,7 @@ class Writer:
         """
         return {kind: self._write(kind, path) for kind, path in files.items()}
 
-    def _write(self, kind: str, path: Path) -> Path:
+    def _write(self, kind: str, path: Place) -> Place:
         from deeplab.photo.draw import MAX_JPEG_SIDE
 
         if path.suffix == ".jpg" and max(self._result.mask.shape) > MAX_JPEG_SIDE:
@@ -223,17 +234,17 @@ class Writer:
     def _kept_probability(self) -> npt.NDArray[np.float32] | None:
         return self._result.kept_probability(self._only)
 
-    def _write_overlay(self, path: Path) -> None:
+    def _write_overlay(self, path: Place) -> None:
         from deeplab.photo.draw import overlay
 
         _save(overlay(self._photo, self._result.mask, labels=self._result.labels), path)
 
-    def _write_contour(self, path: Path) -> None:
+    def _write_contour(self, path: Place) -> None:
         from deeplab.photo.draw import contour
 
         _save(contour(self._photo, self._result.mask, labels=self._result.labels), path)
 
-    def _write_blur(self, path: Path) -> None:
+    def _write_blur(self, path: Place) -> None:
         from deeplab.photo.draw import blur_background
 
         blurred = blur_background(
@@ -244,7 +255,7 @@ class Writer:
         )
         _save(blurred, path)
 
-    def _write_cutout(self, path: Path) -> None:
+    def _write_cutout(self, path: Place) -> None:
         from deeplab.photo.draw import cutout
 
         cut = cutout(
@@ -255,10 +266,10 @@ class Writer:
         )
         _save(cut, path)
 
-    def _write_mask(self, path: Path) -> None:
+    def _write_mask(self, path: Place) -> None:
         self._result.save_mask(path)
 
-    def _write_json(self, path: Path) -> None:
+    def _write_json(self, path: Place) -> None:
         content = self._result.to_dict()
         del content["timings_ms"]  # equal runs write equal files
         content["photo"] = Path(self._result.name).name
@@ -266,14 +277,14 @@ class Writer:
         with replacing(path) as partial:  # a name need not be text; one that is not gets "?" in it
             partial.write_text(text, "utf-8", errors="replace")
 
-    def _write_probabilities(self, path: Path) -> None:
+    def _write_probabilities(self, path: Place) -> None:
         self._result.save_probabilities(path, self._only)
 
-    def _write_confidence(self, path: Path) -> None:
+    def _write_confidence(self, path: Place) -> None:
         _save(self._result.confidence_picture(), path)
 
 
-def _save(picture: Image.Image, path: Path) -> None:
+def _save(picture: Image.Image, path: Place) -> None:
     """Write a picture. Encoded first: Pillow does not notice when a full disk takes only a part."""
     encoded = io.BytesIO()
     if path.suffix == ".jpg":

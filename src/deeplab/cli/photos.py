@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Container, Sequence
+from pathlib import Path, PurePath, PurePosixPath
 
 from deeplab.cli.console import complain
 from deeplab.cli.outputs import CLIP_SUFFIXES, LARGE_MASK, SUFFIXES
 from deeplab.errors import InputError, near_matches
 from deeplab.photo.find import describe_passed_over, expand_pattern, kind_of, list_pictures
-from deeplab.photo.formats import readable_suffixes
+from deeplab.photo.formats import VIDEO_SUFFIXES, readable_suffixes
+from deeplab.remote import store
+from deeplab.remote.address import Address, Place, find_address
+from deeplab.remote.copies import keep_file
+from deeplab.zoo import home
 
-Found = list[tuple[Path, Path]]
+Found = list[tuple[Place, PurePath]]
 """(photo, path relative to what was asked for) of every photo."""
 
 
 def find_photos(
-    sources: Sequence[str], *, output: Path | None, videos: bool = False
+    sources: Sequence[str], *, output: Place | None, videos: bool = False
 ) -> tuple[Found, Counter[str]]:
     """Return every photo, sorted within folders, and how many files were passed over, by kind.
 
@@ -30,13 +34,16 @@ def find_photos(
         InputError: a path is empty or does not exist, a pattern matches nothing, or nothing that
             was named is a photo.
     """
-    found: dict[Path, Path] = {}
+    found: dict[Place, PurePath] = {}
     passed_over: Counter[str] = Counter()
     for source in sources:
         path = Path(source)
         if not source:
             raise InputError("photos: got an empty path; write . for the folder you are in.")
-        if path.is_dir():
+        address = find_address(source)
+        if address is not None:
+            found.update(_find_elsewhere(address, output, passed_over, videos))
+        elif path.is_dir():
             photos = _in_folder(path, output, passed_over, videos)
             found.update((photo, photo.relative_to(path)) for photo in photos)
         elif path.exists():
@@ -59,7 +66,7 @@ def find_photos(
 
 
 def find_and_tell(sources: Sequence[str]) -> list[Path]:
-    """Return every photo, after saying on stderr what was passed over.
+    """Return every photo, after saying on stderr what was passed over; copies of those elsewhere.
 
     Raises:
         InputError: as :func:`find_photos` does.
@@ -67,13 +74,48 @@ def find_and_tell(sources: Sequence[str]) -> list[Path]:
     found, passed_over = find_photos(sources, output=None)
     if passed_over:
         complain(f"passed over: {describe_passed_over(passed_over)}")
-    return [photo for photo, _ in found]
+    return [photo if isinstance(photo, Path) else keep_file(photo, home()) for photo, _ in found]
+
+
+def _find_elsewhere(
+    address: Address, output: Place | None, passed_over: Counter[str], videos: bool
+) -> Found:
+    """Return the photos at an address: of one file, of a pattern, or below a folder.
+
+    A video is copied first, as it is read to and fro; those in folders are passed over.
+    """
+    if any(sign in str(address) for sign in "*[") and not address.scheme.startswith("http"):
+        files = store.match(address)
+        root = None
+    elif address.scheme.startswith("http") or store.is_file(address):
+        name = PurePosixPath(address.file_name)
+        moving = videos and name.suffix.lower() in VIDEO_SUFFIXES
+        return [(keep_file(address, home()) if moving else address, name)]
+    else:
+        files = list(store.list_files(address))
+        root = address
+    photos: Found = []
+    bases = {file.with_name(name) for file in files for name in (file.name, file.stem)}
+    for file in files:
+        if output is not None and root != output and output in file.parents:
+            continue
+        if file.name.startswith("."):
+            passed_over["hidden"] += 1
+        elif file.suffix.lower() not in readable_suffixes():
+            passed_over[file.suffix.lower() or "without suffix"] += 1
+        elif root == output and _is_result(file, bases):
+            passed_over["earlier results"] += 1
+        else:
+            photos.append((file, file.relative_to(root) if root else PurePosixPath(file.name)))
+    if not files:
+        raise InputError(f"photos: there is no file or folder {address}.")
+    return photos
 
 
 def _in_folder(
-    folder: Path, output: Path | None, passed_over: Counter[str], videos: bool
+    folder: Path, output: Place | None, passed_over: Counter[str], videos: bool
 ) -> list[Path]:
-    outside = output.resolve() if output else None
+    outside = output.resolve() if isinstance(output, Path) else None
     mixed = folder.resolve() == outside
     leave_out = () if mixed or outside is None else (outside,)
     listing = list_pictures(folder, leave_out=leave_out, videos=videos)
@@ -89,7 +131,7 @@ def _in_folder(
     return photos
 
 
-def _is_result(path: Path, bases: set[Path]) -> bool:
+def _is_result(path: Place, bases: Container[PurePath]) -> bool:
     """Return whether a file, or its folder, is called as what is written for one of ``bases``."""
     return any(
         place.name.endswith(end) and place.with_name(place.name[: -len(end)]) in bases

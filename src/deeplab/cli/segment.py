@@ -27,9 +27,11 @@ from deeplab.cli.console import (
 from deeplab.cli.outputs import CLIP_SUFFIXES, SUFFIXES, Job, claimed, plan_jobs
 from deeplab.errors import DeepLabError, InputError
 from deeplab.limits import MAX_THREADS, MAX_WORKERS
+from deeplab.remote.address import Place, place
 
 if TYPE_CHECKING:
     from deeplab.cli.clips import ClipWork
+    from deeplab.cli.photos import Found
     from deeplab.cli.work import Done, Outcome
     from deeplab.segmenter import Segmenter
 
@@ -152,13 +154,14 @@ def segment(
     from deeplab.segmenter import count_cores
 
     kinds = _kinds(save, writing=bool(output or save is not None or not as_json))
-    folder = (output or Path("segmented")) if kinds else None
+    folder = place(output or Path("segmented")) if kinds else None
     windows = tiling.read_tiling(
         tile=tile, overlap=overlap, scale=scale, bands=bands, value_range=value_range, size=size
     )
     budget = parse_bytes("--memory", memory) if memory else default_budget()
     files, live = video.split_live(photos)
-    found, passed_over = [(name, name) for name in live], Counter[str]()
+    found: Found = [(name, name) for name in live]
+    passed_over = Counter[str]()
     if files or not live:
         more, passed_over = find_photos(files, output=folder, videos=video.is_installed())
         found += more
@@ -166,7 +169,8 @@ def segment(
     video.check_kinds(kinds, photos=len(found) - len(clips.paths), clips=len(clips.paths))
     if windows is not None and clips.paths:
         raise InputError("--tile: is for pictures; a video's frames are seen whole.")
-    large = tiling.find_large((photo for photo, _ in found), windows, memory=budget)
+    here = [photo for photo, _ in found if isinstance(photo, Path)]
+    large = tiling.find_large(here, windows, memory=budget)
     plan = partial(
         plan_jobs, found, kinds=kinds, overwrite=overwrite, clips=clips.paths, large=large
     )
@@ -197,7 +201,10 @@ def segment(
     start = time.perf_counter()
     failed = 0
     entries: dict[str, list[dict[str, Any]]] = {}
-    with claimed(folder) if folder else contextlib.nullcontext():
+    if (clip_jobs or large) and not isinstance(folder, Path | None):
+        what = "videos" if clip_jobs else "pictures that are read by region"
+        raise InputError(f"output: {what} are written into a folder of this machine, not {folder}.")
+    with claimed(folder) if isinstance(folder, Path) else contextlib.nullcontext():
         if folder:  # once more: another command may have written there in the meantime
             plan(output=folder)
         if photo_jobs:
@@ -358,7 +365,7 @@ def _paths(job: Job) -> dict[str, str]:
 
 
 def _show_clips(
-    work: ClipWork, jobs: list[Job], folder: Path | None, *, quiet: bool
+    work: ClipWork, jobs: list[Job], folder: Place | None, *, quiet: bool
 ) -> tuple[list[dict[str, Any]], int]:
     """Run the videos and tell of each; return what JSON says, and how many could not be done."""
     from deeplab.cli.clips import tell
@@ -379,7 +386,7 @@ def _show_clips(
     return entries, failed
 
 
-def _show(done: Iterator[tuple[Job, Outcome]], jobs: list[Job], folder: Path | None) -> int:
+def _show(done: Iterator[tuple[Job, Outcome]], jobs: list[Job], folder: Place | None) -> int:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
     console = stdout()

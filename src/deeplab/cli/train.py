@@ -13,6 +13,7 @@ from deeplab.cli.console import check_number, stderr, stdout
 from deeplab.errors import InputError
 from deeplab.files import parse_toml
 from deeplab.limits import MAX_COUNT
+from deeplab.remote.address import find_address, place
 
 
 def train(
@@ -81,6 +82,7 @@ def train(
     if list_settings:
         _print_settings(None if recipe is None else str(recipe))
         return
+    from deeplab.cli.places import bring, sending
     from deeplab.training.experiment import run_experiment
     from deeplab.training.preset import choose_settings, deadline
     from deeplab.training.settings import apply_overrides, read_tables
@@ -92,7 +94,7 @@ def train(
     stop = deadline(seconds)
 
     overrides: dict[str, Any] = {
-        "data.path": None if data is None else str(data),
+        "data.path": None if data is None else str(place(data)),
         "model.version": "v3+" if version == "v3plus" else version,
         "model.backbone": backbone,
         "init.path": init,
@@ -115,16 +117,18 @@ def train(
         tables = {"name": data.resolve().name}
     own_plan = bool({"schedule", "optimiser"} & set(tables))
     values = apply_overrides(tables, overrides)
-    folder = folder or Path("runs") / str(values["name"])
-    chosen = choose_settings(
-        values,
-        folder=folder,
-        own_plan=own_plan,
-        epochs=epochs,
-        seconds=seconds,
-        tell=console.print,
-    )
-    progress = run_experiment(chosen, folder, tell=console.print, callbacks=stop)
+    if address := find_address(values.get("data", {}).get("path")):
+        bring(address)
+    with sending(folder or Path("runs") / str(values["name"])) as here:
+        chosen = choose_settings(
+            values,
+            folder=here,
+            own_plan=own_plan,
+            epochs=epochs,
+            seconds=seconds,
+            tell=console.print,
+        )
+        progress = run_experiment(chosen, here, tell=console.print, callbacks=stop)
     if progress.interrupted:
         raise typer.Exit(130)
 

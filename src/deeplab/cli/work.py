@@ -14,8 +14,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from deeplab.cli.console import complain
 from deeplab.cli.outputs import Job, Writer, summarise
-from deeplab.errors import DeepLabError, ImageError
+from deeplab.errors import DeepLabError, DownloadError, ImageError
 from deeplab.photo import memory
+from deeplab.photo.images import Photo
+from deeplab.remote import store
+from deeplab.remote.address import Place
 
 if TYPE_CHECKING:
     from deeplab.photo.draw import LegendEntry
@@ -131,10 +134,11 @@ class Work:
 
     def _do(self, job: Job) -> Outcome:
         try:
-            if job.photo in self._large:
-                return self._do_large(job)
-            with self._budget.holding(self._needed(job), name=job.photo):
-                return self._finish(job, self._segment(job))
+            if isinstance(job.photo, Path) and job.photo in self._large:
+                return self._do_large(job, job.photo)
+            photo = _fetch(job.photo)
+            with self._budget.holding(self._needed(job, photo), name=job.photo):
+                return self._finish(job, self._segment(photo, name=str(job.photo)))
         except MemoryError:
             return ImageError(f"{job.photo}: there is not enough memory for this photo.")
         except ImageError as error:
@@ -144,35 +148,35 @@ class Work:
                 raise
             return ImageError(f"{job.photo}: cannot be read: {error.strerror or error}.")
 
-    def _needed(self, job: Job) -> int:
+    def _needed(self, job: Job, photo: Path | bytes) -> int:
         """Return how much memory a photo takes at most."""
         classes = len(self._only or self._segmenter.labels)
-        needed = memory.estimate(job.photo, kinds=tuple(job.files), classes=classes)
+        needed = memory.estimate(photo, kinds=tuple(job.files), classes=classes)
         if self._crf:
-            needed = max(needed, memory.estimate(job.photo, classes=0) * memory.CRF // 8)
+            needed = max(needed, memory.estimate(photo, classes=0) * memory.CRF // 8)
         return needed
 
-    def _open_tiles(self, photo: Path, share: int | None = None) -> Tiles:
+    def _open_tiles(self, photo: Path | bytes, *, name: str, share: int | None = None) -> Tiles:
         assert self._windows is not None
         tiles = self._segmenter.tiles(photo, memory=share, **self._windows)
         for note in tiles.picture.notes:
-            complain(f"note: {photo}: {note}.")
+            complain(f"note: {name}: {note}.")
         return tiles
 
     def _tell(self, done: int, total: int) -> None:
         if self.progress is not None:
             self.progress("windows", done, total)
 
-    def _do_large(self, job: Job) -> Done:
+    def _do_large(self, job: Job, photo: Path) -> Done:
         """Segment a picture that is read by region; its mask is never there as a whole."""
         start = time.perf_counter()
         if self._crf:
             raise ImageError(f"{job.photo}: is read by region; --crf needs the whole at once.")
-        tiles = self._open_tiles(job.photo, self._budget.size // self._workers)
+        tiles = self._open_tiles(photo, name=str(photo), share=self._budget.size // self._workers)
         with self._budget.holding(tiles.memory, name=job.photo):
             found = tiles.save(
-                mask=job.files.get("mask"),
-                overlay=job.files.get("overlay"),
+                mask=_local(job.files.get("mask")),
+                overlay=_local(job.files.get("overlay")),
                 only=self._only,
                 progress=self._tell,
             )
@@ -181,15 +185,15 @@ class Work:
             job=job,
             size=found.size,
             entries=found.entries,
-            summary={**found.to_dict(job.photo), "timings_ms": timings} if self._summaries else {},
+            summary={**found.to_dict(photo), "timings_ms": timings} if self._summaries else {},
             timings=timings,
         )
 
-    def _segment(self, job: Job) -> Segmentation:
+    def _segment(self, photo: Path | bytes, *, name: str) -> Segmentation:
         if self._windows is None:
-            result = self._segmenter(job.photo)
+            result = self._segmenter(Photo(photo, name=name))
         else:
-            result = self._open_tiles(job.photo).segmentation(progress=self._tell)
+            result = self._open_tiles(photo, name=name).segmentation(progress=self._tell)
         if self._crf:
             from deeplab.crf import refine_segmentation
 
@@ -214,3 +218,17 @@ class Work:
             summary=summarise(result) if self._summaries else {},
             timings=dict(result.timings),
         )
+
+
+def _fetch(photo: Place) -> Path | bytes:
+    """Return a photo that is elsewhere as the bytes of its file; one that is here, as its path."""
+    if isinstance(photo, Path):
+        return photo
+    try:
+        return store.read_bytes(photo)
+    except DownloadError as error:
+        raise ImageError(str(error)) from None
+
+
+def _local(file: Place | None) -> Path | None:
+    return None if file is None else Path(file)

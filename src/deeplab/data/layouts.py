@@ -7,10 +7,13 @@ from os import PathLike
 from pathlib import Path
 from typing import NamedTuple
 
+from deeplab import zoo
 from deeplab.data import ade20k, camvid, cityscapes, folder, roboflow, voc
 from deeplab.data.description import FILE_NAME
 from deeplab.data.sample import FileDataset
 from deeplab.errors import DataError
+from deeplab.remote.address import find_address
+from deeplab.remote.copies import Progress, keep_folder
 
 
 class Layout(NamedTuple):
@@ -36,7 +39,7 @@ def open_dataset(path: str | PathLike[str], *, split: str = "train") -> FileData
     Raises:
         DataError: there is no such folder, layout or split; the message says what was looked for.
     """
-    layout, root = _recognise(Path(path))
+    layout, root = _recognise(find_folder(path))
     return layout.open_split(root, split)
 
 
@@ -46,8 +49,18 @@ def list_splits(path: str | PathLike[str]) -> tuple[str, ...]:
     Raises:
         DataError: there is no such folder or layout.
     """
-    layout, root = _recognise(Path(path))
+    layout, root = _recognise(find_folder(path))
     return layout.splits(root)
+
+
+def find_folder(path: str | PathLike[str], *, progress: Progress | None = None) -> Path:
+    """Return the folder of a data set; of one that lies elsewhere, a copy that is up to date.
+
+    Raises:
+        DownloadError: there is no such folder, it may not be read, or there is no room for it.
+    """
+    address = find_address(path)
+    return Path(path) if address is None else keep_folder(address, zoo.home(), progress=progress)
 
 
 def find_layout(path: Path) -> tuple[Layout, Path] | None:

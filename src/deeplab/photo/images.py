@@ -17,9 +17,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from deeplab.errors import ImageError, InputError
+from deeplab.errors import DownloadError, ImageError, InputError
 from deeplab.photo.formats import MAX_PIXELS, open_picture
 from deeplab.photo.upsample import Region
+from deeplab.remote import store
+from deeplab.remote.address import Address, find_address
 
 UInt8 = npt.NDArray[np.uint8]
 Source: TypeAlias = "str | PathLike[str] | bytes | bytearray | memoryview | Image.Image | UInt8"
@@ -254,6 +256,9 @@ def _read_bytes(source: object) -> tuple[str, bytes]:
     if isinstance(source, (bytes, bytearray, memoryview)):
         name, data = "the bytes", bytes(source)
     elif isinstance(source, (str, PathLike)):
+        address = find_address(source)
+        if address is not None:
+            return str(address), _fetch(address)
         path = Path(source)
         name = str(path)
         try:
@@ -274,6 +279,16 @@ def _read_bytes(source: object) -> tuple[str, bytes]:
     if not data:
         raise ImageError(f"{name}: the file is empty (0 bytes).")
     return name, data
+
+
+def _fetch(address: Address) -> bytes:
+    try:
+        data = store.read_bytes(address)
+    except DownloadError as error:
+        raise ImageError(str(error)) from None
+    if not data:
+        raise ImageError(f"{address}: the file is empty (0 bytes).")
+    return data
 
 
 def _from_array(array: npt.NDArray[Any]) -> Image.Image:

@@ -94,14 +94,19 @@ def resident_bytes() -> int | None:
     return None
 
 
-def estimate(photo: Path, *, kinds: Mapping[str, int] | tuple[str, ...] = (), classes: int) -> int:
+def estimate(
+    photo: Path | bytes, *, kinds: Mapping[str, int] | tuple[str, ...] = (), classes: int
+) -> int:
     """Return how much memory a photo takes at most, from its first bytes alone.
 
     Args:
-        photo: the file; one that cannot be read takes nothing, whoever reads it will say why.
+        photo: the file, or what is in it; one that cannot be read takes nothing, whoever reads it
+            will say why.
         kinds: what will be written: "overlay", "mask", …
         classes: of the model, or as many as are asked for.
     """
+    if isinstance(photo, bytes):
+        return _estimate(io.BytesIO(photo), len(photo), tuple(kinds), classes)
     try:
         size = photo.stat().st_size
         with photo.open("rb") as file:

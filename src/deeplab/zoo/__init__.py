@@ -11,6 +11,7 @@ A name is looked up in this order (``deeplab models path NAME`` prints it):
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 import threading
@@ -28,6 +29,8 @@ from deeplab.errors import (
     near_matches,
 )
 from deeplab.files import hash_file, replacing, sweep
+from deeplab.remote.address import Address, find_address
+from deeplab.remote.copies import keep_file
 from deeplab.zoo.download import Progress as Progress
 from deeplab.zoo.download import check_kind, fetch, resuming, unfinished
 from deeplab.zoo.entries import ALIASES as ALIASES
@@ -114,6 +117,10 @@ def locate_file(
     """
     if not isinstance(model, (str, PathLike)):
         raise InputError(f"model: got {type(model).__name__}, expected a name or a path.")
+    address = find_address(model)
+    if address is not None:
+        path = _keep(address)
+        return ModelFile(path, find_by_file(path))
     path = Path(model)
     if len(path.name) > 255:  # more than any file system takes
         raise ModelNotFoundError(f"model: there is no model called '{path.name[:50]}…'.")
@@ -133,6 +140,15 @@ def locate_file(
             f"Make one of it first: deeplab import {entry.name} -o NAME"
         )
     return ModelFile(find(entry) or pull(entry, progress=progress), entry)
+
+
+def _keep(address: Address) -> Path:
+    """Return a copy of a model that lies elsewhere; of a release pair, both files."""
+    others = {".json": (".safetensors",), ".safetensors": (".json",), ".xml": (".bin",)}
+    for suffix in others.get(address.suffix, ()):
+        with contextlib.suppress(FileNotFoundError):  # the one that is asked for says so
+            keep_file(address.with_suffix(suffix), home())
+    return keep_file(address, home())
 
 
 def home() -> Path:

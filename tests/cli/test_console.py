@@ -82,7 +82,7 @@ def test_faults_of_the_machine_and_of_files_are_one_line(
     def fail(*args, **options):
         raise error
 
-    monkeypatch.setattr(cli, "app", fail)
+    monkeypatch.setattr(cli, "build_app", lambda typed: fail)
     assert cli.run(["segment"]) == 2
     told = capsys.readouterr().err
     assert words in told
@@ -110,7 +110,7 @@ def numbers(app: typer.Typer) -> list[tuple[str, OptionInfo]]:
 
 
 def test_every_number_has_an_end() -> None:
-    found = numbers(cli.app)
+    found = numbers(cli.build_app())
     assert len(found) > 20
     assert [name for name, option in found if option.max is None] == []
 
@@ -138,3 +138,19 @@ def test_lists_of_numbers_have_an_end(text: str) -> None:
 
     with pytest.raises(InputError, match="expected numbers above 0, at most 16"):
         _numbers("--scales", text, most=16)
+
+
+def test_only_the_typed_command_is_imported() -> None:
+    """All of them together cost more than a small photo."""
+    script = (
+        "import sys; from deeplab.cli import run; code = run(sys.argv[1:]); "
+        "print(sorted(name for name in sys.modules if name.startswith('deeplab.cli.')))"
+    )
+    command = [sys.executable, "-c", script]
+    done = subprocess.run([*command, "segment", "-h"], capture_output=True, text=True, check=True)
+    assert "--device" in done.stdout
+    for other in ("benchmark", "evaluate", "train", "serve", "export"):
+        assert f"deeplab.cli.{other}'" not in done.stdout
+    done = subprocess.run([*command, "-h"], capture_output=True, text=True, check=True)
+    for name in cli._COMMANDS:
+        assert f" {name} " in done.stdout

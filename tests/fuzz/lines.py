@@ -34,7 +34,7 @@ def _commands() -> dict[tuple[str, ...], Any]:
         if not hasattr(command, "commands"):
             found[names] = command
 
-    walk(typer.main.get_command(cli.app), ())
+    walk(typer.main.get_command(cli.build_app()), ())
     return found
 
 

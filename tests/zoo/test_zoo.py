@@ -285,3 +285,14 @@ def test_without_a_known_hash_the_first_download_is_trusted_and_remembered(
     path.write_bytes(b"changed")
     with pytest.raises(ModelError, match="expected " + hashlib.sha256(CONTENT).hexdigest()):
         zoo.verify(path, model)
+
+
+def test_a_folder_of_a_models_name_does_not_hide_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """People keep the data set VOC in a folder called so, and work beside it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "voc").mkdir()
+    assert zoo.locate("voc").name == "voc.tflite"
+    with pytest.raises(ModelNotFoundError, match="is a folder"):
+        zoo.locate("./voc")

@@ -6,49 +6,61 @@ Exit codes: 0 all went well; 1 some photos of many could not be done; 2 an error
 
 from __future__ import annotations
 
+import importlib
 import io
 import os
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 import deeplab
-from deeplab.cli.benchmark import benchmark
 from deeplab.cli.console import Stream, complain
-from deeplab.cli.data import data_app
-from deeplab.cli.evaluate import evaluate
-from deeplab.cli.export import export
-from deeplab.cli.models import models_app
-from deeplab.cli.optimize import optimize
-from deeplab.cli.segment import segment
-from deeplab.cli.serve import serve
-from deeplab.cli.train import train
-from deeplab.cli.weights import import_weights, info
 from deeplab.errors import DeepLabError
 
-app = typer.Typer(
-    name="deeplab",
-    help="Semantic segmentation with every DeepLab: a photo in, an exact full-size mask out.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-app.command()(segment)
-app.add_typer(models_app)
-app.add_typer(data_app)
-app.command("import")(import_weights)
-app.command()(info)
-app.command()(train)
-app.command()(evaluate)
-# benchmark_model writes its options with underscores; whoever pastes them is understood.
-app.command(context_settings={"token_normalize_func": lambda word: word.replace("_", "-")})(
-    benchmark
-)
-app.command()(export)
-app.command()(optimize)
-app.command()(serve)
+_COMMANDS: dict[str, tuple[str, str]] = {
+    "segment": ("segment", "segment"),
+    "models": ("models", "models_app"),
+    "data": ("data", "data_app"),
+    "import": ("weights", "import_weights"),
+    "info": ("weights", "info"),
+    "train": ("train", "train"),
+    "evaluate": ("evaluate", "evaluate"),
+    "benchmark": ("benchmark", "benchmark"),
+    "export": ("export", "export"),
+    "optimize": ("optimize", "optimize"),
+    "serve": ("serve", "serve"),
+}
+"""What can be typed -> the module of this room, and what in it: a function, or commands of its own.
+
+Only what is typed is imported: to read all of them costs more than a small photo.
+"""
+
+_SETTINGS: dict[str, dict[str, Any]] = {
+    # benchmark_model writes its options with underscores; whoever pastes them is understood.
+    "benchmark": {"token_normalize_func": lambda word: word.replace("_", "-")},
+}
+
+
+def build_app(only: str | None = None) -> typer.Typer:
+    """Return the program with all of its commands, or with the one that is asked for."""
+    app = typer.Typer(
+        name="deeplab",
+        help="Semantic segmentation with every DeepLab: a photo in, an exact full-size mask out.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_options)
+    for name in (only,) if only in _COMMANDS else _COMMANDS:
+        module, member = _COMMANDS[str(name)]
+        found = getattr(importlib.import_module(f"deeplab.cli.{module}"), member)
+        if isinstance(found, typer.Typer):
+            app.add_typer(found)
+        else:
+            app.command(name, context_settings=_SETTINGS.get(str(name)))(found)
+    return app
 
 
 def _print_version(wanted: bool) -> None:
@@ -57,7 +69,6 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _options(
     version: Annotated[
         bool,
@@ -74,7 +85,10 @@ def run(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code; errors are printed in one line."""
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
+    # What comes first and is no option is the command.
+    typed = next((argument for argument in arguments if not argument.startswith("-")), None)
     try:
+        app = build_app(typed)
         code = app(args=arguments, prog_name="deeplab", standalone_mode=False)
     except DeepLabError as error:
         if debug:

@@ -92,6 +92,14 @@ def get(name: str) -> ZooModel:
     return known[wanted]
 
 
+def _is_name(model: str | PathLike[str]) -> bool:
+    """Whether a text names a model; a folder of that name in the current one is not meant then."""
+    if not isinstance(model, str):
+        return False
+    wanted = model.lower()
+    return wanted in ALIASES or any(wanted == entry.name for entry in MODELS)
+
+
 def locate(
     model: str | PathLike[str], *, weights: bool = False, progress: Progress | None = None
 ) -> Path:
@@ -126,7 +134,7 @@ def locate_file(
         raise ModelNotFoundError(f"model: there is no model called '{path.name[:50]}…'.")
     if path.is_file():
         return ModelFile(path, find_by_file(path))
-    if path.is_dir():
+    if path.is_dir() and not _is_name(model):
         if path.suffix == ".mlpackage":
             raise ModelError(f"model: {path} is for Core ML, which runs on Apple's systems only.")
         raise ModelNotFoundError(f"model: {path} is a folder, expected a model file or a name.")

@@ -134,10 +134,10 @@ def test_numbers_beyond_reason_are_refused_at_once(line: str, capsys) -> None:
 
 @pytest.mark.parametrize("text", ["nan", "0", "inf", "1,1e9", "-1"])
 def test_lists_of_numbers_have_an_end(text: str) -> None:
-    from deeplab.cli.evaluate import _numbers
+    from deeplab.cli.console import parse_numbers
 
     with pytest.raises(InputError, match="expected numbers above 0, at most 16"):
-        _numbers("--scales", text, most=16)
+        parse_numbers("--scales", text, most=16)
 
 
 def test_only_the_typed_command_is_imported() -> None:

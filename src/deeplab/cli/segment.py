@@ -16,6 +16,7 @@ import typer
 from deeplab.cli import model_options, tiling
 from deeplab.cli.console import (
     check_choices,
+    check_number,
     complain,
     parse_numbers,
     show_stages,
@@ -26,7 +27,7 @@ from deeplab.cli.console import (
 )
 from deeplab.cli.outputs import CLIP_SUFFIXES, SUFFIXES, Job, claimed, plan_jobs
 from deeplab.errors import DeepLabError, InputError
-from deeplab.limits import MAX_THREADS, MAX_WORKERS
+from deeplab.limits import MAX_COUNT, MAX_SECONDS, MAX_THREADS, MAX_WORKERS
 from deeplab.remote.address import Place, place
 
 if TYPE_CHECKING:
@@ -110,12 +111,17 @@ def segment(
     unknown: Annotated[
         float | None,
         typer.Option(
-            "--unknown", metavar="P", help="Pixels less sure than P become unknown (id 255): 0.5."
+            "--unknown",
+            metavar="P",
+            max=MAX_COUNT,
+            help="Pixels less sure than P become unknown (id 255): 0.5.",
         ),
     ] = None,
     temperature: Annotated[
         float | None,
-        typer.Option(metavar="T", help="Of the probabilities (default: the model's own)."),
+        typer.Option(
+            metavar="T", max=MAX_COUNT, help="Of the probabilities (default: the model's own)."
+        ),
     ] = None,
     scales: Annotated[
         str,
@@ -132,7 +138,12 @@ def segment(
     ] = True,
     seconds: Annotated[
         float | None,
-        typer.Option(min=0.001, help="End each video after so much of it."),
+        typer.Option(
+            min=0.001,
+            max=MAX_SECONDS,
+            callback=check_number,
+            help="End each video after so much of it.",
+        ),
     ] = None,
     show: Annotated[
         bool, typer.Option("--show", help="Draw a preview of videos into the terminal.")

@@ -195,6 +195,13 @@ class Segmenter:
         """Travel to other processes as the arguments; the model is opened again there."""
         return partial(Segmenter, **self._arguments), ()
 
+    def __repr__(self) -> str:
+        spec, model = self.spec, self._arguments["model"]
+        return (
+            f"<Segmenter {os.fspath(model)}: {len(self.labels)} classes, "
+            f"{spec.height}×{spec.width}, {self.card.output}>"
+        )
+
     def __call__(self, photo: Source | Photo) -> Segmentation:
         """Segment one photo.
 

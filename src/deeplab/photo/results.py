@@ -18,7 +18,7 @@ from PIL import Image
 from deeplab.errors import InputError
 from deeplab.files import replacing
 from deeplab.labels import UNKNOWN, Colour, LabelSet
-from deeplab.photo import confidence, draw
+from deeplab.photo import confidence, draw, tables
 from deeplab.photo.confidence_picture import draw_confidence
 from deeplab.photo.edges import working_size
 from deeplab.photo.images import Geometry, Photo
@@ -244,6 +244,56 @@ class Segmentation:
         buffer = io.BytesIO()
         picture.save(buffer, format="PNG")
         return buffer.getvalue()
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
+        """Return what a notebook shows: the overlay with its legend, and the classes' shares."""
+        png = self._repr_png_()
+        return {
+            "text/plain": repr(self),
+            "text/html": tables.draw_page(png, self.mask, self.labels),
+            "image/png": png,
+        }
+
+    def __repr__(self) -> str:
+        height, width = self.mask.shape
+        seen = ", ".join(f"{name} {100 * share:.1f} %" for name, share in self.shares.items())
+        return f"<Segmentation {width}×{height}: {seen}>"
+
+    # --- other packages' shapes ---------------------------------------------------------------
+
+    def to_pipeline(self) -> list[dict[str, Any]]:
+        """Return what transformers' "image-segmentation" pipeline gives for a semantic network.
+
+        A list with, for every class that is present, ``{"score": None, "label": name, "mask":
+        a PIL image of 0 and 255}``.
+        """
+        return tables.list_planes(self.mask, self.labels)
+
+    def to_pandas(self) -> Any:
+        """Return a pandas ``DataFrame``: photo, id, class, pixels and share, a row per class.
+
+        Raises:
+            MissingExtraError: pandas is not installed.
+        """
+        return tables.make_frame(self.mask, self.labels, self.name)
+
+    def to_supervision(self) -> Any:
+        """Return ``supervision.Detections``: a mask and box per class, without the background.
+
+        Raises:
+            MissingExtraError: supervision is not installed.
+        """
+        return tables.make_detections(self.mask, self.labels)
+
+    def to_fiftyone(self) -> Any:
+        """Return a ``fiftyone.Segmentation`` with the mask of class ids.
+
+        A data set shows their names where ``mask_targets`` is ``dict(enumerate(labels.names))``.
+
+        Raises:
+            InputError: fiftyone is not installed.
+        """
+        return tables.make_fiftyone(self.mask)
 
     # --- files --------------------------------------------------------------------------------
 

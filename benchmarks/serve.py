@@ -47,6 +47,9 @@ MOST_GROWTH_MB = 25
 """From the rest in the middle to that in the end; more is taken for a leak. Under load, memory
 tells which photos are at work; at rest, what is kept, and half of the time warms everything up."""
 
+MOST_KEPT_MS = 20.0
+"""It is below 1 where nothing else runs; where a system waits for more to send, it is 40."""
+
 GIVE_BACK = {"MALLOC_TRIM_THRESHOLD_": "1000000"}
 """Makes glibc give freed memory back to the system, of which it otherwise keeps up to 64 MB."""
 
@@ -117,6 +120,14 @@ def is_run_lengths(expected: np.ndarray) -> Check:
     return check
 
 
+def is_boxes(expected: np.ndarray) -> Check:
+    def check(content: bytes) -> bool:
+        found = json.loads(content)["objects"]
+        return sum(one["area"] for one in found) == (expected != 0).sum()
+
+    return check
+
+
 def is_picture(size: tuple[int, int]) -> Check:
     return lambda content: Image.open(io.BytesIO(content)).size == size
 
@@ -142,12 +153,15 @@ def make_cases(segmenter: deeplab.Segmenter) -> list[tuple[int, Case]]:
     form = b'--a\r\nContent-Disposition: form-data; name="p"; filename="p"\r\n\r\n'
     form += photos["cat"] + b"\r\n--a--\r\n"
     form_type = (("Content-Type", "multipart/form-data; boundary=a"),)
+    fields = b'--a\r\nContent-Disposition: form-data; name="output"\r\n\r\nmask\r\n' + form
     mask = segmenter(photos["cat"]).mask
     png = encode(Image.open(io.BytesIO(photos["cat"])), "PNG")
     huge = bytes(3_000_000 * MAX_MEGABYTES)
     wide = encode(Image.new("1", (5000, 1000 * MAX_MEGAPIXELS // 4)), "PNG")
     cases += [
         (4, Case("form", 200, "/v1/segment?output=mask", form, form_type, is_mask(mask))),
+        (2, Case("form with fields", 200, "/v1/segment", fields, form_type, is_mask(mask))),
+        (2, Case("boxes", 200, "/v1/segment?output=boxes", photos["cat"], check=is_boxes(mask))),
         (2, Case("too many bytes", 413, body=huge)),
         (2, Case("too many bytes, chunked", 413, body=huge, manner="chunked")),
         (3, Case("too many pixels", 413, body=wide)),
@@ -282,6 +296,19 @@ def put_load(
     return most
 
 
+def measure_kept_connection(port: int, *, times: int = 200) -> float:
+    """Return the median milliseconds of ``/healthz`` on a connection that is kept open."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    found = []
+    for _ in range(times):
+        start = time.perf_counter()
+        connection.request("GET", "/healthz")
+        connection.getresponse().read()
+        found.append(1000 * (time.perf_counter() - start))
+    connection.close()
+    return statistics.median(found)
+
+
 def count_open_files(pid: int) -> int:
     folder = Path(f"/proc/{pid}/fd")
     return len(list(folder.iterdir())) if folder.exists() else 0  # none but on Linux
@@ -333,6 +360,7 @@ def main() -> None:
     tally = Tally()
     process, port = start_server(options.model)
     read_gauges(port)
+    kept_ms = measure_kept_connection(port)
     open_files = count_open_files(process.pid)
     resting, most = [], 0.0
     try:
@@ -362,6 +390,9 @@ def main() -> None:
         f"memory at rest: {resting[0]:.0f} MB after half of the time, {resting[1]:.0f} MB in the "
         f"end; at most {most:.0f} MB"
     )
+    print(f"/healthz on a connection that is kept open: median {kept_ms:.2f} ms")
+    if kept_ms > MOST_KEPT_MS:
+        tally.faults["an answer on a connection that is kept open waits"] += 1
     for fault, times in tally.faults.most_common():
         print(f"WRONG, {times}×: {fault}")
     sys.exit(bool(tally.faults))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import http.client
 import json
@@ -18,6 +19,8 @@ from deeplab import cli
 from deeplab.errors import InputError
 from deeplab.serve import browser_page
 from deeplab.serve.door import Rules
+from deeplab.serve.edge import Edge
+from deeplab.serve.metrics import Metrics
 from deeplab.serve.rate import TABLE_BYTES, Rate, name_client
 
 pytest.importorskip("fastapi")
@@ -288,3 +291,29 @@ def test_tokens_that_are_none(
     assert "short" not in told
     with pytest.raises(InputError, match="at least 8"):
         Rules(tokens=("with a space",))
+
+
+def test_a_fault_of_ours_is_told_and_logged(caplog: pytest.LogCaptureFixture) -> None:
+    async def broken(scope: object, receive: object, send: object) -> None:
+        raise RuntimeError("no good")
+
+    async def check() -> list[dict]:
+        sent: list[dict] = []
+
+        async def send(message: dict) -> None:
+            sent.append(message)
+
+        edge = Edge(broken, headers={}, metrics=Metrics(), closing=lambda: False)
+        headers = [(b"x-request-id", b"job-19")]
+        scope = {"type": "http", "method": "GET", "path": "/", "headers": headers,
+                 "query_string": b""}  # fmt: skip
+        await edge(scope, None, send)
+        return sent
+
+    start, body = asyncio.run(check())
+    assert start["status"] == 500
+    assert (b"content-type", b"application/problem+json") in start["headers"]
+    assert (b"x-request-id", b"job-19") in start["headers"]
+    assert "no good" not in json.loads(body["body"])["detail"]
+    assert "job-19 failed" in caplog.text
+    assert "RuntimeError: no good" in caplog.text

@@ -259,6 +259,15 @@ def test_a_full_queue_refuses(narrow: Server, large: bytes, photo: bytes) -> Non
     assert working.result().status == waiting.result().status == 200
 
 
+def test_what_is_no_picture_does_not_wait(narrow: Server, large: bytes, photo: bytes) -> None:
+    working = in_background(lambda: narrow.post("/v1/segment?output=cutout", large))
+    wait_until(lambda: pending(narrow) == 1)
+    assert narrow.post("/v1/segment", b"no picture").status == 415
+    assert narrow.post("/v1/segment?only=cta", photo).status == 422
+    assert not working.done()
+    assert working.result().status == 200
+
+
 def test_whoever_leaves_gives_the_place_free(narrow: Server, large: bytes, photo: bytes) -> None:
     working = in_background(lambda: narrow.post("/v1/segment?output=cutout", large))
     wait_until(lambda: pending(narrow) == 1)

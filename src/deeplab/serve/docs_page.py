@@ -19,7 +19,10 @@ pre { background: var(--soft); border-radius: 6px; padding: .75rem; overflow-x: 
 table { border-collapse: collapse; width: 100%; margin: 1rem 0; }
 th, td { border-bottom: 1px solid var(--line); padding: .3rem .5rem; text-align: left;
   vertical-align: top; overflow-wrap: anywhere; }
+td:first-child, th { white-space: nowrap; overflow-wrap: normal; }
+h2 code { overflow-wrap: anywhere; }
 form { display: flex; flex-wrap: wrap; gap: .75rem; align-items: center; }
+form > label { min-width: 0; max-width: 100%; }
 button, input { font: inherit; max-width: 100%; }
 """
 

@@ -37,6 +37,8 @@ def filter_case(context, case):
     fields = case.body if isinstance(case.body, dict) and "photo" in case.body else {}
     query = case.query or {}
     given = {**fields, **query}
+    if given.get("output") == "confidence" and "only" in given:
+        return False
     return not {*fields} & {*query} and all(
         name not in given or given.get("output") in outputs for name, outputs in READ_BY.items()
     )

@@ -137,6 +137,7 @@ def test_base64_in_json(speaking: Server, segmenter: Segmenter, photo: bytes) ->
         for one in found:
             mask = Image.open(io.BytesIO(base64.b64decode(one["mask"])))
             inside = result.mask == result.labels.names.index(one["label"])
+            assert one["score"] == pytest.approx(result.confidence[inside].mean(), abs=1e-6)
             assert (np.asarray(mask) == inside * 255).all()
     assert speaking.ask("POST", "/", photo, {"Content-Type": "image/png"}).json() == found
     assert speaking.get("/").status == 200  # the page, still

@@ -168,6 +168,23 @@ def test_blur_replace_and_contour_are_the_segmentations(
     assert "background: is not a picture" in detail(answer, 415)
 
 
+def test_only_is_kept_by_its_own_edge(server: Server, segmenter: Segmenter, photo: bytes) -> None:
+    result = segmenter(photo)
+    answer = server.post("/v1/segment?output=cutout&only=cat", photo)
+    assert (pixels(answer) == np.asarray(result.cutout(["cat"]))).all()
+    answer = server.post("/v1/segment?output=blur&only=cat", photo, Accept="image/png")
+    assert (pixels(answer) == np.asarray(result.blur_background(["cat"]))).all()
+
+
+def test_confidence_is_the_winners_probability(
+    server: Server, segmenter: Segmenter, photo: bytes
+) -> None:
+    found = pixels(server.post("/v1/segment?output=confidence", photo))
+    assert np.abs(found / 255 - segmenter(photo).confidence).max() <= 0.5 / 255 + 1e-6
+    answer = server.post("/v1/segment?output=confidence&only=cat", photo)
+    assert "output=confidence does not read it" in detail(answer, 422)
+
+
 def test_boxes_and_polygons_give_back_the_mask(
     server: Server, segmenter: Segmenter, photo: bytes
 ) -> None:

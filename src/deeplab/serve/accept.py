@@ -14,6 +14,7 @@ MEDIA_TYPES: dict[Output, tuple[str, ...]] = {
     "contour": ("image/jpeg", "image/png"),
     "blur": ("image/jpeg", "image/png"),
     "replace": ("image/jpeg", "image/png"),
+    "confidence": ("image/png",),
     "boxes": ("application/json",),
     "polygons": ("application/json",),
 }

@@ -10,9 +10,11 @@ from collections.abc import Sequence
 from pathlib import PurePath
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from deeplab.labels import Colour
+from deeplab.photo.draw import keep_only
 from deeplab.photo.images import Photo
 from deeplab.photo.outlines import find_objects
 from deeplab.photo.palette_png import encode_palette_png
@@ -25,6 +27,10 @@ _WHITE: Colour = (255, 255, 255)
 
 _PIXELS_TAKEN: dict[Output, int] = {"boxes": 3, "polygons": 3}
 """How many times the usual memory of a pixel an output takes; once where it is not listed."""
+
+
+_READ_ONLY: tuple[Output, ...] = ("cutout", "blur", "replace")
+"""Outputs that are told which classes to keep: their edges come from those classes' probability."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +89,8 @@ def make_part(result: Segmentation, name: str | None, order: Order) -> Part:
         Refusal: 406, it would need a PNG, which the client does not take.
         InputError: there is nothing to cut away, or the outlines are too ragged.
     """
+    if order.output not in _READ_ONLY:
+        result = keep(result, order.wishes.only)
     if order.media_type == "application/json":
         return Part(name, _encode_json(result, order), order.media_type)
     media_type = fit_for(result.mask.shape, order.media_type, order.accept)
@@ -106,20 +114,35 @@ def join(parts: Sequence[Part], *, model: str, several: bool) -> Answer:
     return Answer(_zip(parts), ZIP)
 
 
+def keep(result: Segmentation, only: Sequence[str]) -> Segmentation:
+    """Return a result in which every class but these is background; all where none is named.
+
+    Raises:
+        InputError: there is no such class.
+    """
+    if not only:
+        return result
+    mask, labels = keep_only(result.mask, only, labels=result.labels)
+    return dataclasses.replace(result, mask=mask, labels=labels)
+
+
 def _draw(result: Segmentation, order: Order) -> Image.Image:
-    wishes = order.wishes
+    wishes, only = order.wishes, order.wishes.only or None
     if order.output == "overlay":
         return result.overlay()
     if order.output == "contour":
         return result.contour()
     if order.output == "cutout":
-        return result.cutout()
+        return result.cutout(only)
     if order.output == "blur":
-        return result.blur_background(radius=wishes.radius)
+        return result.blur_background(only, radius=wishes.radius)
+    if order.output == "confidence":
+        return Image.fromarray(np.rint(result.confidence * 255).astype(np.uint8))
     assert order.output == "replace"
     if order.background is not None:
-        return result.replace_background(Photo(order.background, name="background").decode())
-    return result.replace_background(wishes.background or _WHITE)
+        picture = Photo(order.background, name="background").decode()
+        return result.replace_background(picture, only)
+    return result.replace_background(wishes.background or _WHITE, only)
 
 
 def _encode_json(result: Segmentation, order: Order) -> bytes:

@@ -52,7 +52,9 @@ class HubSegment(BaseModel):
     """One class that is present."""
 
     label: str
-    score: float | None = Field(None, description="Null: semantic segmentation gives none.")
+    score: float | None = Field(
+        None, description="The mean probability of its pixels; null where the model gives none."
+    )
     mask: str = Field(description="A PNG in base64: 255 on the class, 0 elsewhere.")
 
 
@@ -162,10 +164,12 @@ def _read_json(body: bytes) -> bytes:
 
 def _write(result: Segmentation) -> list[dict[str, Any]]:
     found = []
+    confidence = None if result.logits is None else result.confidence
     for name in result.shares:
         inside = result.mask == result.labels.names.index(name)
         encoded = io.BytesIO()
         Image.fromarray(inside.astype(np.uint8) * 255).save(encoded, "PNG", compress_level=1)
+        score = None if confidence is None else float(confidence[inside].mean())
         mask = base64.b64encode(encoded.getvalue()).decode()
-        found.append(HubSegment(label=name, score=None, mask=mask).model_dump())
+        found.append(HubSegment(label=name, score=score, mask=mask).model_dump())
     return found

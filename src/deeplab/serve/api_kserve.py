@@ -24,6 +24,7 @@ from starlette.routing import BaseRoute
 import deeplab
 from deeplab.photo.results import Segmentation
 from deeplab.serve.address import Address
+from deeplab.serve.answers import keep
 from deeplab.serve.api_v1 import json_answer
 from deeplab.serve.body import NamedPhoto
 from deeplab.serve.refusal import Refusal
@@ -247,11 +248,9 @@ class _Api:
             raise
 
         def make(result: Segmentation, photo: NamedPhoto) -> UInt8:
-            return result.mask
+            return keep(result, asked.only).mask
 
-        masks, _ = await service.segment(
-            request, upload, asked.photos, model=model, make=make, only=asked.only
-        )
+        masks, _ = await service.segment(request, upload, asked.photos, model=model, make=make)
         return await asyncio.to_thread(_answer, masks, model, asked)
 
 

@@ -118,7 +118,6 @@ class _Api:
             photos,
             model=order.model,
             make=make,
-            only=order.wishes.only,
             room_for=order.room_for,
         )
         made = join(parts, model=order.model, several=len(photos) > 1)

@@ -53,8 +53,9 @@ json: the classes that are there, with share and run lengths as COCO has them, c
 beginning with the pixels outside. mask: a palette PNG, pixel value = class id. overlay: the photo \
 in the classes' colours, JPEG or PNG. contour: the photo with their outlines. cutout: the objects \
 on a transparent ground. blur: the photo with all but the objects out of focus. replace: the \
-objects before a colour, or before the picture that is the form's background. boxes: the connected \
-objects. polygons: those with their outlines.
+objects before a colour, or before the picture that is the form's background. confidence: how \
+probable the class of each pixel is, grey, 255 is certain. boxes: the connected objects. polygons: \
+those with their outlines.
 
 Several photos in a form come back as one JSON document, or as a zip file with a picture each."""
 

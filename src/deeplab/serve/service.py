@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
@@ -11,7 +10,6 @@ from typing import TypeVar
 from starlette.requests import Request
 
 from deeplab.errors import ImageSizeError, near_matches
-from deeplab.photo.draw import keep_only
 from deeplab.photo.images import Photo
 from deeplab.photo.results import Segmentation
 from deeplab.segmenter import Segmenter
@@ -82,7 +80,6 @@ class Service:
         *,
         model: str,
         make: Callable[[Segmentation, NamedPhoto], T],
-        only: Sequence[str] = (),
         room_for: Callable[[int], int] = lambda pixels: pixels,
     ) -> tuple[list[T], dict[str, float]]:
         """Segment photos one after the other, as soon as a thread is free.
@@ -93,7 +90,6 @@ class Service:
             photos: checked before.
             model: a name that is there.
             make: of each result, in the thread.
-            only: classes to keep.
             room_for: pixels of a photo → how many pixels' memory it takes.
 
         Returns:
@@ -115,7 +111,7 @@ class Service:
                 with refusing(photo.title, max_pixels=self.limits.max_pixels):
                     room = room_for(self._measure(photo))
                     with job.holding(min(room, self.limits.max_pixels_at_work)):
-                        result = _keep(segmenter(photo.data), only)
+                        result = segmenter(photo.data)
                         made.append(make(result, photo))
                 for stage, ms in result.timings.items():
                     timings[stage] = timings.get(stage, 0.0) + ms
@@ -139,10 +135,3 @@ class Service:
             if pixels > most:
                 raise ImageSizeError
             return pixels
-
-
-def _keep(result: Segmentation, only: Sequence[str]) -> Segmentation:
-    if not only:
-        return result
-    mask, labels = keep_only(result.mask, only, labels=result.labels)
-    return dataclasses.replace(result, mask=mask, labels=labels)

@@ -12,8 +12,17 @@ from deeplab.labels import Colour, LabelSet
 from deeplab.serve.refusal import Refusal
 
 Output = Literal[
-    "json", "mask", "overlay", "cutout", "contour", "blur", "replace", "boxes", "polygons"
-]
+    "json",
+    "mask",
+    "overlay",
+    "cutout",
+    "contour",
+    "blur",
+    "replace",
+    "confidence",
+    "boxes",
+    "polygons",
+]  # fmt: skip
 OUTPUTS: tuple[Output, ...] = get_args(Output)
 
 PARAMETERS = ("model", "output", "only", "background", "radius", "min_area")
@@ -82,6 +91,8 @@ def read_wishes(pairs: Iterable[tuple[str, str]]) -> Wishes:
             raise Refusal(
                 422, f"{name}: only output={' and output='.join(readers)} reads it. Leave it out."
             )
+    if output == "confidence" and "only" in given:
+        raise Refusal(422, "only: output=confidence does not read it. Leave it out.")
     return Wishes(
         model=given.get("model"),
         output=output,

@@ -101,7 +101,7 @@ def test_limits_from_python() -> None:
 
 
 def test_memory_limits_the_size_of_photos_and_how_many_are_at_work() -> None:
-    small, large = Limits(memory_bytes=540_000_000), Limits(memory_bytes=5_400_000_000)
+    small, large = Limits(memory_bytes=780_000_000), Limits(memory_bytes=7_800_000_000)
     assert (small.max_pixels, small.max_pixels_at_work) == (20_000_000, 20_000_000)
     assert (large.max_pixels, large.max_pixels_at_work) == (50_000_000, 200_000_000)
 

@@ -25,7 +25,7 @@ from deeplab.serve.wishes import Output, Wishes
 _JPEG_QUALITY = 92
 _WHITE: Colour = (255, 255, 255)
 
-_PIXELS_TAKEN: dict[Output, int] = {"boxes": 3, "polygons": 3}
+_PIXELS_TAKEN: dict[Output, int] = {"boxes": 2, "polygons": 2}
 """How many times the usual memory of a pixel an output takes; once where it is not listed."""
 
 

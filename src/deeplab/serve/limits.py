@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from deeplab.errors import InputError
 from deeplab.limits import MAX_SECONDS, MAX_WORKERS, check_whole
 
-_BYTES_PER_PIXEL = 27
-"""What a photo takes at most, from its decoding to its answer (a cut-out of a WebP)."""
+_BYTES_PER_PIXEL = 39
+"""What a photo takes at most, from its decoding to its answer (a WebP before another ground)."""
 
 
 @dataclass(frozen=True, kw_only=True)

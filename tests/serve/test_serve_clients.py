@@ -45,7 +45,7 @@ def test_tritonclient_gets_the_mask(
 def run_schemathesis(program: Path, server: Server, *options: str) -> str:
     done = subprocess.run(
         [
-            program, "run", "--checks", "all", "--mode", "all", "--max-examples", "25",
+            program, "run", "--checks", "all", "--mode", "all", "--max-examples", "15",
             "--continue-on-failure", "--no-color", "--seed", "1", *options,
             f"http://127.0.0.1:{server.port}/openapi.json",
         ],
@@ -70,5 +70,5 @@ def test_schemathesis_finds_no_fault(clients: Path, model: Path, labels: Path) -
         found = re.search(r"(\d+) generated, (\d+) passed", told)
         assert found is not None, told[-3000:]
         assert found[1] == found[2]
-        assert int(found[1]) > 300
+        assert int(found[1]) > 200
         assert "Traceback" not in "".join(server.log)

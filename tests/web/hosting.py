@@ -98,6 +98,12 @@ def wait_for_result(page) -> None:
     page.wait_for_selector("#status >> text=/^(Found|Nothing)/")
 
 
+def look(page, effect: str) -> None:
+    """Choose a look, and wait until the network has told what it needs."""
+    page.check(f"[name=effect][value={effect}]", force=True)
+    page.wait_for_selector("#screen:not([aria-busy=true])")
+
+
 def download(page, action: str) -> tuple[str, bytes]:
     with page.expect_download() as caught:
         page.click(f"[data-action={action}]")

@@ -10,7 +10,7 @@ from pathlib import Path
 import foreign
 import numpy as np
 import pytest
-from hosting import STARTER, TITLE, clear_status, download, drop, saved_mask, show, wait_for_result
+from hosting import STARTER, TITLE, clear_status, download, drop, look, saved_mask, show, wait_for_result
 from PIL import Image
 
 from deeplab import Segmenter
@@ -158,7 +158,7 @@ def test_looks_are_drawn_and_saved(host, browser, open_page, reference, starter)
     inside, outside = seen.mask != 0, seen.mask == 0
 
     def picture(effect: str) -> np.ndarray:
-        page.check(f"[name=effect][value={effect}]", force=True)
+        look(page, effect)
         name, content = download(page, "save-picture")
         assert name == f"person.{effect}.{'png' if effect == 'cutout' else 'jpg'}"
         return np.asarray(Image.open(io.BytesIO(content))).astype(int)
@@ -198,7 +198,6 @@ def test_looks_are_drawn_and_saved(host, browser, open_page, reference, starter)
     assert abs(behind - photo)[inside].mean() < 12
 
     # A class that is ticked off belongs to the background.
-    page.check("[name=effect][value=cutout]", force=True)
     page.get_by_role("checkbox", name="person").uncheck()
     without = picture("cutout")
     assert without[:, :, 3].sum() < 0.7 * cut[:, :, 3].sum()

@@ -50,7 +50,10 @@ export function startControls(pipeline: Pipeline, networks: NetworkChoice): void
   startPicture(pipeline);
   onChange = () => {
     const wantsConfidence = look.effect === 'confidence' || look.threshold > 0;
-    pipeline.confidence = wantsConfidence;
+    pipeline.want({
+      confidence: wantsConfidence,
+      shares: ['cutout', 'blur', 'replace'].includes(look.effect),
+    });
     if (wantsConfidence && !networks.hasConfidence) {
       showProblem('This network gives classes alone; it does not tell how sure it is.');
     }

@@ -1,6 +1,8 @@
 /** Draw a picture with what a network saw in it: tinted, outlined, cut out, on another ground. */
 
 import { blurOutside } from './blur';
+import { sumShares } from './class_shares';
+import { softCutout } from './edges';
 import type { Segmented } from './engine';
 import type { Size } from './geometry';
 import type { Colour, LabelSet } from './labels';
@@ -85,21 +87,31 @@ export class Painter {
         context.drawImage(layer, 0, 0);
         return;
       default:
-        this.drawObjects(result, drawn, look);
+        this.drawObjects(result, labels, drawn, look);
     }
   }
 
-  /** The objects alone, on nothing or on another ground. */
-  private drawObjects(result: Segmented, drawn: Uint8Array, look: Look): void {
-    const { context, layer } = this;
-    this.fillLayer(drawn, OPAQUE);
-    const shorter = Math.min(result.height, result.width);
-    const behind = look.effect === 'blur' ? blurOutside(result.picture, layer, shorter / 40) : null;
-    if (look.effect !== 'cutout') this.softenLayer(shorter / 200);
-    context.globalCompositeOperation = 'destination-in';
+  /** The objects alone, with soft edges and without their ground's colours, on another ground. */
+  private drawObjects(result: Segmented, labels: LabelSet, drawn: Uint8Array, look: Look): void {
+    const { context, layer, layerContext } = this;
+    const { height, width, shares } = result;
+    const photo = context.getImageData(0, 0, width, height).data;
+    const inside = drawn.map((id) => Number(id !== NOTHING));
+    // What was taken out by hand, or for being unsure, is not what the network thinks.
+    const isItsOwn = !look.dropped && !look.threshold;
+    const probability =
+      shares && isItsOwn ? sumShares(shares, (id) => isDrawn(id, labels, look.hidden)) : undefined;
+    let behind: OffscreenCanvas | null = null;
+    if (look.effect === 'blur') {
+      this.fillLayer(drawn, OPAQUE);
+      behind = blurOutside(result.picture, layer, Math.min(height, width) / 40);
+    }
+    const soft = softCutout(photo, inside, result, probability);
+    layerContext.putImageData(new ImageData(soft, width, height), 0, 0);
+    context.globalCompositeOperation = 'copy';
     context.drawImage(layer, 0, 0);
     context.globalCompositeOperation = 'destination-over';
-    if (behind) context.drawImage(behind, 0, 0, result.width, result.height);
+    if (behind) context.drawImage(behind, 0, 0, width, height);
     if (look.effect === 'replace') this.drawBackground(look.background, result);
   }
 
@@ -135,18 +147,6 @@ export class Painter {
     };
     draw(DARK, reach + 1);
     draw(this.tints(labels, 1), reach);
-  }
-
-  /** Let the layer's edges fade over a few pixels: drawn smaller, and large again. */
-  private softenLayer(pixels: number): void {
-    const { height, width } = this.layer;
-    const small = new OffscreenCanvas(Math.ceil(width / pixels), Math.ceil(height / pixels));
-    if (small.width >= width) return;
-    const context = small.getContext('2d')!;
-    context.imageSmoothingQuality = 'high';
-    context.drawImage(this.layer, 0, 0, small.width, small.height);
-    this.layerContext.clearRect(0, 0, width, height);
-    this.layerContext.drawImage(small, 0, 0, width, height);
   }
 
   /** Fill what lies behind with one colour, or with a picture scaled and cropped to fill it. */

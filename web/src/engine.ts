@@ -1,5 +1,6 @@
 /** The page's side of the worker that runs networks. */
 
+import type { ClassShares } from './class_shares';
 import type { Size } from './geometry';
 import type { LabelSet } from './labels';
 import type { EngineOptions } from './network';
@@ -28,6 +29,8 @@ export interface Segmented extends Size {
   mask: Uint8Array<ArrayBuffer>;
   /** The probability of each pixel's class, 255 for certain; null where it was not asked for. */
   confidence: Uint8Array<ArrayBuffer> | null;
+  /** Probabilities on the grid of soft edges; null where they were not asked for. */
+  shares: ClassShares | null;
   /** Pixels per class id. */
   counts: Uint32Array;
   /** Milliseconds: reading and resizing the picture, the network, and its mask. */
@@ -48,6 +51,8 @@ export interface SegmentOptions {
   fresh: boolean;
   /** Tell how sure the network is of each pixel. */
   confidence: boolean;
+  /** Tell the probabilities of all classes on a coarse grid, for soft edges. */
+  shares: boolean;
 }
 
 export interface SegmentRequest extends SegmentOptions {

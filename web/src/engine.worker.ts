@@ -1,7 +1,9 @@
 /** The worker that does the heavy work: picture in, mask out. */
 
 import type { Answer, LoadRequest, Request, SegmentRequest, Segmented } from './engine';
+import { classShares, type ClassShares } from './class_shares';
 import { confidenceOf } from './confidence';
+import { workingSize } from './edges';
 import { placeInFrame, type Size } from './geometry';
 import { enlarge } from './label_map';
 import { RunningNetwork } from './network';
@@ -22,7 +24,9 @@ self.onmessage = async ({ data }: MessageEvent<Request>) => {
       reply({ id: data.id, result: await load(data) });
     } else {
       const result = await segment(data);
-      const buffers = result.confidence ? [result.confidence.buffer] : [];
+      const buffers = [result.confidence, result.shares?.values].flatMap(
+        (one) => one?.buffer ?? [],
+      );
       reply({ id: data.id, result }, [result.picture, result.mask.buffer, ...buffers]);
     }
   } catch (error) {
@@ -59,14 +63,19 @@ async function segment({ picture, smooth, fresh, ...wanted }: SegmentRequest): P
 
   let mask: Uint8Array<ArrayBuffer>;
   let confidence: Uint8Array<ArrayBuffer> | null = null;
+  let shares: ClassShares | null = null;
   if (network.output === 'logits') {
     if (fresh || !smooth) smoother.reset();
     const logits = smooth ? steady(answer, placed, frame) : answer;
     const region = { frame, content };
     mask = argmaxBilinear(logits, size, network.alignCorners, region);
+    const { alignCorners, softmaxed, temperature } = network;
+    const scores = temperature === 1 || softmaxed ? logits : cooled(logits, temperature);
     if (wanted.confidence) {
-      const { alignCorners, softmaxed } = network;
-      confidence = confidenceOf(mask, logits, size, alignCorners, region, softmaxed);
+      confidence = confidenceOf(mask, scores, size, alignCorners, region, softmaxed);
+    }
+    if (wanted.shares) {
+      shares = classShares(scores, workingSize(size), alignCorners, region, softmaxed);
     }
   } else {
     mask = enlarge(Uint8Array.from(answer.values), answer, size, frame, content);
@@ -79,6 +88,7 @@ async function segment({ picture, smooth, fresh, ...wanted }: SegmentRequest): P
     picture,
     mask,
     confidence,
+    shares,
     counts,
     ms: { fit: fitted - begin, network: answered - fitted, mask: end - answered },
   };
@@ -90,6 +100,10 @@ function steady(answer: Grid, placed: Uint8Array, frame: Size): Grid {
   const values = answer.values.map((p) => Math.log(Math.max(p, 1e-6)));
   const smooth = smoother.smooth({ ...answer, values }, placed, frame);
   return { ...smooth, values: smooth.values.map(Math.exp) };
+}
+
+function cooled(logits: Grid, temperature: number): Grid {
+  return { ...logits, values: logits.values.map((value) => value / temperature) };
 }
 
 function pixels(picture: ImageBitmap): Uint8ClampedArray {

@@ -31,12 +31,13 @@ const pipeline = new Pipeline(page.canvas, look, {
   onShown: (shown) => showResult(shown, pipeline),
   onSource: showSource,
   onProblem,
+  onWorking: (working) => page.screen.setAttribute('aria-busy', String(working)),
 });
 const networks = new NetworkChoice(
-  (engine, labels) => {
+  (engine, labels, tellsMore) => {
     look.hidden.clear();
     forgetResults();
-    pipeline.useNetwork(engine, labels);
+    pipeline.useNetwork(engine, labels, tellsMore);
   },
   (labels) => {
     forgetResults();

@@ -29,6 +29,7 @@ export interface Metadata {
   /** What only the card says. */
   fit?: Fit;
   alignCorners?: boolean;
+  temperature?: number;
 }
 
 /** Return what a file says about itself; null where it says nothing. */
@@ -55,11 +56,13 @@ function readRecord(file: TfliteFile): boolean | undefined {
 
 function readCard(name: string, text: string): Metadata {
   try {
-    const { version, input, labels, align_corners: alignCorners } = JSON.parse(text);
+    const card = JSON.parse(text);
+    const { version, input, labels, align_corners: alignCorners, temperature = 1 } = card;
     if (version !== CARD_VERSION) throw new Error(`version ${version}, this page is too old`);
     const { names, colours, background } = labels;
     const { mean, std, fit } = input;
-    return { mean, std, fit, alignCorners, labels: { names, colours, background } };
+    if (!(temperature > 0)) throw new Error(`temperature is ${temperature}`);
+    return { mean, std, fit, alignCorners, temperature, labels: { names, colours, background } };
   } catch (error) {
     throw new Error(`What ${name} says of itself cannot be read (${(error as Error).message}).`);
   }

@@ -35,7 +35,7 @@ export class NetworkChoice {
   private isLive = false;
 
   constructor(
-    private readonly onNetwork: (engine: Engine, labels: LabelSet) => void,
+    private readonly onNetwork: (engine: Engine, labels: LabelSet, tellsMore: boolean) => void,
     private readonly onLabels: (labels: LabelSet) => void,
     private readonly onProblem: (error: Error) => void,
   ) {}
@@ -172,7 +172,7 @@ export class NetworkChoice {
       this.say(notes.join(' '));
       showModelCard(model, labels, this.card);
       page.status.textContent = `${model.name} is ready.`;
-      this.onNetwork(engine, labels);
+      this.onNetwork(engine, labels, loaded.hasConfidence);
       return true;
     } catch (error) {
       if (opening !== this.openings) return false;

@@ -6,7 +6,7 @@
  */
 
 import { Painter, type Look } from './draw';
-import type { Engine, Segmented } from './engine';
+import type { Engine, SegmentOptions, Segmented } from './engine';
 import type { LabelSet } from './labels';
 import { nextFrame, type Stream } from './sources';
 
@@ -14,6 +14,8 @@ export type Source =
   | { picture: ImageBitmap; name: string }
   /** `file` is what a video was read from. */
   | { stream: Stream; name: string; file?: Blob };
+
+type Wanted = Pick<SegmentOptions, 'confidence' | 'shares'>;
 
 /** Milliseconds of each step; frames per second of moving pictures. */
 export interface Speed {
@@ -37,6 +39,8 @@ export interface Listener {
   /** Another picture was taken; nothing is known of it yet. */
   onSource: (source: Source) => void;
   onProblem: (error: Error) => void;
+  /** A photo is with the network, or has come back. */
+  onWorking: (working: boolean) => void;
 }
 
 /** The share of the newest number in a running mean. */
@@ -46,8 +50,8 @@ export class Pipeline {
   source: Source | undefined;
   shown: Shown | undefined;
   smooth = true;
-  private wantsConfidence = false;
-  private network: { engine: Engine; labels: LabelSet } | undefined;
+  private wanted: Wanted = { confidence: false, shares: false };
+  private network: { engine: Engine; labels: LabelSet; tellsMore: boolean } | undefined;
   private readonly painter: Painter;
   /** Counts the starts; work that belongs to an older one ends. */
   private run = 0;
@@ -60,10 +64,13 @@ export class Pipeline {
     this.painter = new Painter(canvas);
   }
 
-  /** Take another network for all that follows, and for what is on the screen. */
-  useNetwork(engine: Engine, labels: LabelSet): void {
+  /**
+   * Take another network for all that follows, and for what is on the screen; `tellsMore` than
+   * classes where it has logits.
+   */
+  useNetwork(engine: Engine, labels: LabelSet, tellsMore: boolean): void {
     this.network?.engine.close();
-    this.network = { engine, labels };
+    this.network = { engine, labels, tellsMore };
     void this.start();
   }
 
@@ -82,6 +89,7 @@ export class Pipeline {
     this.shown?.result.picture.close();
     this.shown = undefined;
     if ('picture' in source) this.painter.paintPlain(source.picture);
+    this.listener.onWorking(false);
     this.listener.onSource(source);
     void this.start();
   }
@@ -113,11 +121,13 @@ export class Pipeline {
     return { result, labels, speed: { ...result.ms, draw: 0, fps: null } };
   }
 
-  /** Whether results tell how sure the network is; what is on the screen is computed anew. */
-  set confidence(wanted: boolean) {
-    const isNew = wanted && !this.wantsConfidence;
-    this.wantsConfidence = wanted;
-    if (isNew && this.shown && !this.shown.result.confidence) void this.start();
+  /** What results have to tell beside the mask; what is on the screen is computed anew. */
+  want(wanted: Wanted): void {
+    this.wanted = wanted;
+    if (!this.shown) return;
+    const { confidence, shares } = this.shown.result;
+    const lacks = (wanted.confidence && !confidence) || (wanted.shares && !shares);
+    if (lacks && this.network?.tellsMore) void this.start();
   }
 
   /** Draw what is on the screen once more, in another look. */
@@ -143,7 +153,9 @@ export class Pipeline {
         await this.play(source.stream.video, network.engine, isCurrent);
       else await this.showPhoto(source.picture, network.engine, isCurrent);
     } catch (error) {
-      if (isCurrent()) this.listener.onProblem(error as Error);
+      if (!isCurrent()) return;
+      this.listener.onWorking(false);
+      this.listener.onProblem(error as Error);
     }
   }
 
@@ -153,8 +165,10 @@ export class Pipeline {
     isCurrent: () => boolean,
   ): Promise<void> {
     // A copy goes to the worker: should another network come, the photo is needed again.
+    this.listener.onWorking(true);
     const result = await engine.segment(await createImageBitmap(photo), this.options(true, false));
     if (!isCurrent()) return;
+    this.listener.onWorking(false);
     const draw = this.draw(result);
     this.tell(result, { ...result.ms, draw, fps: null });
   }
@@ -203,7 +217,7 @@ export class Pipeline {
   }
 
   private options(fresh: boolean, smooth: boolean) {
-    return { fresh, smooth, confidence: this.wantsConfidence };
+    return { fresh, smooth, ...this.wanted };
   }
 
   /** Draw a result; return the milliseconds that it took. */

@@ -37,6 +37,8 @@ export interface Network extends Reading {
   inputChannelsFirst: boolean;
   fetched: Tensor;
   alignCorners: boolean;
+  /** Its logits are divided by it before they become probabilities; masks do not change. */
+  temperature: number;
   /** null where only a label map of unknown range comes out. */
   numClasses: number | null;
   labels: LabelSet | null;
@@ -80,6 +82,7 @@ export async function understand(
       metadata?.alignCorners ??
       // Where nothing says it: the original's frames are k * output stride + 1.
       (isStride(frame.height - 1, h! - 1) && isStride(frame.width - 1, w! - 1)),
+    temperature: metadata?.temperature ?? 1,
     labels,
     assumed,
   };

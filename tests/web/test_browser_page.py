@@ -10,7 +10,17 @@ from pathlib import Path
 import foreign
 import numpy as np
 import pytest
-from hosting import STARTER, TITLE, clear_status, download, drop, look, saved_mask, show, wait_for_result
+from hosting import (
+    STARTER,
+    TITLE,
+    clear_status,
+    download,
+    drop,
+    look,
+    saved_mask,
+    show,
+    wait_for_result,
+)
 from PIL import Image
 
 from deeplab import Segmenter

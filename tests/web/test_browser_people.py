@@ -172,6 +172,7 @@ def test_the_mask_alone_and_outlines(host, browser, open_page, photo, seen):
         _, content = download(page, "save-picture")
         return np.asarray(Image.open(io.BytesIO(content)).convert("RGB")).astype(int)
 
+    picture("replace")  # whose ground must not stay
     alone, lines = picture("mask"), picture("outline")
     original = np.asarray(Image.open(photo)).astype(int)
     assert alone[seen.mask == 0].mean() < 4

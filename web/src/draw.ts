@@ -78,6 +78,7 @@ export class Painter {
         this.drawOutlines(drawn, labels);
         return;
       case 'mask':
+        context.fillStyle = 'black';
         context.fillRect(0, 0, result.width, result.height);
         this.fillLayer(drawn, this.tints(labels, 1));
         context.drawImage(layer, 0, 0);

@@ -80,3 +80,23 @@ def test_the_description_tries_the_api(page: playwright.Page, served: Server) ->
     with page.expect_navigation():
         page.click("button >> text=overlay")
     page.wait_for_function("document.images[0].naturalWidth > 100")
+
+
+def test_the_page_behind_a_token_and_below_a_path(
+    context: playwright.BrowserContext, built_page: Path
+) -> None:
+    token = "a-token-of-letters"
+    with serving("--root-path", "/seg", environment={"DEEPLAB_TOKEN": token}) as server:
+        credentials = {"username": "anybody", "password": token}  # as a browser asks for them
+        own = context.browser.new_context(http_credentials=credentials)
+        opened = own.new_page()
+        refused: list[str] = []
+        opened.on(
+            "response", lambda answer: refused.append(answer.url) if answer.status > 399 else None
+        )
+        opened.goto(f"http://127.0.0.1:{server.port}/seg/")
+        opened.wait_for_selector("body[data-ready]", timeout=60_000)
+        opened.set_input_files("#file", DOG)
+        opened.wait_for_selector("#legend .name >> text=dog")
+        own.close()
+        assert refused == []

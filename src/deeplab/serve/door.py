@@ -129,6 +129,8 @@ class Door:
                 return
         except Refusal as refusal:
             response = refuse(refusal)
+            if refusal.status == 401:  # a line of its own: browsers read one scheme a line
+                response.headers.append("WWW-Authenticate", 'Bearer realm="deeplab"')
         await response(scope, receive, send_with_origin)
 
     def _take_root_path(self, scope: Scope) -> None:
@@ -199,7 +201,7 @@ class Door:
             401,
             f"Authorization: got {got}, expected 'Bearer TOKEN' with a token of this server (a "
             "browser asks for a password: it is the token).",
-            headers={"WWW-Authenticate": 'Bearer realm="deeplab", Basic realm="deeplab"'},
+            headers={"WWW-Authenticate": 'Basic realm="deeplab"'},
         )
 
     def _check_rate(self, request: Request) -> None:

@@ -59,8 +59,9 @@ class Segmenter:
 
     Args:
         model: the name of a model (see :mod:`deeplab.zoo`), or the path of a ``.tflite``,
-            ``.onnx``, ``.xml`` (OpenVINO) or ``.pte`` (ExecuTorch) file or of a release pair. A
-            named model that is not on this machine is downloaded.
+            ``.onnx``, ``.xml`` (OpenVINO) or ``.pte`` (ExecuTorch) file or of a release pair, or
+            ``hf://user/name[@revision]`` on the Hugging Face Hub. A named model that is not on this
+            machine is downloaded.
         threads: how many threads the network may use on one photo; None takes the machine's
             cores, four at most.
         streams: on how many photos the network may work at once, when several threads call; each

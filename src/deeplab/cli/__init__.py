@@ -31,6 +31,7 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "export": ("export", "export"),
     "optimize": ("optimize", "optimize"),
     "serve": ("serve", "serve"),
+    "push": ("push", "push"),
 }
 """What can be typed -> the module of this room, and what in it: a function, or commands of its own.
 

@@ -36,6 +36,7 @@ from deeplab.weights.tf_checkpoint import (
 from deeplab.weights.tf_graph import parse_graph, read_settings
 from deeplab.weights.tflite import read_tflite
 from deeplab.weights.torch_file import read_safetensors, read_torch
+from deeplab.zoo import hub
 
 Loaded = tuple[DeepLabConfig, dict[str, torch.Tensor], ImportReport]
 
@@ -58,7 +59,8 @@ def load(
     backbone's weights only; :func:`load_with_report` says so.
 
     Args:
-        path: the file, the folder that holds it, or a checkpoint's prefix.
+        path: the file, the folder that holds it, a checkpoint's prefix, or
+            ``hf://user/name[@revision]``.
         output_stride: 4, 8, 16 or 32; None takes what the file says, else the origin's default.
         part: of a file that holds several networks (an average over the training, and the plain
             weights) the one to take, by the name that the report gives it.
@@ -82,7 +84,7 @@ def load_with_report(
         output_stride: as for ``load``.
         part: as for ``load``.
     """
-    path = Path(path)
+    path = find_on_hub(path) or Path(path)
     config, state, report = _dispatch(path, _Choice(output_stride=output_stride, part=part))
     if output_stride is not None:
         assumed = {key: report.assumed[key] for key in report.assumed if key != "output_stride"}
@@ -92,6 +94,16 @@ def load_with_report(
         except ConfigError as error:
             raise ConfigError(f"{path}: {error}") from error
     return config, state, report
+
+
+def find_on_hub(path: str | Path) -> Path | None:
+    """Return the weights of ``hf://user/name``, or of a folder in that shape; None of all else."""
+    if isinstance(path, str) and path.startswith(hub.SCHEME):
+        return hub.locate(path, weights=True)
+    folder = Path(path)
+    if folder.is_dir() and hub.is_model_folder(folder):
+        return hub.find_file(folder, weights=True)
+    return None
 
 
 def _dispatch(path: Path, choice: _Choice) -> Loaded:

@@ -31,6 +31,7 @@ from deeplab.errors import (
 from deeplab.files import hash_file, replacing, sweep
 from deeplab.remote.address import Address, find_address
 from deeplab.remote.copies import keep_file
+from deeplab.zoo import hub
 from deeplab.zoo.download import Progress as Progress
 from deeplab.zoo.download import check_kind, fetch, resuming, unfinished
 from deeplab.zoo.entries import ALIASES as ALIASES
@@ -113,7 +114,8 @@ def locate_file(
     """Return the file of a model, given by name or by path; a named one is downloaded if need be.
 
     Args:
-        model: a name, or the path of a file.
+        model: a name, the path of a file, or ``hf://user/name[@revision]`` on the Hugging Face Hub;
+            a folder in the shape of such a repository is opened too.
         weights: names of weights, which cannot run as they are, are welcome too.
         progress: what a download reports to.
 
@@ -125,6 +127,8 @@ def locate_file(
     """
     if not isinstance(model, (str, PathLike)):
         raise InputError(f"model: got {type(model).__name__}, expected a name or a path.")
+    if isinstance(model, str) and model.startswith(hub.SCHEME):
+        return ModelFile(hub.locate(model, weights=weights), None)
     address = find_address(model)
     if address is not None:
         path = _keep(address)
@@ -137,6 +141,8 @@ def locate_file(
     if path.is_dir() and not _is_name(model):
         if path.suffix == ".mlpackage":
             raise ModelError(f"model: {path} is for Core ML, which runs on Apple's systems only.")
+        if hub.is_model_folder(path):
+            return ModelFile(hub.find_file(path, weights=weights), None)
         raise ModelNotFoundError(f"model: {path} is a folder, expected a model file or a name.")
     text = os.fspath(model)
     if isinstance(model, PathLike) or path.suffix in _SUFFIXES or os.sep in text:

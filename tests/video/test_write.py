@@ -191,4 +191,5 @@ def test_arguments(clips: Path, tmp_path: Path) -> None:
             writer.write(np.zeros((96, 128, 3), np.uint8), first)
             with pytest.raises(InputError, match="is not after"):
                 writer.write(np.zeros((96, 128, 3), np.uint8), first)
+    writer.close()  # a second time does nothing
     assert writer._end == Fraction(1, 25)

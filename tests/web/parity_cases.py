@@ -19,6 +19,7 @@ from deeplab.photo.upsample import argmax_bilinear, softmax_rows
 from deeplab.runtimes import open_network
 from deeplab.runtimes.tflite_network import understand
 from deeplab.tflite import file as tflite_file
+from deeplab.video.steady import Steadier
 from tiny_tflite import tiny_network
 
 
@@ -147,6 +148,29 @@ class Cases:
             )
         return cases
 
+    def steady(self) -> list[dict]:
+        """Some frames of a trembling scene, in which something moves, and what is made of them."""
+        grid, side, steps = (17, 19, 5), (70, 90), 6
+        scene = self.rng.integers(0, 256, (*side, 3), dtype=np.uint8)
+        mean = 2 * self.rng.normal(size=grid)
+        steadier = Steadier()
+        cases = []
+        for step in range(steps):
+            frame = scene.astype(int) + self.rng.integers(-6, 7, scene.shape)
+            frame[20:50, 8 * step : 8 * step + 30] = 250 - 20 * step
+            seen = np.clip(frame, 0, 255).astype(np.uint8)
+            logits = (mean + 0.4 * self.rng.normal(size=grid)).astype(np.float32)
+            cases.append(
+                {
+                    "grid": grid,
+                    "size": side,
+                    "logits": self.keep(logits),
+                    "frame": self.keep(seen),
+                    "steady": self.keep(steadier.smooth(logits, seen)),
+                }
+            )
+        return cases
+
     def label_maps(self) -> list[dict]:
         cases = []
         for side, photo in [(65, (30, 47)), (33, (120, 213))]:
@@ -239,6 +263,7 @@ def write_cases(folder: Path, models: Path) -> None:
         ],
         "edges": cases.edges(),
         "labelMaps": cases.label_maps(),
+        "steady": cases.steady(),
         "models": cases.models(files),
         "labelSets": [labels.to_dict() for labels in LABEL_SETS.values()],
     }

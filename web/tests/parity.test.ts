@@ -17,9 +17,10 @@ import type { LabelSet } from '../src/labels';
 import { inputTables } from '../src/network';
 import { displayColours, toLab } from '../src/palette';
 import { resizeIntoFrame } from '../src/resize';
+import { Smoother } from '../src/smooth';
 import { TfliteFile } from '../src/tflite';
 import { understand } from '../src/understand';
-import { argmaxBilinear } from '../src/upsample';
+import { argmax, argmaxBilinear } from '../src/upsample';
 
 type Pair = [height: number, width: number];
 
@@ -44,6 +45,13 @@ interface Cases {
     probability: string | null;
     result: string;
   }[];
+  steady: {
+    grid: [number, number, number];
+    size: Pair;
+    logits: string;
+    frame: string;
+    steady: string;
+  }[];
   labelMaps: { map: Pair; ids: string; photo: Pair; frame: Pair; content: Pair; mask: string }[];
   models: {
     file: string;
@@ -66,6 +74,7 @@ const cases: Cases = folder
       masks: [],
       displayColours: [],
       edges: [],
+      steady: [],
       labelMaps: [],
       models: [],
       labelSets: [],
@@ -124,6 +133,18 @@ describe.skipIf(!folder)('equal to Python', () => {
     }
     expect(soft).toBeGreaterThan(20);
     expect(off).toBeLessThanOrEqual(0.01 * soft);
+  });
+
+  it('steady masks of moving pictures', () => {
+    const smoother = new Smoother();
+    const floats = (name: string) => new Float32Array(bytes(name).buffer);
+    for (const item of cases.steady) {
+      const [height, width, classes] = item.grid;
+      const grid = { height, width, classes, values: floats(item.logits) };
+      const steady = smoother.smooth(grid, bytes(item.frame), size(item.size));
+      floats(item.steady).forEach((value, i) => expect(steady.values[i]).toBeCloseTo(value, 4));
+      expect(argmax(steady)).toEqual(argmax({ ...grid, values: floats(item.steady) }));
+    }
   });
 
   it.each(cases.labelMaps)('the enlarged label map: $map to $photo', (item) => {

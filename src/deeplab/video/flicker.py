@@ -3,10 +3,12 @@
 Two frames that follow one another are compared. Their brightness is averaged down to
 :data:`LONGEST` pixels on the longer side and cut into blocks of :data:`BLOCK` pixels. For every
 block the place in the earlier frame that resembles it most is looked for, up to :data:`REACH`
-pixels away, at its own place first. Where the mean difference of brightness there is at most
-:data:`NOISE` of 255, the picture did not change: it stood still, or moved as a whole. A pixel of
-such a block whose class is not the class at that place in the earlier mask flickers. The score is
-the mean, over pairs of frames, of the share of such pixels among all pixels of the frame.
+pixels away, at its own place first. Where the mean difference of brightness there is no more than
+the camera's noise, the picture did not change: it stood still, or moved as a whole. That noise is
+one and a half times the median of the blocks' differences at their own places, but :data:`NOISE` of
+255 at least and twice that at most. A pixel of such a block whose class is not the class at that
+place in the earlier mask flickers. The score is the mean, over pairs of frames, of the share of
+such pixels among all pixels of the frame.
 """
 
 from __future__ import annotations
@@ -94,13 +96,18 @@ def flickering(before: tuple[UInt8, UInt8], now: tuple[UInt8, UInt8]) -> float:
     cut = slice(rows * BLOCK), slice(columns * BLOCK)
     still = _means(np.abs(luma[cut].astype(np.int16) - luma_before[cut]))
     changes = _means(mask[cut] != mask_before[cut])
-    flickers = np.where(still <= NOISE, changes, 0.0)
-    # Only a block that moved is looked for elsewhere; and only where its class changed it matters.
-    for row, column in np.argwhere((still > NOISE / 2) & (changes > 0)):
+    noise = min(max(1.5 * float(np.median(still)), NOISE), 2 * NOISE)
+    flickers = np.where(still <= noise, changes, 0.0)
+    # Only a block that moved is looked for elsewhere, and only where there are two classes.
+    for row, column in np.argwhere((still > noise / 2) & _is_mixed(mask[cut], mask_before[cut])):
         y, x = row * BLOCK, column * BLOCK
-        flickers[row, column] = _moved(
-            y, x, still[row, column], luma, luma_before, mask, mask_before, flickers[row, column]
-        )
+        at_rest, otherwise = float(still[row, column]), float(flickers[row, column])
+        then = _origin(y, x, at_rest, luma, luma_before)
+        if then is not None:
+            difference, v, u = then
+            block = mask[y : y + BLOCK, x : x + BLOCK] != mask_before[v : v + BLOCK, u : u + BLOCK]
+            otherwise = float(np.mean(block)) if difference <= noise else 0.0
+        flickers[row, column] = otherwise
     return float(flickers.sum() * BLOCK * BLOCK / (height * width))
 
 
@@ -112,17 +119,30 @@ def _means(values: npt.NDArray[np.generic]) -> npt.NDArray[np.float64]:
     return means
 
 
-def _moved(
-    y: int,
-    x: int,
-    at_rest: float,
-    luma: UInt8,
-    luma_before: UInt8,
-    mask: UInt8,
-    mask_before: UInt8,
-    otherwise: float,
-) -> float:
-    """Return the share of a block's pixels that flicker, where it may have come from elsewhere."""
+def _is_mixed(mask: UInt8, before: UInt8) -> npt.NDArray[np.bool_]:
+    """Return for each block whether more than one class lies in it and its neighbours."""
+    both = np.stack([mask, before])
+    blocks = both.reshape(2, mask.shape[0] // BLOCK, BLOCK, mask.shape[1] // BLOCK, BLOCK)
+    bounds = []
+    for pick in (np.minimum, np.maximum):
+        ids = np.pad(pick.reduce(blocks, axis=(0, 2, 4)), 1, mode="edge")
+        around = np.lib.stride_tricks.sliding_window_view(ids, (3, 3))
+        bounds.append(pick.reduce(around, axis=(2, 3)))
+    return np.asarray(bounds[0] != bounds[1])
+
+
+def _origin(
+    y: int, x: int, at_rest: float, luma: UInt8, luma_before: UInt8
+) -> tuple[float, int, int] | None:
+    """Return how much a block differs from where it came from, and where; None if it stood still.
+
+    Args:
+        y: its first row.
+        x: its first column.
+        at_rest: its mean difference from what was at its place.
+        luma: the frame.
+        luma_before: the one before.
+    """
     top, left = max(0, y - REACH), max(0, x - REACH)
     around = luma_before[top : y + BLOCK + REACH, left : x + BLOCK + REACH].astype(np.int16)
     windows = np.lib.stride_tricks.sliding_window_view(around, (BLOCK, BLOCK))
@@ -130,9 +150,6 @@ def _moved(
     differences = np.abs(windows - block).mean(axis=(2, 3))
     best = int(differences.argmin())
     if differences.flat[best] > at_rest - _BETTER:
-        return otherwise
-    if differences.flat[best] > NOISE:
-        return 0.0
+        return None
     v, u = divmod(best, differences.shape[1])
-    then = mask_before[top + v : top + v + BLOCK, left + u : left + u + BLOCK]
-    return float(np.mean(mask[y : y + BLOCK, x : x + BLOCK] != then))
+    return float(differences.flat[best]), top + v, left + u

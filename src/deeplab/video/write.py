@@ -101,6 +101,7 @@ class VideoWriter:
         self.info = like.info
         self.frames = 0
         self.notes: list[str] = []
+        self._closed = False
         self._last_pts: int | None = None
         self._end = Fraction(0)
         self._keeps_rotation = self.path.suffix.lower() in _KEEPS_ROTATION
@@ -211,6 +212,9 @@ class VideoWriter:
         Raises:
             OutputError: the disk is full, say; nothing is left then.
         """
+        if self._closed:
+            return
+        self._closed = True
         if not self.frames:  # a file without a picture plays nowhere
             self.abort()
             return

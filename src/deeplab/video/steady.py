@@ -72,8 +72,9 @@ class Steadier:
         self._past = values, frame, told.argmax(axis=2)
         if not softmaxed:
             return told
-        told = np.exp(told)
-        return told / told.sum(axis=2, keepdims=True)
+        np.exp(told, out=told)
+        told /= told.sum(axis=2, keepdims=True)
+        return told
 
 
 def _softmax(logits: Float32) -> Float32:

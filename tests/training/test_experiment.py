@@ -24,6 +24,7 @@ from deeplab.data.counts import ClassCounts
 from deeplab.errors import DataError, InputError
 from deeplab.evaluation.protocol import evaluate, open_predictor
 from deeplab.labels import LabelSet
+from deeplab.training import experiment
 from deeplab.training.balance import choose_class_weights, count_classes, rare_classes
 from deeplab.training.experiment import run_experiment
 from deeplab.training.normalisation import (
@@ -282,3 +283,39 @@ def test_statistics_arrive_before_they_are_used(
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             assert module.momentum == pytest.approx(momentum)
+
+
+@pytest.mark.parametrize("kept", [("background", "grey"), ()])
+def test_new_rows_learn_faster_than_kept_ones(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: tuple[str, ...]
+) -> None:
+    """One plain step: the same gradient moves a kept row a fifth as far as a new one."""
+    moved = {}
+    for faster in (1.0, 5.0):
+        settings = shapes_settings(
+            shapes,
+            data={"workers": 0},
+            init={"fit": True},
+            optimiser={
+                "head_multiplier": faster, "head_is_classifier": True, "weight_decay": 0.0,
+                "clip_norm": 0.0,
+            },
+            run={"steps": 1, "batch_norm": "frozen"},
+        )  # fmt: skip
+        network = tiny_network(settings, classes=3)
+        before = {name: value.clone() for name, value in network.state_dict().items()}
+        start = experiment.Start(
+            network=network, origin="x", fresh=(), knows_classes=True, known=kept
+        )
+        monkeypatch.setattr(experiment, "_start", lambda *given, start=start: start)
+        monkeypatch.setattr(experiment, "_fit", lambda start, *given: start)
+        run_experiment(settings, tmp_path / str(faster), **QUIET)
+        moved[faster] = {k: v.cpu() - before[k] for k, v in network.state_dict().items()}
+    for part in ("weight", "bias"):
+        slow, fast = (moved[faster][f"classifier.{part}"] for faster in (1.0, 5.0))
+        for row, name in enumerate(("background", "grey", "white")):
+            times = 1.0 if name in kept else 5.0
+            torch.testing.assert_close(fast[row], times * slow[row], rtol=1e-3, atol=1e-7)
+    stem = "backbone.stem.conv.weight"
+    stem = stem if stem in moved[1.0] else next(iter(moved[1.0]))
+    torch.testing.assert_close(moved[5.0][stem], moved[1.0][stem])

@@ -137,6 +137,7 @@ def main() -> None:
         )
     if "--debug" not in sys.argv:
         _silence_engines()
+    _let_threads_rest()
     code = run(sys.argv[1:])
     try:
         if sys.stdout is not None:  # closed by whoever started us
@@ -145,6 +146,18 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         code = code or 1
     sys.exit(code)
+
+
+def _let_threads_rest() -> None:
+    """Let torch's threads give their core away soon where they wait for each other.
+
+    They spin for milliseconds at every layer. On a machine that others use too, the one that is
+    waited for has no core meanwhile, and a fit of ten seconds takes minutes. Set before torch is
+    loaded, and only where nobody has set it; how many threads there are, and so what they compute,
+    stays as it is.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # some ten microseconds
 
 
 def _silence_engines() -> None:

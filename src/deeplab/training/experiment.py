@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import itertools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,8 @@ from deeplab.labels import LabelSet
 from deeplab.models import DeepLab, DeepLabConfig, build
 from deeplab.photo.images import InputSpec
 from deeplab.training.checkpoint import check_checkpoint, load_checkpoint
-from deeplab.training.closed_form import can_fit, fit_classifier
 from deeplab.training.feed import Feed, open_feed
+from deeplab.training.fit import can_fit, fit_classifier
 from deeplab.training.folder import RunFolder
 from deeplab.training.guard import failures_in_words, interrupt_on_termination
 from deeplab.training.initialise import choose_config, locate_start, take_over
@@ -32,6 +32,7 @@ from deeplab.training.normalisation import (
     measure_statistics,
     restore_statistics,
 )
+from deeplab.training.optimiser import classifier_layers
 from deeplab.training.processes import Processes, join_processes
 from deeplab.training.settings import Settings, write_toml
 from deeplab.training.state import Progress
@@ -52,7 +53,8 @@ class Start:
         fresh: names of the tensors that did not come from there.
         knows_classes: whether it can be judged: no classifier row is random.
         known: names of the classes whose classifier rows came from there.
-        rows: (K', D, 1, 1), the classifier of the starting weights, of whatever classes.
+        rows: (K', D + 1), the classifier of the starting weights, of whatever classes, and its
+            biases.
     """
 
     network: DeepLab
@@ -139,10 +141,12 @@ def _run(
             "config": network.config.to_dict(),
             "identity": identity,
             "origin": start.origin,
+            "kept classes": list(start.known),
         },
         saved=saved,
         judge_start=start.knows_classes,
     )
+    _slow_kept_rows(network, feed.labels.indices(start.known), settings)
     batches = feed.batches(settings, network.config, processes)
     progress = train(
         network,
@@ -165,7 +169,13 @@ def _continue(saved: Mapping[str, Any], labels: LabelSet) -> Start:
         raise InputError(
             f"checkpoint: its network has {config.num_classes} classes, the data {len(labels)}."
         )
-    return Start(network=build(config), origin=saved["origin"], fresh=(), knows_classes=False)
+    return Start(
+        network=build(config),
+        origin=saved["origin"],
+        fresh=(),
+        knows_classes=False,
+        known=tuple(saved.get("kept classes", ())),
+    )
 
 
 def _start(settings: Settings, labels: LabelSet, tell: Callable[[str], None]) -> Start:
@@ -192,8 +202,16 @@ def _start(settings: Settings, labels: LabelSet, tell: Callable[[str], None]) ->
         fresh=report.rebuilt,
         knows_classes=len(report.classes) == classes,
         known=report.classes,
-        rows=state.get("classifier.weight"),
+        rows=_classifier_rows(state),
     )
+
+
+def _classifier_rows(state: Mapping[str, torch.Tensor]) -> torch.Tensor | None:
+    """Return (K, D + 1), weights and biases of a classifier; None where it is not one layer."""
+    weight, bias = state.get("classifier.weight"), state.get("classifier.bias")
+    if weight is None or bias is None:
+        return None
+    return torch.cat([weight.flatten(1), bias[:, None]], 1)
 
 
 def _fit(
@@ -203,7 +221,7 @@ def _fit(
     processes: Processes,
     tell: Callable[[str], None],
 ) -> Start:
-    """Compute the rows of the classes in closed form; every process does it alike."""
+    """Compute the rows of the classes at once; every process does it alike."""
     network, config = start.network, start.network.config
     if not can_fit(network) or not settings.init.path:
         tell(
@@ -235,7 +253,26 @@ def _fit(
         watch=watch,
     )
     tell(str(report))
-    return dataclasses.replace(start, knows_classes=True)
+    return dataclasses.replace(start, knows_classes=True, known=report.kept)
+
+
+def _slow_kept_rows(network: DeepLab, kept: Sequence[int], settings: Settings) -> None:
+    """Let classifier rows that came from the start learn like the backbone; new ones learn faster.
+
+    One layer holds both, so the gradient of a kept row is divided by what multiplies its rate.
+    """
+    faster = settings.optimiser.head_multiplier
+    if not kept or faster == 1.0 or not settings.init.fit:
+        return
+    scale = torch.ones(network.config.num_classes)
+    scale[list(kept)] = 1 / faster
+
+    def slow(gradient: torch.Tensor) -> torch.Tensor:
+        return gradient * scale.to(gradient).reshape(-1, *[1] * (gradient.ndim - 1))
+
+    for layer in classifier_layers(network):
+        for parameter in layer.parameters():
+            parameter.register_hook(slow)  # type: ignore[no-untyped-call]
 
 
 def _settle_batch_norm(

@@ -1,7 +1,7 @@
 """What a newcomer types gives a good network: every setting that is not given is chosen, and said.
 
 ``deeplab train --data X`` starts from the network that comes with the package, computes the rows of
-its classes in closed form, and goes on from there with settings that follow from the pictures and
+its classes at once, and goes on from there with settings that follow from the pictures and
 from one measured step. A recipe with a schedule of its own keeps its meaning: nothing is chosen.
 """
 
@@ -26,7 +26,7 @@ from deeplab.errors import InputError
 from deeplab.files import parse_toml, read_text
 from deeplab.models import DeepLab, build
 from deeplab.photo import images
-from deeplab.training.closed_form import MOST_PHOTOS, can_fit
+from deeplab.training.fit import MOST_PHOTOS, can_fit
 from deeplab.training.initialise import choose_config, locate_start, start_frame
 from deeplab.training.loop import NOBODY, Callbacks
 from deeplab.training.losses import segmentation_loss
@@ -100,7 +100,10 @@ def choose_settings(
             f"--init {START}, or another network's file, starts from what that has learned."
         )
     if own_plan or not init["path"]:
-        return _count_steps(chosen, epochs=epochs, seconds=seconds, datasets=datasets)
+        settings = _count_steps(chosen, epochs=epochs, seconds=seconds, datasets=datasets)
+        if not own_plan and int(os.environ.get("WORLD_SIZE", "1")) == 1:
+            _say_expected(settings, datasets, tell)
+        return settings
     return _plan(chosen, epochs=epochs, seconds=seconds, datasets=datasets, tell=tell)
 
 
@@ -129,7 +132,7 @@ def _count_steps(
     """Turn epochs into steps where nothing else is chosen."""
     if seconds is not None and seconds <= 0:
         raise InputError(
-            "--time: 0 stops after the closed-form fit, which this start or recipe does not have; "
+            "--time: 0 stops after the fit, which this start or recipe does not have; "
             "leave out --init none and the recipe's schedule."
         )
     settings = Settings.from_dict(values)
@@ -139,6 +142,26 @@ def _count_steps(
     steps = max(1, math.ceil(epochs * photos / settings.run.batch_size))
     values.setdefault("run", {})["steps"] = steps
     return Settings.from_dict(values)
+
+
+def _say_expected(
+    settings: Settings,
+    datasets: tuple[Dataset, Dataset] | None,
+    tell: Callable[[str], None],
+) -> None:
+    """Measure a step from random weights, and say how long all of them will take."""
+    run, data = settings.run, settings.data
+    classes = len(_open(settings, datasets)[0].labels)
+    device = torch.device("cuda" if torch.cuda.is_available() and run.device != "cpu" else "cpu")
+    tell("One step is measured …")
+    network = build(settings.network(classes))
+    pace = _measure(network, data.crop_size, data.crop_size, run.precision, device)
+    step = pace.crop * run.batch_size
+    tell(
+        f"Expected: {_duration(run.steps * step)} for {run.steps} steps of {run.batch_size} crops "
+        f"of {data.crop_size[0]}×{data.crop_size[1]} (a step takes about {step:.1f} s), and the "
+        "validations."
+    )
 
 
 # -- the plan ------------------------------------------------------------------------------------
@@ -195,6 +218,7 @@ def _plan(
             pace = Pace(crop=0.25, frame=0.5, precision=run.get("precision", "float32"))
             run.setdefault("batch_size", math.ceil(_BATCH / together) * together)
         else:
+            tell("Planning: one step is measured …")
             pace = _measure(network, crop, frame, run.get("precision"), torch.device(device))
         run.setdefault("precision", pace.precision)
         slow = pace.crop * _BATCH > _SLOW_STEP
@@ -341,7 +365,9 @@ def _say(
         f"{data.frame[0]}×{data.frame[1]}",
     ]
     if settings.init.fit:
-        lines.append("  first the rows of the classes are computed in closed form")
+        lines.append(
+            "  first the rows of the classes are computed at once, without a training step"
+        )
     if not run.steps:
         lines.append("  no training step (time 0): the fitted network is judged and released")
     elif pace is not None:
@@ -367,7 +393,9 @@ def _say(
 def _duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 172_800 else f"{seconds / 86_400:.1f} days"
 
 
 def deadline(seconds: float | None) -> Callbacks:

@@ -135,7 +135,7 @@ def train(
         steps: optimiser steps.
         epochs: how often every photo is seen, in place of steps.
         seconds: plan for this long and stop within it; 0 releases the start with its classes
-            fitted in closed form.
+            computed at once.
         batch_size: pictures per step.
         settings: any other setting by its dotted name, ``{"schedule.base": 0.01}``.
         on_step: called after every step with a :class:`StepNews`; True ends the training, saved.

@@ -82,8 +82,8 @@ class InitSettings:
         path: a release pair, a TensorFlow checkpoint, a .tflite file, …: all that
             ``deeplab.weights.load`` opens, or a name ("voc"). Empty starts from random weights.
         classifier: take over the rows of classes with the same name; False starts it afresh.
-        fit: before the first step, compute the rows of the classes in closed form from the
-            training photos; see ``training.closed_form``.
+        fit: before the first step, compute the rows of the classes at once from the training
+            photos; see ``training.fit``.
     """
 
     path: str = ""

@@ -1,14 +1,16 @@
-"""Own classes in seconds: the classifier's rows by ridge regression, before the first step.
+"""Own classes in seconds: the classifier's rows are computed at once, before the first step.
 
 A trained network already turns a photo into features that tell things apart. So it looks once over
-the training photos, and the rows of the new classes are the solution of one linear system in those
-features. Everything is chosen by photos that were left out of the sums: how strong the ridge is,
-how much rare classes count, whether rows that the start knows by name stay, and the scale that
-turns the rows' answers into logits.
+the training photos, and the rows of the new classes are those under which the labels of these
+features are likeliest: logistic regression, a convex problem with one solution, for which the
+network itself need not be run again.
 
-The ridge does not pull towards nothing alike from everywhere: along the directions that the rows of
-the starting classifier span, which told some classes apart, it pulls less. "moggy" costs little
-where "cat" is known.
+Few photos leave much open, and a penalty says what is believed where they are silent. It is solved
+under two beliefs: that rows are small; and that each class is what the start already calls it, if
+under another name ("moggy" costs little where "cat" is known). Answers between the two are straight
+lines between their rows, and photos that were left out choose among them, judge whether rows that
+the start knows by name stay as they are, and scale the answers to logits that are as sure as they
+are right.
 """
 
 from __future__ import annotations
@@ -27,20 +29,21 @@ from torch import Tensor
 from deeplab.data.masks import IGNORE, read_mask
 from deeplab.data.sample import Dataset
 from deeplab.data.transforms import nearest_indices
-from deeplab.evaluation.metrics import ConfusionMatrix
 from deeplab.models import DeepLab
 from deeplab.photo.images import Geometry, InputSpec
 
 MOST_PHOTOS = 160
 """More photos hardly change a few thousand numbers, and cost seconds."""
 
-_FOLDS = 8  # groups of photos that are left out in turn
-_CELLS = 40_000  # feature cells kept to judge by; all others are only summed
-_BALANCES = (0.0, 0.25, 0.5)  # a class counts by its share of the pixels to the power of minus this
-_RIDGES = tuple(float(ridge) for ridge in np.geomspace(3e-3, 10.0, 9))
-_KNOWN = 10.0  # how much further than elsewhere rows may go where the start's rows point
-
-_EACH_BALANCE = range(len(_BALANCES))
+_FOLDS = 4  # groups of photos that are left out in turn
+_CELLS = 24_000  # feature cells that are kept: neighbours say nearly the same
+_CELLS_EACH = (100, 400)  # of a photo
+_BALANCE = 0.5  # a class counts by its share of the pixels to the power of minus this
+_SMALL = 1e-2  # strength of the belief that rows are small, per variance of a feature
+_KNOWN = 1e-1  # strength of the belief that they are the start's
+_ROUNDS = 40  # of the solver; more change no mask
+_TRIAL_ROUNDS, _TRIAL_CELLS = 25, 2  # where photos are left out: of the solver, and every n-th cell
+_TRUSTS = (0.25, 0.5, 0.75)  # shares of the second belief; a mixture is better than either alone
 
 Watch = Callable[[int, int], None]
 Float64 = npt.NDArray[np.float64]
@@ -53,8 +56,7 @@ class FitReport:
     Attributes:
         photos: looked at.
         seconds: that all of it took.
-        ridge: chosen strength, relative to the mean variance of a feature.
-        balance: chosen exponent of the class shares.
+        trust: share of the belief that the start knows the classes under other names, 0..1.
         fitted: names of the classes whose rows were fitted.
         kept: names of those whose rows stayed the start's.
         absent: names of the fitted ones that no photo shows: they are never predicted.
@@ -63,8 +65,7 @@ class FitReport:
 
     photos: int
     seconds: float
-    ridge: float
-    balance: float
+    trust: float
     fitted: tuple[str, ...]
     kept: tuple[str, ...]
     absent: tuple[str, ...]
@@ -114,9 +115,10 @@ def fit_classifier(
         dataset: photos and labels of the network's classes.
         frame: into which photos are fitted, as the released network will see them.
         known: names of the classes whose present rows are the start's, and may stay.
-        start_rows: (K', D) or (K', D, 1, 1) rows of the starting classifier, of whatever classes.
+        start_rows: (K', D + 1) rows of the starting classifier, of whatever classes, their biases
+            last; None where there was none for these features.
         device: where to compute features; None is the CPU.
-        seed: chooses the photos where there are more than ``MOST_PHOTOS``.
+        seed: chooses the photos where there are more than ``MOST_PHOTOS``, and the cells.
         watch: called with (photos done, of how many) after each.
 
     Raises:
@@ -132,7 +134,7 @@ def fit_classifier(
     labels, classes = dataset.labels, network.config.num_classes
     chosen = _choose_photos(len(dataset), seed)
     shares = _class_shares(dataset, chosen, classes)
-    seen = _Sums(shares, network.classifier.in_channels, photos=len(chosen), seed=seed)
+    seen = _Cells(shares, photos=len(chosen), seed=seed)
     for done, index in enumerate(chosen, 1):
         sample = dataset[index]
         geometry = Geometry(sample.label.shape[:2], (frame.height, frame.width), frame.fit)
@@ -152,8 +154,7 @@ def fit_classifier(
     return FitReport(
         photos=len(chosen),
         seconds=time.perf_counter() - begun,
-        ridge=found.ridge,
-        balance=found.balance,
+        trust=found.trust,
         fitted=tuple(labels.names[index] for index in fitted),
         kept=tuple(labels.names[index] for index in found.kept),
         absent=tuple(labels.names[index] for index in fitted if not shares[index]),
@@ -228,49 +229,49 @@ def _class_shares(dataset: Dataset, chosen: Sequence[int], classes: int) -> Floa
     return shares
 
 
-# -- the sums ------------------------------------------------------------------------------------
+# -- what is kept of the photos -----------------------------------------------------------------
 
 
-class _Sums:
-    """What the solution needs of all cells: sums of products, by fold; and some cells to judge by.
+class _Cells:
+    """Some cells of each photo: features (with a 1 behind them), truth, and how much each counts.
 
-    All other features are forgotten once they are summed. Photos count alike, whatever part of them
-    is labelled. A fold is a run of the list: frames of one film lie side by side there, and one of
-    them would judge what was fitted to the next.
-
-    Attributes:
-        gram: (F, B, D + 1, D + 1) float64, features (and 1) times features, for each balance.
-        moment: (F, B, D + 1, K) float64, features (and 1) times one-hot labels.
+    Photos count alike, whatever part of them is labelled, and rare classes more than their pixels.
+    A fold is a run of the list: frames of one film lie side by side there, and one of them would
+    judge what was fitted to the next.
     """
 
-    def __init__(self, shares: Float64, channels: int, *, photos: int, seed: int) -> None:
-        self.photos, self.folds = photos, min(_FOLDS, photos)
-        present = shares > 0
-        weights = np.zeros((len(_BALANCES), len(shares)))
-        for row, balance in enumerate(_BALANCES):
-            weights[row, present] = shares[present] ** -balance
-            weights[row] /= (weights[row] * shares).sum()
+    def __init__(self, shares: Float64, *, photos: int, seed: int) -> None:
+        self.classes, self.photos = len(shares), photos
+        self.folds = min(_FOLDS, photos)
+        weights = np.zeros(len(shares))
+        weights[shares > 0] = shares[shares > 0] ** -_BALANCE
         self._weights = torch.from_numpy(weights).float()
-        size = (self.folds, len(_BALANCES), channels + 1)
-        self.gram = torch.zeros((*size, channels + 1), dtype=torch.float64)
-        self.moment = torch.zeros((*size, len(shares)), dtype=torch.float64)
-        self.cells: list[list[Tensor]] = [[] for _ in range(self.folds)]
-        self.truth: list[list[Tensor]] = [[] for _ in range(self.folds)]
         self._generator = torch.Generator().manual_seed(seed)
-        self._kept_each = max(1, _CELLS // photos)
+        self._each = int(np.clip(_CELLS // photos, *_CELLS_EACH))
+        self._parts: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
 
     def add(self, photo: int, rows: Tensor, truth: Tensor) -> None:
-        """Sum one photo's cells: rows (n, D) float32, truth (n,) int64."""
-        fold = photo * self.folds // self.photos
-        rows = torch.cat([rows, torch.ones(len(rows), 1)], 1)
-        target = F.one_hot(truth, self._weights.shape[1]).float()
-        for index, weights in enumerate(self._weights):
-            weighted = rows * (weights[truth] / len(truth))[:, None]
-            self.gram[fold, index] += weighted.T @ rows
-            self.moment[fold, index] += weighted.T @ target
-        some = torch.randperm(len(rows), generator=self._generator)[: self._kept_each]
-        self.cells[fold].append(rows[some])
-        self.truth[fold].append(truth[some])
+        """Keep some of one photo's cells: rows (n, D) float32, truth (n,) int64.
+
+        Small things get more than their share of the cells, and each of these counts less.
+        """
+        counts = torch.bincount(truth, minlength=self.classes).float()
+        quota = (self._each * counts.sqrt() / counts.sqrt().sum()).ceil()
+        order = torch.randperm(len(truth), generator=self._generator)
+        kept = torch.cat(
+            [order[truth[order] == index][: int(quota[index])] for index in counts.nonzero()[:, 0]]
+        )
+        truth_kept = truth[kept]
+        plain = counts / torch.minimum(counts, quota).clamp(min=1) / len(truth)
+        rows = torch.cat([rows[kept], torch.ones(len(kept), 1)], 1)
+        fold = torch.full((len(kept),), photo * self.folds // self.photos)
+        self._parts.append((rows, truth_kept, plain[truth_kept], fold))
+
+    def all(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Return rows (n, D + 1), and of each cell truth, share of the pixels, weight and fold."""
+        rows, truth, share, fold = (torch.cat(part) for part in zip(*self._parts, strict=True))
+        weight = share * self._weights[truth]
+        return rows, truth, share / share.sum(), weight / weight.sum(), fold
 
 
 # -- the solution --------------------------------------------------------------------------------
@@ -279,121 +280,134 @@ class _Sums:
 @dataclass(frozen=True, kw_only=True)
 class _Solution:
     kept: tuple[int, ...]
-    ridge: float
-    balance: float
+    trust: float
     miou: float
 
 
 def _solve(
-    classifier: torch.nn.Module, sums: _Sums, *, known: Sequence[int], start_rows: Tensor | None
+    classifier: torch.nn.Module, seen: _Cells, *, known: Sequence[int], start_rows: Tensor | None
 ) -> _Solution:
     """Choose, write the rows into the classifier, and say what was chosen."""
     assert isinstance(classifier.weight, Tensor)
     assert isinstance(classifier.bias, Tensor)
-    reach = _reach(sums.gram.shape[-1] - 1, start_rows)
-    whole = [_Ridge(sums.gram[:, b].sum(0), sums.moment[:, b].sum(0), reach) for b in _EACH_BALANCE]
-    used = [fold for fold in range(sums.folds) if sums.cells[fold]]
-    if len(used) < 2:  # nothing can be left out
-        rows = whole[1].rows(_RIDGES[4])
-        # With one photo nobody can say how sure the rows should be; surer than one-hot they are.
-        _write(classifier, 5 * rows)
-        return _Solution(kept=(), ridge=_RIDGES[4], balance=_BALANCES[1], miou=float("nan"))
+    rows, truth, share, weight, fold = seen.all()
+    own = torch.cat([classifier.weight.flatten(1), classifier.bias[:, None]], 1).T.cpu()
+    beliefs = [(torch.zeros_like(own), _SMALL)]
+    if start_rows is not None and start_rows.shape[1] == len(own):
+        likened = _liken(rows, truth, share, start_rows.detach().cpu().float(), seen.classes)
+        likened[:, list(known)] = own[:, list(known)]
+        beliefs.append((likened, _KNOWN))
 
-    answers: list[Tensor] = []  # (ridges · balances, n, K) of every fold's kept cells
-    for fold in used:
-        cells = torch.cat(sums.cells[fold])
-        parts = []
-        for b in _EACH_BALANCE:
-            gram = sums.gram[:, b].sum(0) - sums.gram[fold, b]
-            moment = sums.moment[:, b].sum(0) - sums.moment[fold, b]
-            ridge = _Ridge(gram, moment, reach)
-            parts += [cells @ ridge.rows(strength) for strength in _RIDGES]
-        answers.append(torch.stack(parts))
-    truth = torch.cat([truth for fold in used for truth in sums.truth[fold]])
-    logits = torch.cat(answers, 1)
-    scores = np.array([_miou(one, truth) for one in logits]).reshape(len(_BALANCES), -1)
-    best = np.unravel_index(int(_smooth(scores).argmax()), scores.shape)
-    balance, strength = int(best[0]), int(best[1])
-    left_out = logits[balance * len(_RIDGES) + strength]
-    scale = _calibrate(left_out, truth)
-    rows = scale * whole[balance].rows(_RIDGES[strength])
-    miou = float(scores[balance, strength])
+    def solve(used: Tensor, rounds: int) -> list[Tensor]:
+        part = rows[used], truth[used], weight[used]
+        return [_regress(*part, prior, strength=each, rounds=rounds) for prior, each in beliefs]
+
+    whole = solve(torch.arange(len(truth)), _ROUNDS)
+    folds = sorted(set(fold.tolist()))
+    if len(folds) < 2:  # nothing can be left out
+        _write(classifier, (whole[0] + whole[-1]) / 2)
+        return _Solution(kept=(), trust=(len(beliefs) - 1) / 2, miou=float("nan"))
+    left_out = torch.zeros(len(beliefs), len(truth), seen.classes)
+    for one in folds:
+        others = (fold != one).nonzero()[::_TRIAL_CELLS, 0]
+        for index, solution in enumerate(solve(others, _TRIAL_ROUNDS)):
+            left_out[index, fold == one] = rows[fold == one] @ solution
+    trusts = _TRUSTS if len(beliefs) > 1 else (0.0,)
+    logits = [left_out[0].lerp(left_out[-1], trust) for trust in trusts]
+    scores = [_miou(one, truth, share) for one in logits]
+    best = _choose(scores)
+    scale = _calibrate(logits[best], truth, share)
+    fitted = scale * whole[0].lerp(whole[-1], trusts[best])
+    miou = scores[best]
     kept: tuple[int, ...] = ()
     if known:
-        own = torch.cat([classifier.weight.flatten(1), classifier.bias[:, None]], 1).T.cpu()
-        cells = torch.cat([cells for fold in used for cells in sums.cells[fold]])
-        shift, own_logits = _join(own, cells, scale * left_out, truth, known)
-        kept_miou = _miou(own_logits, truth)
+        shift, kept_logits = _join(own, rows, scale * logits[best], truth, share, known)
+        kept_miou = _miou(kept_logits, truth, share)
         if kept_miou >= miou:
-            rows[-1] += shift
-            rows[:, list(known)] = own[:, list(known)]
+            fitted[-1] += shift
+            fitted[:, list(known)] = own[:, list(known)]
             miou, kept = kept_miou, tuple(sorted(known))
-    _write(classifier, rows)
-    return _Solution(kept=kept, ridge=_RIDGES[strength], balance=_BALANCES[balance], miou=miou)
+    _write(classifier, fitted)
+    return _Solution(kept=kept, trust=trusts[best], miou=miou)
 
 
-def _reach(channels: int, start_rows: Tensor | None) -> Tensor:
-    """Return the (D, D) float64 root L of L Lᵀ = 1 + c · the start's rows' spread.
+def _liken(rows: Tensor, truth: Tensor, share: Tensor, start: Tensor, classes: int) -> Tensor:
+    """Return (D + 1, K): for each class, the row of what the start calls its pixels.
 
-    In features Lᵀx the same ridge for all reaches further along those rows.
+    That is the one of the start's classes whose pixels have the largest IoU with the class's own.
     """
-    spread = torch.eye(channels, dtype=torch.float64)
-    if start_rows is not None and start_rows.flatten(1).shape[1] == channels:
-        rows = start_rows.detach().cpu().double().flatten(1)
-        rows = rows - rows.mean(0)
-        product = rows.T @ rows
-        largest = torch.linalg.eigvalsh(product)[-1]
-        if largest > 0:
-            spread += _KNOWN / largest * product
-    root: Tensor = torch.linalg.cholesky(spread)
-    return root
+    said = (rows @ start.T).argmax(1)
+    pairs = torch.zeros(classes * len(start)).index_add_(0, truth * len(start) + said, share)
+    both = pairs.reshape(classes, len(start))
+    either = both.sum(1, keepdim=True) + both.sum(0, keepdim=True) - both
+    alike: Tensor = start[(both / either.clamp(min=1e-12)).argmax(1)].T.clone()
+    return alike
 
 
-class _Ridge:
-    """The solutions of one weighted least squares problem for every strength, by one diagonal form.
+def _regress(
+    rows: Tensor, truth: Tensor, weight: Tensor, prior: Tensor, *, strength: float, rounds: int
+) -> Tensor:
+    """Return the (D + 1, K) float32 rows that make the truth likeliest, but for a penalty.
 
-    The bias has no ridge: features and labels are centred first.
+    The penalty is ``strength`` times the squared distance from the slopes of ``prior``, where one
+    is the mean deviation of a feature; biases are free. The problem is convex.
     """
+    weight = weight / weight.sum()
+    mean = weight @ rows[:, :-1]
+    spread = (weight @ (rows[:, :-1] - mean).square()).mean().clamp(min=1e-12).sqrt()
+    features = (rows[:, :-1] - mean) / spread
+    believed = prior[:-1] * spread
+    slopes = believed.clone(memory_format=torch.contiguous_format).requires_grad_()
+    bias = (prior[-1] + mean @ prior[:-1]).requires_grad_()
+    search = torch.optim.LBFGS(
+        [slopes, bias], max_iter=rounds, tolerance_change=1e-7, line_search_fn="strong_wolfe"
+    )
 
-    def __init__(self, gram: Tensor, moment: Tensor, reach: Tensor) -> None:
-        total = gram[-1, -1].clamp(min=1e-12)
-        self._mean, self._share = gram[-1, :-1] / total, moment[-1] / total
-        covariance = gram[:-1, :-1] / total - torch.outer(self._mean, self._mean)
-        self._variance = covariance.diagonal().mean().clamp(min=1e-12)
-        values, self._vectors = torch.linalg.eigh(reach.T @ covariance @ reach)
-        self._values, self._reach = values.clamp(min=0), reach
-        moment = moment[:-1] / total - torch.outer(self._mean, self._share)
-        self._moment = self._vectors.T @ (reach.T @ moment)
+    def loss() -> Tensor:
+        search.zero_grad()
+        costs = F.cross_entropy(features @ slopes + bias, truth, reduction="none")
+        value = weight @ costs + strength * (slopes - believed).square().sum()
+        value.backward()  # type: ignore[no-untyped-call]
+        return value
 
-    def rows(self, strength: float) -> Tensor:
-        """Return (D + 1, K) float32, the bias last."""
-        slopes = self._moment / (self._values + strength * self._variance)[:, None]
-        weight = self._reach @ (self._vectors @ slopes)
-        bias = self._share - self._mean @ weight
-        return torch.cat([weight, bias[None]]).float()
-
-
-def _miou(logits: Tensor, truth: Tensor) -> float:
-    counts = ConfusionMatrix.of(truth.numpy(), logits.argmax(1).numpy(), logits.shape[1])
-    return float(counts.totals.mean_iou())
-
-
-def _smooth(scores: Float64) -> Float64:
-    """Average each score with those of the neighbouring strengths: one alone may be luck."""
-    padded = np.pad(scores, ((0, 0), (1, 1)), mode="edge")
-    smoothed: Float64 = (padded[:, :-2] + 2 * padded[:, 1:-1] + padded[:, 2:]) / 4
-    return smoothed
+    with torch.enable_grad():
+        search.step(loss)  # type: ignore[no-untyped-call]
+    found = slopes.detach() / spread
+    return torch.cat([found, (bias.detach() - mean @ found)[None]])
 
 
-def _calibrate(logits: Tensor, truth: Tensor) -> float:
+def _miou(logits: Tensor, truth: Tensor, share: Tensor) -> float:
+    """Return the mean IoU over cells, each counting for the pixels that it stands for."""
+    classes = logits.shape[1]
+    pairs = torch.zeros(classes**2).index_add_(0, truth * classes + logits.argmax(1), share)
+    both = pairs.reshape(classes, classes)
+    truths, union = both.sum(1), both.sum(0) + both.sum(1) - both.diagonal()
+    return float((both.diagonal() / union)[truths > 0].mean())
+
+
+def _choose(scores: Sequence[float]) -> int:
+    """Return the best of neighbouring mixtures; one alone may be luck, so neighbours count too."""
+    padded = np.pad(np.asarray(scores), 1, mode="edge")
+    return int((padded[:-2] + 2 * padded[1:-1] + padded[2:]).argmax())
+
+
+def _calibrate(logits: Tensor, truth: Tensor, share: Tensor) -> float:
     """Return the factor that makes answers the likeliest logits of the truth (temperature)."""
-    factors = np.geomspace(0.5, 100.0, 40)
-    losses = [float(F.cross_entropy(logits * float(factor), truth)) for factor in factors]
+    factors = np.geomspace(0.1, 10.0, 40)
+    losses = [
+        float(share @ F.cross_entropy(logits * float(factor), truth, reduction="none"))
+        for factor in factors
+    ]
     return float(factors[int(np.argmin(losses))])
 
 
 def _join(
-    own: Tensor, cells: Tensor, fitted: Tensor, truth: Tensor, known: Sequence[int]
+    own: Tensor,
+    rows: Tensor,
+    fitted: Tensor,
+    truth: Tensor,
+    share: Tensor,
+    known: Sequence[int],
 ) -> tuple[Tensor, Tensor]:
     """Set the start's logits of known classes beside fitted ones of the others.
 
@@ -401,7 +415,7 @@ def _join(
         (K,) what the fitted classes' biases must be shifted by to meet the others, and the logits.
     """
     logits = fitted.clone()
-    logits[:, list(known)] = cells @ own[:, list(known)]
+    logits[:, list(known)] = rows @ own[:, list(known)]
     others = torch.ones(logits.shape[1])
     others[list(known)] = 0
     shift = torch.zeros(logits.shape[1])
@@ -413,7 +427,8 @@ def _join(
 
         def loss() -> Tensor:
             search.zero_grad()
-            value = F.cross_entropy(logits + free * others, truth) + 1e-3 * (free**2).mean()
+            costs = F.cross_entropy(logits + free * others, truth, reduction="none")
+            value = share @ costs + 1e-3 * (free**2).mean()
             value.backward()  # type: ignore[no-untyped-call]
             return value
 

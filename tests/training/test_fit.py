@@ -17,8 +17,8 @@ from deeplab.data.masks import IGNORE
 from deeplab.evaluation.protocol import TorchPredictor, evaluate
 from deeplab.models import DeepLab, DeepLabConfig, build
 from deeplab.photo.images import Geometry, InputSpec
-from deeplab.training import closed_form
-from deeplab.training.closed_form import can_fit, fit_classifier, label_cells, look
+from deeplab.training import fit
+from deeplab.training.fit import can_fit, fit_classifier, label_cells, look
 
 
 @functools.cache
@@ -125,7 +125,7 @@ def test_rows_become_likely_logits(shapes: Path) -> None:
 def test_a_class_that_no_photo_shows_is_named_and_one_photo_is_enough(
     shapes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(closed_form, "MOST_PHOTOS", 1)
+    monkeypatch.setattr(fit, "MOST_PHOTOS", 1)
     model = network()
     report = fit_classifier(model, open_dataset(shapes, split="train"), frame=frame_of(model))
     assert report.photos == 1
@@ -146,27 +146,51 @@ def test_features_answer_as_the_network_does(mirror_scale: float) -> None:
         )
 
 
-def test_ridge_is_the_solution_of_its_equations() -> None:
+def test_regression_is_the_minimum_of_its_loss() -> None:
+    """At the minimum nothing pulls; and the loss is convex, so there is no other."""
     torch.manual_seed(0)
-    cells, truth = torch.randn(50, 6).double() + 1, torch.randn(50, 2).double()
-    whole = torch.cat([cells, torch.ones(50, 1).double()], 1)
-    start = torch.randn(3, 6)
-    reach = closed_form._reach(6, start)
-    ridge = closed_form._Ridge(whole.T @ whole, whole.T @ truth, reach)
-    rows = ridge.rows(0.3).double()
-    centred = cells - cells.mean(0)
-    strength = 0.3 * centred.square().mean() * 50
-    penalty = strength * torch.linalg.inv(reach @ reach.T)
-    expected = torch.linalg.solve(
-        centred.T @ centred + penalty, centred.T @ (truth - truth.mean(0))
-    )
-    torch.testing.assert_close(rows[:-1], expected, atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(
-        rows[-1], truth.mean(0) - cells.mean(0) @ expected, atol=1e-5, rtol=1e-4
-    )
-    far = torch.linalg.eigvalsh(reach @ reach.T)
-    assert far.min() >= 1 - 1e-9
-    assert far.max() == pytest.approx(1 + closed_form._KNOWN)
+    rows = torch.cat([torch.randn(200, 5) * 3 + 1, torch.ones(200, 1)], 1)
+    truth = (rows[:, :3] + torch.randn(200, 3)).argmax(1)
+    weight, prior = torch.rand(200), torch.randn(6, 3)
+    found = fit._regress(rows, truth, weight, prior, strength=0.05, rounds=200)
+    weight = weight / weight.sum()
+    mean = weight @ rows[:, :-1]
+    spread = (weight @ (rows[:, :-1] - mean).square()).mean()
+    chances = (rows @ found).softmax(1) - torch.nn.functional.one_hot(truth, 3)
+    pull = rows.T @ (weight[:, None] * chances)
+    pull[:-1] += 2 * 0.05 * spread * (found - prior)[:-1]
+    assert pull.abs().max() < 1e-3
+    # Where the belief is all there is, it is the answer.
+    believed = fit._regress(rows, truth, weight, prior, strength=1e6, rounds=200)
+    torch.testing.assert_close(believed[:-1], prior[:-1], atol=1e-3, rtol=1e-3)
+
+
+def test_what_the_start_knows_under_another_name_is_found() -> None:
+    """A class is likened to what the start calls its pixels."""
+    torch.manual_seed(0)
+    start = torch.eye(5, 6)  # the start's class i is feature i
+    rows = torch.cat([torch.eye(5)[[4, 4, 4, 2, 2, 0, 0, 0, 0, 0]], torch.ones(10, 1)], 1)
+    truth = torch.tensor([1, 1, 1, 2, 2, 0, 0, 0, 0, 1])
+    likened = fit._liken(rows, truth, torch.full((10,), 0.1), start, classes=3)
+    assert torch.equal(likened, start[[0, 4, 2]].T)
+
+
+def test_two_photos_and_a_start_that_knows_are_better_than_two_photos(
+    shapes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, data = network(), open_dataset(shapes, split="train")
+    fit_classifier(model, data, frame=frame_of(model))
+    assert model.classifier is not None
+    rows = torch.cat([model.classifier.weight.flatten(1), model.classifier.bias[:, None]], 1)
+    rows = rows.detach()[[2, 0, 1]]  # the start has them in another order
+    monkeypatch.setattr(fit, "MOST_PHOTOS", 2)
+    scores = []
+    for given in (None, rows):
+        report = fit_classifier(model, data, frame=frame_of(model), start_rows=given, seed=1)
+        assert not report.absent
+        assert report.trust == 0 if given is None else report.trust > 0
+        scores.append(score(model, shapes))
+    assert scores[1] > scores[0]
 
 
 def test_cells_take_the_class_under_their_middle() -> None:

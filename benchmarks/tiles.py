@@ -53,6 +53,11 @@ class MadeOnTheFly:
         return part
 
 
+def megabytes() -> float:
+    """Return the largest memory of this process so far; Linux counts in KiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+
+
 def large(side: int, scale: float) -> dict[str, float]:
     from deeplab import Segmenter
 
@@ -73,12 +78,12 @@ def ours(path: str) -> dict[str, float]:
     from deeplab import Segmenter
 
     picture, segmenter = photo(), Segmenter(MODEL)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = megabytes()
     start = time.perf_counter()
     mask = segmenter.tiles(picture, workers=1).segmentation().mask
     seconds = time.perf_counter() - start
     np.save(path, mask)
-    return {"seconds": seconds, "before": before / 1e3}
+    return {"seconds": seconds, "before": before}
 
 
 def theirs(path: str) -> dict[str, float]:
@@ -90,7 +95,7 @@ def theirs(path: str) -> dict[str, float]:
     torch.set_num_threads(1)
     picture, segmenter = photo(), Segmenter(MODEL, threads=1)
     spec, network = segmenter.spec, segmenter.network
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = megabytes()
     start = time.perf_counter()
     tiles = segmenter.tiles(picture)
     tops, lefts = (
@@ -112,7 +117,7 @@ def theirs(path: str) -> dict[str, float]:
     mask = (total / count).argmax(1)[0].to(torch.uint8).numpy()
     seconds = time.perf_counter() - start
     np.save(path, mask)
-    return {"seconds": seconds, "before": before / 1e3}
+    return {"seconds": seconds, "before": before}
 
 
 def run(*arguments: str) -> dict[str, float]:
@@ -136,7 +141,7 @@ def main() -> None:
             found = large(int(argument), float(more[0]))
         else:
             found = {"ours": ours, "theirs": theirs}[name](argument)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+        peak = megabytes()
         print(json.dumps({**found, "peak": peak}))
         return
     if options.side:

@@ -10,7 +10,7 @@ import type { Size } from './geometry';
 
 const ROWS = 72;
 const RADIUS = 2;
-const CORE = 1;
+const CORE = 2;
 const BAND = 3;
 const SMOOTH = 3e-4;
 const FAR = 1e-9;

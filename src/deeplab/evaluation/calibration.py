@@ -2,7 +2,8 @@
 
 Of every picture some thousand pixels are drawn, the same ones each time. On the pictures of even
 number a temperature is chosen: the one with which the truth is the most probable (the smallest
-negative log-likelihood). On the others the expected calibration error is measured, before and
+negative log-likelihood); where the calibration error of these same pictures would not become
+smaller, the model keeps its own. On the others that error is measured, before and
 after: over 15 equal ranges of confidence, the mean distance between confidence and the share of
 pixels that are right, weighted by their pixels.
 Source: Guo, Pleiss, Sun, Weinberger: On Calibration of Modern Neural Networks, 2017.
@@ -152,10 +153,13 @@ def calibrate(
         for half in halves
     )
     temperature = choose_temperature(*chosen)
+    own = segmenter.temperature
+    if measure(*chosen, temperature=temperature).error >= measure(*chosen, temperature=own).error:
+        temperature = own  # it is right as often as it says already
     return Calibration(
         temperature=temperature,
-        own=segmenter.temperature,
-        before=measure(*reported, temperature=segmenter.temperature),
+        own=own,
+        before=measure(*reported, temperature=own),
         after=measure(*reported, temperature=temperature),
         chosen_on=len(halves[0]),
         reported_on=len(halves[1]),

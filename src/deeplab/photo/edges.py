@@ -33,7 +33,7 @@ _ROWS = 72
 _RADIUS = 2
 """Of the windows, in cells."""
 
-_CORE = 1
+_CORE = 2
 """What has no place for a window of this radius is thin, in cells."""
 
 _BAND = 3

@@ -16,6 +16,7 @@ from deeplab.labels import LabelSet
 from deeplab.photo.confidence import Scores, confidence, entropy, kept_probability, mean_argmax
 from deeplab.photo.images import InputSpec
 from deeplab.photo.upsample import Region, argmax_bilinear
+from deeplab.runtimes.looks import plan_looks
 from deeplab.runtimes.network_card import NetworkCard
 from tiny_tflite import tiny_network
 
@@ -172,6 +173,21 @@ def test_a_mirrored_look_sees_what_the_mirrored_photo_shows(model, photo):
     assert (seen.mask == stack.argmax(axis=2)).mean() > 0.999
     with pytest.raises(InputError, match="33×33 only, so it has one scale"):
         Segmenter(model, labels=LABELS, threads=1, scales=(1, 1.5))
+
+
+def test_scales_keep_the_originals_frames():
+    spec = InputSpec(height=513, width=257)
+    card = NetworkCard(spec=spec, labels=LABELS, output="logits", align_corners=True, any_size=True)
+    looks = plan_looks(card, scales=(0.5, 1, 1.25), flip=True, name="a")
+    assert [(look.height, look.width) for look in looks[::2]] == [
+        (257, 129),
+        (513, 257),
+        (641, 321),
+    ]
+    assert [look.mirrored for look in looks] == [False, True] * 3
+    for bad in ((), (0,), (-1,), (float("nan"),), (5,), (1,) * 17):
+        with pytest.raises(InputError, match="expected 1 to 16 numbers"):
+            plan_looks(card, scales=bad, flip=False, name="a")
 
 
 def test_a_temperature_changes_probabilities_and_no_mask(model, photo):

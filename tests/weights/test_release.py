@@ -147,3 +147,16 @@ def test_half_a_pair_and_changed_files_are_errors_in_words(tmp_path: Path, state
     weights.unlink()
     with pytest.raises(ModelNotFoundError, match=r"cats\.safetensors"):
         open_release(tmp_path / "cats")
+
+
+def test_a_temperature_is_written_beside_the_weights(tmp_path: Path, state):
+    release.save(tmp_path / "cats.v1", CONFIG, state, labels=LABELS, input_spec=SPEC)
+    assert open_release(tmp_path / "cats.v1").temperature == 1
+    release.set_temperature(tmp_path / "cats.v1", 1.25)
+    got = open_release(tmp_path / "cats.v1.safetensors")
+    assert got.temperature == 1.25
+    assert got.labels == LABELS
+    json_path = tmp_path / "cats.v1.json"
+    json_path.write_text(json_path.read_text().replace("1.25", "-3"))
+    with pytest.raises(WeightsError, match="temperature is -3"):
+        open_release(tmp_path / "cats.v1")

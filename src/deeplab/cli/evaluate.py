@@ -12,7 +12,7 @@ from rich.progress import Progress
 
 from deeplab.cli import model_options, tiling
 from deeplab.cli.console import check_choices, parse_numbers, split_names, stderr, stdout
-from deeplab.errors import InputError
+from deeplab.errors import InputError, OutputError
 from deeplab.limits import MAX_SIDE
 from deeplab.remote.address import find_address
 
@@ -192,7 +192,10 @@ def _calibrate(
             f"chosen on {found.chosen_on} pictures, reported on {found.reported_on} others"
         )
     folder = report or Path("calibration")
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"report: {folder} cannot be made: {error.strerror or error}.") from error
     draw_reliability(found).save(folder / "reliability.svg")
     stderr().print(f"Picture: {folder / 'reliability.svg'}")
     written = write_temperature(model, segmenter.card, found.temperature)

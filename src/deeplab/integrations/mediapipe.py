@@ -48,6 +48,9 @@ _log = logging.getLogger(__name__)
 
 _MOST_PLANES = 256
 
+_ONE_THREAD = 2**18
+"""Multiplications that OpenBLAS does in one thread. Source: its GEMM_MULTITHREAD_THRESHOLD, 4."""
+
 
 @dataclasses.dataclass
 class BaseOptions:
@@ -382,11 +385,24 @@ def _plan_planes(
             grid = model.grid(logits)
             for small, own, length in zip(logits.shape[:2], grid, size, strict=True):
                 matrices.append(_weigh(small, own, length, align_corners=model.align_corners))
-        rows, columns = matrices
-        plane = (rows @ logits[:, :, index]) @ columns.T
-        return plane.astype(np.float32, copy=False)
+        return _multiply(matrices[0], np.ascontiguousarray(logits[:, :, index]), matrices[1])
 
     return make
+
+
+def _multiply(rows: Float32, grid: Float32, columns: Float32) -> Float32:
+    """Return ``rows @ grid @ columns.T``, a few rows at a time.
+
+    So each product stays below the size from which OpenBLAS takes all cores; where they are at work
+    already, waiting for each other takes ten times as long as the product.
+    """
+    plane = np.empty((len(rows), len(columns)), np.float32)
+    across = np.ascontiguousarray(columns.T)
+    step = max(1, _ONE_THREAD // across.size)
+    for start in range(0, len(rows), step):
+        part = slice(start, start + step)
+        np.matmul(rows[part] @ grid, across, out=plane[part])
+    return plane
 
 
 def _weigh(small: int, own: int, length: int, *, align_corners: bool) -> Float32:

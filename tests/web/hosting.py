@@ -25,6 +25,7 @@ TITLE = "PASCAL VOC, 257 pixels, in 32-bit numbers (2.8 MB)"
 
 class _Handler(SimpleHTTPRequestHandler):
     headers_sent: dict[str, str]
+    asked: list[str]
     extensions_map = {"": "application/octet-stream", **MEDIA_TYPES}  # noqa: RUF012
 
     def end_headers(self) -> None:
@@ -33,15 +34,20 @@ class _Handler(SimpleHTTPRequestHandler):
         super().end_headers()
 
     def log_message(self, *_: Any) -> None:
-        pass
+        self.asked.append(self.path)
 
 
 @contextmanager
-def serving(folder: Path, *, headers: dict[str, str], port: int = 0) -> Iterator[str]:
-    """Serve a folder on this machine; yield its address."""
+def serving(
+    folder: Path, *, headers: dict[str, str], port: int = 0, asked: list[str] | None = None
+) -> Iterator[str]:
+    """Serve a folder on this machine; yield its address. ``asked`` gets what it is asked for."""
+
+    requests: list[str] = [] if asked is None else asked
 
     class Handler(_Handler):
         headers_sent = headers
+        asked = requests
 
         def __init__(self, *args: Any) -> None:
             super().__init__(*args, directory=str(folder))

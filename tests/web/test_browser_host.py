@@ -29,8 +29,11 @@ def segment(page, photo: Path) -> list[str]:
 
 
 def test_it_runs_offline_after_the_first_load(browser, open_page, page_folder, reference):
-    with serving(page_folder, headers=browser_page.HEADERS) as address:
+    asked: list[str] = []
+    with serving(page_folder, headers=browser_page.HEADERS, asked=asked) as address:
         page = open_page(browser, f"{address}/")
+    for large in (".wasm", ".tflite"):  # nothing large is loaded twice
+        assert len([path for path in asked if large in path]) == 1, asked
     with pytest.raises(URLError, match="refused"):  # the host is gone
         urlopen(address)
     page.reload()

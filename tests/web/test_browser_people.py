@@ -259,6 +259,7 @@ def test_a_photo_is_seen_before_its_network_is_there(browser, page_folder, photo
         page.wait_for_selector("#busy-text >> text=MB")
         page.set_input_files("#file", photo)
         page.wait_for_selector(".screen[data-state=photo]")
+        assert page.is_hidden("#problem")
         assert page.evaluate("[canvas.width, canvas.height]") == list(seen.mask.shape[::-1])
         assert page.evaluate("canvas.getContext('2d').getImageData(9, 9, 1, 1).data[3]") == 255
         page.wait_for_selector("#busy-text >> text=s left")

@@ -33,6 +33,8 @@ export class NetworkChoice {
   private isChosen = false;
   private hasGpu = false;
   private isLive = false;
+  /** The list of models has been read. */
+  private hasStarted = false;
 
   constructor(
     private readonly onNetwork: (engine: Engine, labels: LabelSet, tellsMore: boolean) => void,
@@ -42,7 +44,7 @@ export class NetworkChoice {
 
   /** Whether no network is open, and none on its way. */
   get isMissing(): boolean {
-    return !this.current && Boolean(page.busy.hidden);
+    return !this.current && this.hasStarted && Boolean(page.busy.hidden);
   }
 
   /** Whether the network can tell how sure it is; true while there is none. */
@@ -64,7 +66,11 @@ export class NetworkChoice {
     const gpu = await offeredGpu();
     page.processor.querySelector<HTMLOptionElement>('[value="gpu"]')!.disabled = gpu === null;
     this.hasGpu = gpu === 'real'; // one that the CPU imitates is slower than the CPU itself
-    this.catalogue = await readCatalogue();
+    try {
+      this.catalogue = await readCatalogue();
+    } finally {
+      this.hasStarted = true;
+    }
     page.model.addEventListener('change', () => (this.isChosen = true));
     for (const list of LISTS) list.addEventListener('change', () => this.open());
     this.listModels();

@@ -11,8 +11,13 @@ export const wasmFolder = (): string => new URL(RUNTIME.folder, document.baseURI
 
 const loaded = new Set<string>();
 
-/** Load what the engine will load, so that its progress is seen; it then finds it kept. */
+/**
+ * Load what the engine will load, so that its progress is seen; the service worker then has it.
+ *
+ * Without a service worker it would be loaded twice, so it is left to the engine there.
+ */
 export async function loadRuntime(threads: number, loading: Loading): Promise<void> {
+  if (!navigator.serviceWorker?.controller) return;
   const build =
     threads > 1
       ? 'threaded_internal'

@@ -105,3 +105,42 @@ def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str) 
 
 def test_every_kind_of_export_stands_in_the_table() -> None:
     assert {command.split()[2] for command in COMMANDS} == set(MAKERS)
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small network of other classes to start from, as a pair."""
+    torch = pytest.importorskip("torch")
+    from deeplab.labels import LabelSet
+    from deeplab.models import DeepLabConfig, build
+    from deeplab.photo.images import InputSpec
+    from deeplab.weights.release import save
+
+    torch.manual_seed(0)
+    config = DeepLabConfig(depth_multiplier=0.1, head_channels=8, num_classes=3)
+    stem = tmp_path_factory.mktemp("start") / "start"
+    labels, spec = LabelSet(("background", "a", "cat")), InputSpec(height=65, width=65)
+    save(stem, config, build(config).state_dict(), labels=labels, input_spec=spec)
+    return stem.with_suffix(".json")
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("command", COMMANDS)
+def test_from_an_export_to_own_masks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: Path, command: str
+) -> None:
+    """Convert, check, train, evaluate, segment: as one types it, without an edit."""
+    monkeypatch.chdir(tmp_path)
+    words = command.split()
+    MAKERS[words[2]](tmp_path / words[2])
+    photo = tmp_path / "photo.png"
+    save_photos(tmp_path, [Scene(photo.name, 60, 70, ())])
+    for typed in (
+        words,
+        ["data", "check", "pets"],
+        ["train", "--data", "pets", "--init", str(start), "--steps", "2", "-s", "data.workers=0"],
+        ["evaluate", "runs/pets/pets.json", "pets"],
+        ["segment", str(photo), "-m", "runs/pets/pets.json", "-o", "out", "--save", "mask"],
+    ):
+        assert run(typed) == 0, typed
+    assert len(list(Path("out").glob("*.mask.png"))) == 1

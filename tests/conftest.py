@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Each process has one core; torch's threads would wait for one another in circles.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -66,7 +72,10 @@ def built_page() -> Path:
 
     if not shutil.which("make"):
         pytest.skip("needs make, which builds the browser page")
-    subprocess.run(["make", "--silent", "web"], cwd=Path(__file__).parents[1], check=True)
+    root = Path(__file__).parents[1]
+    with (root / "web" / "package.json").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # tests run in several processes
+        subprocess.run(["make", "--silent", "web"], cwd=root, check=True)
     return browser_page.find_page()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -142,6 +143,15 @@ def test_unknown_is_where_the_winner_is_not_sure_and_nothing_else(model, photo):
     tinted = np.asarray(marked.overlay(legend=False))[unknown]
     assert (tinted != photo[unknown]).any()
     assert set(marked.probabilities()) <= set(LABELS.names)
+
+
+def test_pixels_without_data_are_of_no_class(model, photo):
+    result = Segmenter(model, labels=LABELS, threads=1)(photo)
+    mask = result.mask.copy()
+    mask[:45] = 255
+    result = dataclasses.replace(result, mask=mask)
+    assert sum(result.shares.values()) == pytest.approx(0.5)
+    assert {one["id"] for one in result.to_dict()["classes"]} <= set(range(4))
 
 
 def test_what_cannot_be_unknown_is_refused(model, photo, tmp_path):

@@ -68,10 +68,16 @@ class Segmentation:
 
     @cached_property
     def shares(self) -> dict[str, float]:
-        """The classes that are present and the share of the picture each covers, largest first."""
+        """The classes that are present and the share of the picture each covers, largest first.
+
+        Pixels without data (of a map's border), which have no class, are in none of them.
+        """
         # Pillow counts bytes in place; numpy.bincount would first make them eight times as large.
         counts = Image.fromarray(self.mask).histogram()
-        present = sorted((i for i in range(256) if counts[i]), key=lambda i: (-counts[i], i))
+        ids = [*range(len(self.labels))]
+        if self.labels.unknown is not None:
+            ids.append(self.labels.unknown)
+        present = sorted((i for i in ids if counts[i]), key=lambda i: (-counts[i], i))
         return {self.labels.name_of(i): counts[i] / self.mask.size for i in present}
 
     # --- probabilities ------------------------------------------------------------------------

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Each process has one core; torch's threads would wait for one another in circles.
     os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -127,6 +128,18 @@ def test_it_says_where_it_is_and_warns_of_open_doors(model: Path, labels: Path) 
         server.stop()
     assert re.match(r"http://127\.0\.0\.1:\d+/ serves tiny; \S+/docs describes", server.log[0])
     assert "no password and no encryption" in server.log[1]
+
+
+def test_the_page_offers_no_model_that_it_would_run_otherwise_than_the_api(
+    model: Path, labels: Path
+) -> None:
+    """It reads the file alone, and would give another mask without a word."""
+    options = ("-m", model, "--labels", labels)
+    with serving(*options, "--normalisation", "imagenet") as server:
+        assert json.loads(server.get("/models.json").body)["models"] == []
+        server.stop()
+    with serving(*options) as server:
+        assert json.loads(server.get("/models.json").body)["models"]
 
 
 def test_without_a_log(model: Path, labels: Path, photo: bytes) -> None:

@@ -153,6 +153,15 @@ def serve(
     told = model_options.read_model_options(
         labels=labels, normalisation=normalisation, fit=fit, size=size, output_name=output_name
     )
+    only_here = {
+        "--normalisation": normalisation, "--fit": fit, "--output-name": output_name
+    }  # fmt: skip
+    left_out = [option for option, value in only_here.items() if value is not None]
+    if left_out:
+        complain(
+            f"note: the browser page does not know {' and '.join(left_out)}, so it offers no "
+            "model; the API does."
+        )
     memory_bytes = parse_bytes("--memory", memory) if memory else default_budget()
     limits = Limits(
         max_megabytes=max_megabytes,
@@ -189,6 +198,7 @@ def serve(
             log_format=cast("LogFormat", log_format),
             drain_seconds=drain,
             workers=workers,
+            page=not left_out,
         )
         start_log(access=access_log, form=plan.log_format)
         (serve_here if workers == 1 else serve_in_processes)(

@@ -43,6 +43,8 @@ class Plan:
         log_format: of the lines.
         drain_seconds: how long new connections are still taken when the end is near.
         workers: processes.
+        page: offer the models on the browser page too, which knows what their files say, and
+            nothing of what else a segmenter is told.
     """
 
     files: dict[str, Path]
@@ -58,6 +60,7 @@ class Plan:
     log_format: LogFormat = "text"
     drain_seconds: float = 0
     workers: int = 1
+    page: bool = True
 
     def __post_init__(self) -> None:
         if self.per_minute is not None and not 0 < self.per_minute < math.inf:
@@ -101,7 +104,7 @@ def serve(
     app = build_app(
         segmenters,
         limits=plan.limits,
-        files=plan.files,
+        files=plan.files if plan.page else None,
         rules=plan.rules,
         rate=_open_rate(plan, shared),
         apis=plan.apis,

@@ -24,11 +24,13 @@ pictures: $(ENV)/.installed web
 	$(ENV)/bin/deeplab segment examples/photos/dog.jpg -o docs/images --save overlay --overwrite
 	$(ENV)/bin/python benchmarks/page_picture.py
 
+JOBS ?= 2
 # The exporters bring many native libraries, so their tests have a process of their own.
-## test: run the whole suite (set DEEPLAB_REFERENCE to the folder of reference files, if you have it)
+## test: run the whole suite in JOBS processes (set DEEPLAB_REFERENCE to the folder of reference
+## files, if you have it)
 test: $(ENV)/.installed
-	$(ENV)/bin/python -m pytest $(or $(ARGS),--ignore=tests/export)
-	$(if $(ARGS),,$(ENV)/bin/python -m pytest tests/export)
+	$(ENV)/bin/python -m pytest $(or $(ARGS),-n $(JOBS) --dist loadfile --ignore=tests/export)
+	$(if $(ARGS),,$(ENV)/bin/python -m pytest -n $(JOBS) --dist loadfile tests/export)
 
 # Whatever Python has a torch that sees the GPU; the package itself is taken from here.
 ## gpu: all that needs CUDA, in under eight minutes, without a network; tables in build/gpu

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from ffmpeg_oracle import ffmpeg
 
+from deeplab.labels import VOC
 from documents import ROOT, blocks, commands, run
 
 PAGE = ROOT / "docs" / "video.md"
@@ -24,9 +26,14 @@ def here(clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_its_commands(here: Path) -> None:
-    (console,) = [text for language, text in blocks(PAGE) if language == "console"]
-    for command in commands(console):
-        run(command)
+    (here / "clips").mkdir()
+    shutil.copy(here / "clip.mp4", here / "clips")
+    (here / "clips" / "labels.txt").write_text("\n".join(VOC.names))
+    consoles = [text for language, text in blocks(PAGE) if language == "console"]
+    assert len(consoles) == 2
+    for console in consoles:
+        for command in commands(console):
+            run(command)
 
 
 def test_its_code(here: Path) -> None:

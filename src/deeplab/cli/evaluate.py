@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 import typer
 from rich.progress import Progress
 
-from deeplab.cli import model_options, tiling
+from deeplab.cli import labelled_clips, model_options, tiling
 from deeplab.cli.console import check_choices, parse_numbers, split_names, stderr, stdout
 from deeplab.errors import InputError, OutputError
 from deeplab.limits import MAX_SIDE
@@ -30,7 +30,7 @@ def evaluate(
         str, typer.Argument(help="A release pair, weights, an exported file, or a name.")
     ],
     data: Annotated[Path, typer.Argument(metavar="DATASET", help="Folder of the data set.")],
-    split: Annotated[str, typer.Option(help="The split to score.")] = "val",
+    split: Annotated[str | None, typer.Option(help="The split to score (default: val).")] = None,
     scales: Annotated[str, typer.Option(help="Scales of the photo: 0.5,1,1.5.")] = "1",
     flip: Annotated[bool, typer.Option("--flip", help="Also look at mirrored photos.")] = False,
     output_stride: Annotated[
@@ -67,6 +67,16 @@ def evaluate(
             help="Instead: is it right as often as it says? Writes a temperature into the model.",
         ),
     ] = False,
+    video: Annotated[
+        bool,
+        typer.Option("--video", help="DATASET is a folder of clips, with masks of their frames."),
+    ] = False,
+    steady: Annotated[
+        bool | None,
+        typer.Option(
+            "--steady/--no-steady", help="With --video, smooth masks over time (default: steady)."
+        ),
+    ] = None,
     report: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write report.html, report.json, pictures.")
     ] = None,
@@ -77,20 +87,45 @@ def evaluate(
 ) -> None:
     """Score a network on a data set: mIoU with its interval, IoU by class, the whole protocol."""
     from deeplab.cli.places import bring, sending
-    from deeplab.data import open_dataset
-    from deeplab.evaluation.protocol import Evaluation, FilePredictor, open_predictor
-    from deeplab.evaluation.protocol import evaluate as count
-    from deeplab.evaluation.report import summary_table, to_dict, write_report
-    from deeplab.evaluation.server import ServerWriter
     from deeplab.segmenter import Runtime
-    from deeplab.training.processes import join_processes
 
-    dataset = open_dataset(bring(data), split=split)
-    chosen = None if classes is None else dataset.labels.indices(split_names("--classes", classes))
     check_choices("--runtime", [runtime] if runtime else [], get_args(Runtime))
     told = model_options.read_model_options(
         labels=labels, normalisation=normalisation, fit=fit, size=size, output_name=output_name
     )
+    widths = (
+        [int(width) for width in parse_numbers("--trimap", trimap, most=MAX_SIDE)] if trimap else []
+    )
+    if video:
+        labelled_clips.refuse(
+            {
+                "--split": split, "--scales": scales != "1", "--flip": flip, "--tile": tile,
+                "--overlap": overlap is not None, "--output-stride": output_stride,
+                "--calibration": calibration, "--report": report, "--server": server,
+            }
+        )  # fmt: skip
+        told |= {"runtime": runtime, "device": device}
+        labelled_clips.evaluate_clips(
+            model,
+            bring(data),
+            steady=steady is not False,
+            trimap=widths,
+            classes=classes,
+            as_json=as_json,
+            **told,
+        )
+        return
+    if steady is not None:
+        raise InputError("--steady, --no-steady: is of clips; with --video.")
+    from deeplab.data import open_dataset
+    from deeplab.evaluation.protocol import Evaluation, FilePredictor, open_predictor
+    from deeplab.evaluation.protocol import evaluate as count
+    from deeplab.evaluation.report import describe_shared, summary_table, to_dict, write_report
+    from deeplab.evaluation.server import ServerWriter
+    from deeplab.training.processes import join_processes
+
+    dataset = open_dataset(bring(data), split=split or "val")
+    chosen = None if classes is None else dataset.labels.indices(split_names("--classes", classes))
     if calibration:
         if scales != "1" or flip or tile or output_stride or trimap or classes or server:
             raise InputError(
@@ -140,9 +175,7 @@ def evaluate(
             part = count(
                 predictor,
                 dataset,
-                trimap=[int(width) for width in parse_numbers("--trimap", trimap, most=MAX_SIDE)]
-                if trimap
-                else [],
+                trimap=widths,
                 rank=processes.rank,
                 count=processes.count,
                 each=each,
@@ -150,13 +183,8 @@ def evaluate(
         found = functools.reduce(Evaluation.merge, processes.gather(part))
         if not processes.first:
             return
-    if found.shared is not None:
-        left = [name for i, name in enumerate(dataset.labels.names) if i not in found.shared]
-        unknown = [name for name in predictor.labels.names if name not in found.labels.names]
-        stderr().print(
-            f"Scored: the {len(found.shared)} classes that network and data share by name. Not of "
-            f"the network: {', '.join(left) or 'none'}; not of the data: {len(unknown)} classes."
-        )
+    if shared := describe_shared(found, predictor.labels, dataset.labels):
+        stderr().print(shared, markup=False)
     if as_json:
         stdout().print_json(json.dumps(to_dict(found, classes=chosen)))
     else:

@@ -98,7 +98,7 @@ def _has_masks(root: Path, place: Place) -> bool:
 
 def splits(root: Path) -> tuple[str, ...]:
     """Return the names of the splits, "all" last."""
-    description = _describe(root)
+    description = describe(root)
     return (*_rules(root, description, _find_pairs(root, description)), "all")
 
 
@@ -109,7 +109,7 @@ def open_split(root: Path, split: str) -> FileDataset:
         DataError: there is no such split, it is empty, there is no photo, no description, or it is
             wrong.
     """
-    description = _describe(root)
+    description = describe(root)
     found = _find_pairs(root, description)
     rules = _rules(root, description, found)
     split = _choose(split, rules, root)
@@ -234,7 +234,12 @@ def _add_pairs(
 # -- what the masks mean -------------------------------------------------------------------------
 
 
-def _describe(root: Path) -> Description:
+def describe(root: Path) -> Description:
+    """Return what the files in ``root`` say of the classes and the masks.
+
+    Raises:
+        DataError: there is none, or it is wrong.
+    """
     names = _names_file(root)
     beside = None if names is None else _read_names(names)
     if (root / FILE_NAME).is_file():

@@ -95,6 +95,13 @@ class ClassTotals:
     truth: Counts
     prediction: Counts
 
+    def __add__(self, other: ClassTotals) -> ClassTotals:
+        return ClassTotals(
+            intersection=self.intersection + other.intersection,
+            truth=self.truth + other.truth,
+            prediction=self.prediction + other.prediction,
+        )
+
     @property
     def iou(self) -> Scores:
         """(..., K) float64; NaN for a class in neither truth nor prediction: no score exists."""

@@ -8,6 +8,7 @@ training and release pairs, ``FilePredictor`` for exported files, by the very wa
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -375,7 +376,8 @@ class Evaluation:
         confusion: over all pixels.
         bands: over the pixels near a border, by band width in pixels.
         objects: connected objects of the truth, and those that were given two classes.
-        pictures: per picture, by index in the data set: its name and its totals.
+        pictures: per picture, by index in the data set: its name and its totals. Of clips, the
+            clip's: its frames are no more independent than the pixels of a picture.
         protocol: what influences the scores.
         seconds: time spent predicting, summed over processes.
         shared: ids of the classes that network and data set share, where they have not the same;
@@ -390,6 +392,30 @@ class Evaluation:
     protocol: dict[str, Any]
     seconds: float = 0.0
     shared: tuple[int, ...] | None = None
+
+    def add(self, index: int, name: str, label: UInt8, mask: UInt8) -> None:
+        """Count a picture, or one more frame of what has the same index.
+
+        Args:
+            index: what it is, or belongs to, see ``pictures``.
+            name: of that.
+            label: (H, W) uint8 truth.
+            mask: (H, W) uint8 prediction, in the ids of ``labels``.
+
+        Raises:
+            InputError: their sizes differ.
+            DataError: the truth holds what is no class.
+        """
+        classes, ignore = len(self.labels), self.labels.ignore_index
+        one = ConfusionMatrix.of(label, mask, classes, ignore_index=ignore)
+        self.confusion.merge(one)
+        background = self.labels.background
+        self.objects.merge(ObjectCounts.of(label, mask, background=background, ignore_index=ignore))
+        before = self.pictures.get(index)
+        self.pictures[index] = (name, one.totals if before is None else before[1] + one.totals)
+        for width, band in self.bands.items():
+            near = boundary_band(label, width)
+            band.merge(ConfusionMatrix.of(label[near], mask[near], classes, ignore_index=ignore))
 
     def merge(self, other: Evaluation) -> Evaluation:
         """Add the counts of another part of the same data set to these, and return these."""
@@ -412,7 +438,9 @@ class Evaluation:
         return float(self.confusion.totals.pixel_accuracy)
 
     def interval(self, classes: Sequence[int] | None = None) -> tuple[float, float]:
-        """Return the 95 % bootstrap interval of the mIoU over pictures."""
+        """Return the 95 % bootstrap interval of the mIoU over pictures; NaN of one alone."""
+        if len(self.pictures) < 2:
+            return math.nan, math.nan
         classes = self.shared if classes is None else classes
         totals = stack([self.pictures[index][1] for index in sorted(self.pictures)])
         return bootstrap_interval(totals, classes=classes)
@@ -456,9 +484,40 @@ def evaluate(
     """
     if len(dataset) == 0:
         raise DataError(f"data: the split '{dataset.split}' is empty; nothing to evaluate.")
-    translate, labels, shared = share_labels(predictor.labels, dataset.labels)
-    classes, ignore = len(labels), dataset.labels.ignore_index
-    result = Evaluation(
+    protocol = {**predictor.describe(), "split": dataset.split, "pictures": len(dataset)}
+    translate, result = begin(predictor.labels, dataset.labels, protocol=protocol, trimap=trimap)
+    for index in range(rank, len(dataset), count):
+        sample = dataset[index]
+        start = time.perf_counter()
+        mask = translate[predictor(sample.image)]
+        result.seconds += time.perf_counter() - start
+        result.add(index, sample.id, sample.label, mask)
+        if each is not None:
+            each(index, sample.id, mask)
+    return result
+
+
+def begin(
+    source: LabelSet, target: LabelSet, *, protocol: Mapping[str, Any], trimap: Sequence[int] = ()
+) -> tuple[UInt8, Evaluation]:
+    """Return how masks are translated, and an evaluation without a picture.
+
+    Args:
+        source: the network's classes.
+        target: the data set's.
+        protocol: what influences the scores, the classes apart.
+        trimap: widths, in pixels, of bands around label borders to score by themselves.
+
+    Returns:
+        A table, (256,) uint8, from the network's class ids to those that are scored; and where
+        pictures are added.
+
+    Raises:
+        InputError: the two share no class.
+    """
+    translate, labels, shared = share_labels(source, target)
+    classes = len(labels)
+    return translate, Evaluation(
         labels=labels,
         shared=shared,
         confusion=ConfusionMatrix(classes),
@@ -466,36 +525,13 @@ def evaluate(
         objects=ObjectCounts(),
         pictures={},
         protocol={
-            **predictor.describe(),
-            "split": dataset.split,
-            "pictures": len(dataset),
+            **protocol,
             "size of truth": "the photo's own",
-            "ignored label": ignore,
-            "classes": list(dataset.labels.names),
-            "scored classes": [labels.names[i] for i in shared or range(len(dataset.labels))],
+            "ignored label": target.ignore_index,
+            "classes": list(target.names),
+            "scored classes": [labels.names[i] for i in shared or range(len(target))],
         },
     )
-    for index in range(rank, len(dataset), count):
-        sample = dataset[index]
-        start = time.perf_counter()
-        mask = translate[predictor(sample.image)]
-        result.seconds += time.perf_counter() - start
-        one = ConfusionMatrix.of(sample.label, mask, classes, ignore_index=ignore)
-        result.confusion.merge(one)
-        result.objects.merge(
-            ObjectCounts.of(
-                sample.label, mask, background=dataset.labels.background, ignore_index=ignore
-            )
-        )
-        result.pictures[index] = (sample.id, one.totals)
-        for width, band in result.bands.items():
-            near = boundary_band(sample.label, width)
-            band.merge(
-                ConfusionMatrix.of(sample.label[near], mask[near], classes, ignore_index=ignore)
-            )
-        if each is not None:
-            each(index, sample.id, mask)
-    return result
 
 
 def match_labels(source: LabelSet, target: LabelSet) -> UInt8:

@@ -23,6 +23,7 @@ from deeplab.errors import OutputError
 from deeplab.evaluation.pictures import draw_comparison, draw_confusion
 from deeplab.evaluation.protocol import Evaluation, Predictor, share_labels
 from deeplab.files import replacing
+from deeplab.labels import LabelSet
 
 _WORST = 8
 _BY_CLASS = {"iou": "IoU", "precision": "Precision", "recall": "Recall", "f1": "F1"}
@@ -85,11 +86,34 @@ def _number(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-def summary_table(evaluation: Evaluation, *, classes: Sequence[int] | None = None) -> Table:
+def describe_shared(evaluation: Evaluation, source: LabelSet, target: LabelSet) -> str:
+    """Return which classes are scored and which are not; empty where all are.
+
+    Args:
+        evaluation: of both.
+        source: the network's classes.
+        target: the data set's.
+    """
+    shared = evaluation.shared
+    if shared is None:
+        return ""
+    left = [name for i, name in enumerate(target.names) if i not in shared]
+    unknown = [name for name in source.names if name not in evaluation.labels.names]
+    return (
+        f"Scored: the {len(shared)} classes that network and data share by name. Not of "
+        f"the network: {', '.join(left) or 'none'}; not of the data: {len(unknown)} classes."
+    )
+
+
+def summary_table(
+    evaluation: Evaluation, *, classes: Sequence[int] | None = None, title: str | None = None
+) -> Table:
     """Return the scores by class and their means, for a terminal."""
     totals = evaluation.confusion.totals
     low, high = evaluation.interval()
-    table = Table(title=f"{evaluation.protocol['model']} on {evaluation.protocol['split']}")
+    table = Table(
+        title=title or f"{evaluation.protocol['model']} on {evaluation.protocol['split']}"
+    )
     headings = "class", "IoU", "precision", "recall", "F1", "share of truth", "of prediction"
     for heading in headings:
         table.add_column(heading, justify="left" if heading == "class" else "right")

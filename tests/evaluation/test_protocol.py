@@ -93,6 +93,13 @@ def test_parts_of_any_number_of_processes_merge_to_the_whole() -> None:
         assert to_dict(merged) == to_dict(whole)
 
 
+def test_one_picture_alone_has_no_interval() -> None:
+    found = evaluate(Brightness(), Pictures(count=1))
+    assert all(np.isnan(found.interval()))
+    assert to_dict(found)["miou_95"] == [None, None]
+    assert found.miou > 0
+
+
 def test_objects_in_two_colours_are_counted_and_told(tmp_path: Path) -> None:
     half = np.zeros((40, 40), np.uint8)
     half[20:] = 1

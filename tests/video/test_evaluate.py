@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -291,6 +292,13 @@ def test_options_that_make_no_sense(run: Run, folder: Path, options: str, words:
     code, out, err = run(folder, *options.split())
     assert (code, out) == (2, "")
     assert words in err
+
+
+def test_without_the_extra(run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "av", None)
+    code, out, err = run(folder, "--video")
+    assert (code, out) == (2, "")
+    assert "deeplab[video]" in err
 
 
 def test_a_label_map_is_not_smoothed_and_that_is_said(

@@ -60,7 +60,7 @@ class Scores:
 
     @cached_property
     def interval(self) -> tuple[float, float]:
-        """The 95 % bootstrap interval of the mIoU over pictures."""
+        """The 95 % bootstrap interval of the mIoU over pictures; NaN of one alone."""
         return self.evaluation.interval()
 
     @property
@@ -110,7 +110,8 @@ class Scores:
     def __repr__(self) -> str:
         low, high = self.interval
         pictures = len(self.evaluation.pictures)
-        return f"<Scores: mIoU {self.miou:.4f} ({low:.4f} to {high:.4f}), {pictures} pictures>"
+        span = f"({low:.4f} to {high:.4f}), " if pictures > 1 else ""
+        return f"<Scores: mIoU {self.miou:.4f} {span}{pictures} pictures>"
 
     def _repr_html_(self) -> str:
         columns = {"IoU": self.iou, "precision": self.precision, "recall": self.recall}

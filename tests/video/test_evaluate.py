@@ -260,7 +260,7 @@ def test_the_command(run: Run, folder: Path) -> None:
     (folder / "notes.md").touch()
     code, out, err = run(folder, "--video", "--no-steady", "--classes", "red")
     assert code == 0, err
-    assert "brightest.tflite on 7 labelled frames of 2 clips, frame by frame" in " ".join(
+    assert "brightest.tflite on clips (2), labelled frames: 7, frame by frame" in " ".join(
         out.split()
     )
     assert "a.mkv: 10 frames, 3 labelled, mIoU 100.00%, flicker 0.00%" in out

@@ -107,8 +107,8 @@ def _print(found: ClipScores, classes: Sequence[int] | None) -> None:
     protocol = found.evaluation.protocol
     way = "steady" if found.steady else "frame by frame"
     title = (
-        f"{protocol['model']} on {protocol['labelled frames']} labelled frames of "
-        f"{protocol['clips']} clips, {way}"
+        f"{protocol['model']} on clips ({protocol['clips']}), labelled frames: "
+        f"{protocol['labelled frames']}, {way}"
     )
     stdout().print(summary_table(found.evaluation, classes=classes, title=title))
     for clip in found.clips:

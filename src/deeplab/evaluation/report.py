@@ -160,7 +160,7 @@ def _percent(value: float) -> str:
 
 
 def _span(low: float, high: float) -> str:
-    return f"95 %: {_percent(low)} to {_percent(high)}"
+    return "" if math.isnan(low) else f"95 %: {_percent(low)} to {_percent(high)}"
 
 
 def write_report(

@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 from tiny import shapes_settings, tiny_network, tiny_settings
 
+from deeplab import zoo
 from deeplab.errors import InputError
 from deeplab.labels import LabelSet
 from deeplab.photo.images import InputSpec
 from deeplab.training import preset
 from deeplab.training.experiment import run_experiment
+from deeplab.training.initialise import locate_start
 from deeplab.training.loop import StepNews
 from deeplab.training.preset import choose_settings, deadline
 from deeplab.training.settings import Settings, read_recipe, read_tables, write_toml
@@ -172,3 +174,13 @@ def test_the_frame_follows_the_photos(
     sizes: list[tuple[int, int]], start: tuple[int, int], frame: tuple[int, int]
 ) -> None:
     assert preset._choose_frame(np.array(sizes), start) == frame
+
+
+def test_a_data_set_called_as_a_model_does_not_hide_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`deeplab train --data voc` is what people with VOC type, and the default start is "voc"."""
+    monkeypatch.chdir(tmp_path)
+    Path("voc").mkdir()
+    assert locate_start("voc") == zoo.locate("voc")
+    assert locate_start("./voc") == Path("voc")  # a folder of weights, by its path

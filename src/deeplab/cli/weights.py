@@ -195,7 +195,8 @@ def _locate(source: str) -> Path:
     from deeplab.cli.models import show_progress
 
     path = Path(source)
-    if path.name and (path.is_dir() or path.with_name(path.name + ".index").is_file()):
+    is_folder = path.is_dir() and not zoo.is_name(source)
+    if path.name and (is_folder or path.with_name(path.name + ".index").is_file()):
         return path
     with show_progress() as progress:
         return zoo.locate(source, weights=True, progress=progress)

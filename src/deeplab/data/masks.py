@@ -279,5 +279,6 @@ def _reject_doubled(field: str, values: Sequence[object]) -> None:
     doubled = sorted({str(value) for value in values if values.count(value) > 1})
     if doubled:
         raise InputError(
-            f"masks: {field}: {', '.join(doubled)} has two meanings; it is one class, or ignored."
+            f"masks: {field}: {', '.join(doubled)} has two meanings; it is one class, "
+            "or ignored. Where nothing is ignored, write ignore = [] into dataset.toml."
         )

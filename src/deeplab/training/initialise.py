@@ -90,7 +90,8 @@ def locate_start(path: str) -> Path:
         InputError: there is neither such a file nor such a name.
     """
     here = Path(path)
-    if here.exists() or is_release(here) or here.with_name(here.name + ".index").is_file():
+    is_there = here.is_file() or (here.is_dir() and not zoo.is_name(path))  # data called "voc"
+    if is_there or is_release(here) or here.with_name(here.name + ".index").is_file():
         return here
     try:
         return zoo.locate(path, weights=True)

@@ -93,7 +93,7 @@ def get(name: str) -> ZooModel:
     return known[wanted]
 
 
-def _is_name(model: str | PathLike[str]) -> bool:
+def is_name(model: str | PathLike[str]) -> bool:
     """Whether a text names a model; a folder of that name in the current one is not meant then."""
     if not isinstance(model, str):
         return False
@@ -138,7 +138,7 @@ def locate_file(
         raise ModelNotFoundError(f"model: there is no model called '{path.name[:50]}…'.")
     if path.is_file():
         return ModelFile(path, find_by_file(path))
-    if path.is_dir() and not _is_name(model):
+    if path.is_dir() and not is_name(model):
         if path.suffix == ".mlpackage":
             raise ModelError(f"model: {path} is for Core ML, which runs on Apple's systems only.")
         if hub.is_model_folder(path):

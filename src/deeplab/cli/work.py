@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from deeplab.cli.console import complain
 from deeplab.cli.outputs import Job, Writer, summarise
-from deeplab.errors import DeepLabError, DownloadError, ImageError
+from deeplab.errors import DeepLabError, ImageError
 from deeplab.photo import memory
-from deeplab.photo.images import Photo
-from deeplab.remote import store
+from deeplab.photo.images import Photo, fetch
 from deeplab.remote.address import Place
 
 if TYPE_CHECKING:
@@ -136,7 +135,7 @@ class Work:
         try:
             if isinstance(job.photo, Path) and job.photo in self._large:
                 return self._do_large(job, job.photo)
-            photo = _fetch(job.photo)
+            photo = job.photo if isinstance(job.photo, Path) else fetch(job.photo)
             with self._budget.holding(self._needed(job, photo), name=job.photo):
                 return self._finish(job, self._segment(photo, name=str(job.photo)))
         except MemoryError:
@@ -218,16 +217,6 @@ class Work:
             summary=summarise(result) if self._summaries else {},
             timings=dict(result.timings),
         )
-
-
-def _fetch(photo: Place) -> Path | bytes:
-    """Return a photo that is elsewhere as the bytes of its file; one that is here, as its path."""
-    if isinstance(photo, Path):
-        return photo
-    try:
-        return store.read_bytes(photo)
-    except DownloadError as error:
-        raise ImageError(str(error)) from None
 
 
 def _local(file: Place | None) -> Path | None:

@@ -258,7 +258,7 @@ def _read_bytes(source: object) -> tuple[str, bytes]:
     elif isinstance(source, (str, PathLike)):
         address = find_address(source)
         if address is not None:
-            return str(address), _fetch(address)
+            return str(address), fetch(address)
         path = Path(source)
         name = str(path)
         try:
@@ -281,7 +281,13 @@ def _read_bytes(source: object) -> tuple[str, bytes]:
     return name, data
 
 
-def _fetch(address: Address) -> bytes:
+def fetch(address: Address) -> bytes:
+    """Return what is in the file of a photo elsewhere.
+
+    Raises:
+        ImageError: there is no such file, it may not be read, does not come whole, or is empty.
+        MissingExtraError: a package for such addresses is not installed.
+    """
     try:
         data = store.read_bytes(address)
     except DownloadError as error:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import functools
+import http.server
 import json
 import re
+import threading
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import fsspec
+import numpy as np
 import pytest
+from PIL import Image
 
 import deeplab
 import tiny_folder
@@ -309,3 +314,29 @@ def test_the_page_does_what_it_says(s3, tmp_path, monkeypatch):
         "cat.mask.png", "cat.overlay.jpg",
     }  # fmt: skip
     assert store.is_file(pets / "runs" / "first" / "set.safetensors")
+
+
+def test_a_photo_on_the_web_is_a_photo_and_one_that_is_cut_off_is_refused(run, tmp_path):
+    """FFmpeg would open both as a video of one frame, the second with half of its picture."""
+    served, out = tmp_path / "served", tmp_path / "out"
+    served.mkdir()
+    photo = (EXAMPLES / "cat.jpg").read_bytes()
+    (served / "a b.jpg").write_bytes(photo)
+    (served / "cut.jpg").write_bytes(photo[: len(photo) // 2])
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(served))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        root = f"http://127.0.0.1:{server.server_port}"
+        names = ("a%20b.jpg?v=1", "cut.jpg", "none.jpg")
+        code, _, err = run(
+            "segment", *(f"{root}/{name}" for name in names), "-o", out, "--save", "mask",
+            "-m", "voc-fast",
+        )  # fmt: skip
+        server.shutdown()
+    assert code == 1
+    assert "cut.jpg: the picture is damaged or cut off" in err
+    assert "none.jpg: there is no such file" in err
+    assert [path.name for path in out.iterdir()] == ["a%20b.mask.png"]
+    whole = deeplab.Segmenter("voc-fast")(EXAMPLES / "cat.jpg").mask
+    with Image.open(out / "a%20b.mask.png") as mask:
+        assert (np.asarray(mask) == whole).all()

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from deeplab.cli.console import complain, stderr, stdout, swatch
@@ -18,6 +18,8 @@ from deeplab.cli.outputs import CLIP_SUFFIXES, SUFFIXES, Job
 from deeplab.cli.photos import Found
 from deeplab.errors import DeepLabError, InputError
 from deeplab.photo.find import is_video
+from deeplab.photo.formats import readable_suffixes
+from deeplab.remote.address import find_address
 from deeplab.video.library import import_av
 
 if TYPE_CHECKING:
@@ -61,11 +63,20 @@ def split_live(sources: Sequence[str]) -> tuple[list[str], dict[Path, str]]:
     from deeplab.video.read import is_live
 
     live = {}
-    for source in filter(is_live, sources):
+    moving = [source for source in sources if is_live(source) and not _is_photo(source)]
+    for source in moving:
         number = source.removeprefix("/dev/video")
         name = f"camera-{number}" if number.isdecimal() else _name_address(source)
         live[Path(name)] = source
-    return [source for source in sources if not is_live(source)], live
+    return [source for source in sources if source not in moving], live
+
+
+def _is_photo(source: str) -> bool:
+    """Return whether an address ends like a picture; FFmpeg would take half of one for a frame."""
+    address = find_address(source)
+    if address is None:
+        return False
+    return PurePosixPath(address.file_name).suffix.lower() in readable_suffixes()
 
 
 def find_clips(found: Found, live: dict[Path, str]) -> Clips:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from deeplab.errors import InputError
+from deeplab.training.loss_settings import LossSettings
+from deeplab.training.loss_terms import Part
 from deeplab.training.losses import resize_label, segmentation_loss
 
 CASES = [
@@ -44,11 +45,15 @@ def test_loss_and_gradient_equal_the_original(reference: Path, case: str) -> Non
     loss = segmentation_loss(
         logits,
         label,
-        class_weights=None if weight is None else torch.tensor(weight),
-        top_k=flags.get("top_k_percent_pixels", 1.0),
-        mining_steps=flags.get("hard_example_mining_step", 0),
-        step=int(case.rsplit("step", 1)[1]) if "global_step" in case else 0,
-        upsample_logits=flags.get("upsample_logits", True),
+        part=Part(
+            settings=LossSettings(
+                top_k=flags.get("top_k_percent_pixels", 1.0),
+                mining_steps=flags.get("hard_example_mining_step", 0),
+                upsample_logits=flags.get("upsample_logits", True),
+            ),
+            class_weights=None if weight is None else torch.tensor(weight),
+            step=int(case.rsplit("step", 1)[1]) if "global_step" in case else 0,
+        ),
     )
     loss.backward()
     assert loss.item() == pytest.approx(expected["loss"], rel=2e-6)
@@ -60,7 +65,8 @@ def test_loss_and_gradient_equal_the_original(reference: Path, case: str) -> Non
 @pytest.mark.parametrize("top_k", [1.0, 0.3])
 def test_crop_of_ignored_pixels_costs_nothing(top_k: float) -> None:
     logits = torch.randn(2, 3, 4, 4, requires_grad=True)
-    loss = segmentation_loss(logits, torch.full((2, 13, 13), 255), top_k=top_k)
+    part = Part(settings=LossSettings(top_k=top_k))
+    loss = segmentation_loss(logits, torch.full((2, 13, 13), 255), part=part)
     loss.backward()
     assert loss.item() == 0
     assert logits.grad is not None
@@ -74,8 +80,10 @@ def test_parts_with_the_common_count_add_up_to_the_whole() -> None:
     label[0] = 255
     kept = (label != 255).sum()
     parts = [
-        segmentation_loss(logits[part], label[part], kept=kept)
-        for part in (slice(0, 1), slice(1, 4))
+        segmentation_loss(
+            logits[some], label[some], part=Part(settings=LossSettings(), kept=kept, parts=2)
+        )
+        for some in (slice(0, 1), slice(1, 4))
     ]
     torch.testing.assert_close(sum(parts), segmentation_loss(logits, label))
 
@@ -87,8 +95,3 @@ def test_label_resize_keeps_the_corners() -> None:
     assert small[0, -1, -1] == label[0, -1, -1]
     assert torch.equal(resize_label(label, 33, 41), label)
     assert resize_label(label, 1, 1).shape == (1, 1, 1)
-
-
-def test_top_k_outside_its_range_is_refused() -> None:
-    with pytest.raises(InputError, match=r"top_k: got 0"):
-        segmentation_loss(torch.zeros(1, 2, 2, 2), torch.zeros(1, 2, 2), top_k=0)

@@ -19,6 +19,7 @@ from deeplab.errors import InputError
 from deeplab.labels import LabelSet
 from deeplab.models import DeepLab, DeepLabConfig, build
 from deeplab.photo.images import InputSpec
+from deeplab.training.auxiliary import attach_auxiliary
 from deeplab.training.checkpoint import check_checkpoint, load_checkpoint
 from deeplab.training.feed import Feed, open_feed
 from deeplab.training.fit import can_fit, fit_classifier
@@ -116,6 +117,8 @@ def _run(
         start = _start(settings, feed.labels, tell)
     network = start.network
     resumed = saved is not None
+    if settings.loss.auxiliary:
+        attach_auxiliary(network)
     _settle_batch_norm(start, settings, feed, processes, resumed=resumed, tell=tell)
     if settings.init.fit and not resumed:
         start = _fit(start, settings, feed, processes, tell)

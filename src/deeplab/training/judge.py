@@ -16,6 +16,7 @@ from deeplab.evaluation.protocol import Evaluation, TorchPredictor, evaluate
 from deeplab.files import replacing
 from deeplab.models import DeepLab, DeepLabConfig
 from deeplab.photo.images import InputSpec
+from deeplab.training.auxiliary import without_auxiliary
 from deeplab.training.guard import collapse_warning
 from deeplab.training.loop import Score
 from deeplab.training.processes import Processes
@@ -137,7 +138,7 @@ class DatasetJudge:
         save(
             self.folder / settings.name,
             config,
-            network.state_dict(),
+            without_auxiliary(network.state_dict()),
             labels=self.dataset.labels,
             input_spec=self._input_spec(config),
             provenance={

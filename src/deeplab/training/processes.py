@@ -43,6 +43,19 @@ class Processes:
             dist.all_reduce(value)
         return value
 
+    def join(self, value: Tensor) -> Tensor:
+        """Return what all processes have, one after the other, with the gradient of this one's.
+
+        Args:
+            value: (n, …), n being the same on each of them.
+        """
+        if self.count == 1:
+            return value
+        every = [torch.empty_like(value) for _ in range(self.count)]
+        dist.all_gather(every, value.detach().contiguous())
+        every[self.rank] = value
+        return torch.cat(every)
+
     def together(self, work: Callable[[], Result]) -> Result:
         """Return the result of some work; where it failed on one process, all of them fail.
 

@@ -19,6 +19,7 @@ from deeplab.errors import InputError
 from deeplab.files import TOMLDecodeError, parse_toml, read_text, to_toml
 from deeplab.models.config import DeepLabConfig
 from deeplab.training.limits import Limits, check_numbers
+from deeplab.training.loss_settings import LossSettings
 from deeplab.training.schedule import Schedule
 from deeplab.training.tables import build, read_value
 
@@ -89,29 +90,6 @@ class InitSettings:
     path: str = ""
     classifier: bool = True
     fit: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class LossSettings:
-    """What counts as an error; see ``training.losses``.
-
-    Attributes:
-        class_weights: weights of classes by name, ``{person = 2.5}``, 1 for those that are not
-            named; ``"auto"`` is median frequency over the training pictures.
-        top_k: share of the hardest pixels that count (the original's top_k_percent_pixels).
-        mining_steps: steps over which mining sets in (hard_example_mining_step).
-        every_scale: with an image pyramid, also score each scale by itself (v2).
-        upsample_logits: compare at the picture's size (v3, v3+), not at the logits' (v1, v2).
-        label_stride: compare at every n-th row and column of the picture only. On a CPU, with small
-            networks, half of a step is the loss, and 2 spares most of that.
-    """
-
-    class_weights: Annotated[dict[str, float] | str, Limits(0.0, 1e6)] = field(default_factory=dict)
-    top_k: Annotated[float, Limits(1e-6, 1.0)] = 1.0
-    mining_steps: Annotated[int, Limits(0, 1e9)] = 0
-    every_scale: bool = False
-    upsample_logits: bool = True
-    label_stride: Annotated[int, Limits(1, 64)] = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -364,6 +342,13 @@ def _check_shapes(settings: Settings) -> None:
     if data.scale_range[0] > data.scale_range[1]:
         raise InputError(
             f"data.scale_range: got {list(data.scale_range)}, expected [smallest, largest]."
+        )
+    loss = settings.loss
+    if run.accumulate > 1 and loss.over == "step" and loss.sums:
+        raise InputError(
+            f"run.accumulate: cuts a step into {run.accumulate} parts, but the sums of "
+            f'{", ".join(loss.sums)} run over all of it; set loss.over = "picture", or leave '
+            "accumulate out."
         )
     if run.batch_size < run.accumulate:
         raise InputError(

@@ -13,10 +13,12 @@ from torch.nn.parallel import DistributedDataParallel
 from deeplab.data.loader import Batch
 from deeplab.data.masks import IGNORE
 from deeplab.models.deeplab import DeepLab
+from deeplab.training.auxiliary import watch_auxiliary
 from deeplab.training.guard import failures_in_words
-from deeplab.training.losses import segmentation_loss
+from deeplab.training.loss_terms import Part
+from deeplab.training.losses import find_terms, segmentation_loss
 from deeplab.training.processes import Processes
-from deeplab.training.settings import LossSettings, RunSettings, Settings
+from deeplab.training.settings import RunSettings, Settings
 from deeplab.training.teacher import Teacher
 
 
@@ -26,36 +28,49 @@ class StepLoss(nn.Module):
     def __init__(
         self,
         network: DeepLab,
-        loss: LossSettings,
+        settings: Settings,
         class_weights: Tensor | None,
+        processes: Processes,
         teacher: Teacher | None = None,
     ) -> None:
         super().__init__()
-        self.network, self.loss, self.teacher = network, loss, teacher
+        self.network, self.loss, self.teacher = network, settings.loss, teacher
+        self.processes, self.parts = processes, processes.count * settings.run.accumulate
+        self.terms = find_terms(settings.loss)
         self.register_buffer("class_weights", class_weights, persistent=False)
 
     def forward(self, image: Tensor, label: Tensor, kept: Tensor, step: int) -> Tensor:
-        """Return the loss of a part of a step, float32."""
-        logits: Tensor | list[Tensor]
-        if self.loss.every_scale and self.network.config.image_pyramid:
-            scales = self.network.every_scale(image)
+        """Return this part's share of the loss of a step, float32."""
+        if self.loss.auxiliary:
+            with watch_auxiliary(self.network) as second:
+                logits = fused = self.network(image)
+        elif self.loss.every_scale and self.network.config.image_pyramid:
+            scales, second = self.network.every_scale(image), []
             fused = torch.stack(scales).amax(0)
             logits = [*scales, fused]
         else:
-            logits = fused = self.network(image)
+            logits, second = self.network(image), []
+            fused = logits
         weights = self.class_weights
-        loss = segmentation_loss(
-            logits,
-            label,
-            ignore_index=IGNORE,
+        part = Part(
+            settings=self.loss,
             class_weights=weights if isinstance(weights, Tensor) else None,
-            top_k=self.loss.top_k,
-            mining_steps=self.loss.mining_steps,
+            # At the logits' size other pixels are labelled, and how many is known of a part alone.
+            kept=kept if self.loss.upsample_logits else None,
+            parts=self.parts,
             step=step,
-            upsample_logits=self.loss.upsample_logits,
-            align_corners=self.network.config.align_corners,
-            kept=kept,
+            processes=self.processes,
         )
+        corners = self.network.config.align_corners
+
+        def score(found: Tensor | list[Tensor]) -> Tensor:
+            return segmentation_loss(
+                found, label, part=part, align_corners=corners, terms=self.terms
+            )
+
+        loss = score(logits)
+        for more in second:
+            loss = loss + self.loss.auxiliary * score(more)
         if self.teacher is None:
             return loss
         cost: Tensor = self.teacher(fused, image, label, kept)
@@ -70,7 +85,7 @@ def make_step(
     teacher: Teacher | None = None,
 ) -> nn.Module:
     """Wrap network, loss and teacher for the device, the compiler and the other processes."""
-    step_loss: nn.Module = StepLoss(network, settings.loss, class_weights, teacher)
+    step_loss: nn.Module = StepLoss(network, settings, class_weights, processes, teacher)
     step_loss.to(processes.device).to(memory_format=memory_format(settings.run))  # type: ignore[call-overload]
     if settings.run.compile:
         step_loss.compile()
@@ -93,17 +108,15 @@ def backward(
 ) -> Tensor:
     """Add the gradient of one step's loss, part by part, and return that loss (detached).
 
-    Every part is divided by the number of labelled pixels of the *whole* step, over all parts
-    and processes; so cutting a batch in parts, or sharing it, changes nothing. Mining, and losses
-    at the logits' size, count each part by itself; there the parts are averaged.
+    Every part knows the number of labelled pixels of the *whole* step, over all parts and
+    processes, and returns its share: so cutting a batch in parts, or sharing it, changes nothing.
+    Mining, losses at the logits' size, and functions of the reader's own count each part by itself;
+    there the parts are averaged.
     """
     run, device = settings.run, processes.device
-    whole = settings.loss.top_k == 1.0 and settings.loss.upsample_logits
     stride = settings.loss.label_stride
-    label = batch.label[:, ::stride, ::stride]
+    label = batch.label[..., ::stride, ::stride]
     kept = processes.sum((label != IGNORE).sum()).to(device)
-    # DDP averages the gradients of the processes; sums must be undone by their count.
-    scale = processes.count if whole else 1 / run.accumulate
     total = torch.zeros((), device=device)
     images, labels = batch.image.chunk(run.accumulate), label.chunk(run.accumulate)
     with failures_in_words():
@@ -116,10 +129,10 @@ def backward(
                 torch.autocast(device.type, torch.bfloat16, enabled=run.precision == "bfloat16"),
             ):
                 loss = step_loss(x, y, kept, step)
-                (loss * scale).backward()
-            total += loss.detach() * (scale / processes.count if whole else scale)
-    shared = processes.sum(total)
-    return shared if whole else shared / processes.count
+                # DDP averages the gradients of the processes, which here add up.
+                (loss * processes.count).backward()
+            total += loss.detach()
+    return processes.sum(total)
 
 
 def memory_format(run: RunSettings) -> torch.memory_format:

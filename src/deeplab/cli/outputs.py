@@ -10,7 +10,7 @@ import os
 import tempfile
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
@@ -50,6 +50,9 @@ CLIP_SUFFIXES = {
 }
 """The same of a video: clip.mp4 gives clip.overlay.mp4, …; .masks is a folder of PNGs."""
 
+DATA_SETS = ("coco", "cvat", "labelme", "yolo", "voc")
+"""The tools as whose data set all photos can be saved together; its folder is called like it."""
+
 LARGE_MASK = ".mask.tif"
 """How the mask of a picture that is read by region is called: it may fit into no PNG."""
 
@@ -62,10 +65,15 @@ _LONGEST_BASE = 255 - max(len(end) for end in (*SUFFIXES.values(), *CLIP_SUFFIXE
 
 @dataclass(frozen=True)
 class Job:
-    """One photo and the files to write for it, by kind."""
+    """One photo and the files to write for it, by kind.
+
+    Attributes:
+        base: what its files are called without their endings, below the folder.
+    """
 
     photo: Place
     files: Mapping[str, Place]
+    base: PurePath = field(default_factory=PurePath)
 
 
 @contextlib.contextmanager
@@ -139,7 +147,7 @@ def plan_jobs(
                     f"photos: {other} and {photo} would both write {file}; "
                     "give them in two runs with two output folders."
                 )
-        jobs.append(Job(photo, files))
+        jobs.append(Job(photo, files, base))
     there = _which_exist(output, taken)
     for file in there:
         if isinstance(file, Path) and file.is_dir() and file.suffix != CLIP_SUFFIXES["mask-pngs"]:
@@ -180,6 +188,11 @@ def shorten(name: str) -> str:
         return name
     digits = hashlib.sha256(encoded).hexdigest()[:8]
     return f"{encoded[: _LONGEST_BASE - 9].decode('utf-8', 'ignore')}~{digits}"
+
+
+def name_photo(job: Job) -> str:
+    """Return how data sets call a photo: as its files are called, with its own suffix."""
+    return job.base.as_posix() + job.photo.suffix.lower()
 
 
 def summarise(result: Segmentation) -> dict[str, Any]:

@@ -25,9 +25,9 @@ from deeplab.cli.console import (
     stdout,
     swatch,
 )
-from deeplab.cli.outputs import CLIP_SUFFIXES, SUFFIXES, Job, claimed, plan_jobs
+from deeplab.cli.outputs import CLIP_SUFFIXES, DATA_SETS, SUFFIXES, Job, claimed, plan_jobs
 from deeplab.errors import DeepLabError, InputError
-from deeplab.limits import MAX_COUNT, MAX_SECONDS, MAX_THREADS, MAX_WORKERS
+from deeplab.limits import MAX_COUNT, MAX_SECONDS, MAX_SIDE, MAX_THREADS, MAX_WORKERS
 from deeplab.remote.address import Place, place
 
 if TYPE_CHECKING:
@@ -66,9 +66,26 @@ def segment(
         str | None,
         typer.Option(
             metavar="KINDS",
-            help=f"What to write: {', '.join(_KINDS)}; or none (default: overlay,mask).",
+            help=f"What to write: {', '.join(_KINDS)}; one data set of all photos: "
+            f"{', '.join(DATA_SETS)}; or none (default: overlay,mask).",
         ),
     ] = None,
+    shapes: Annotated[
+        str,
+        typer.Option(
+            help="Of objects in data sets: masks, exact; or polygons, which can be moved by hand."
+        ),
+    ] = "masks",
+    tolerance: Annotated[
+        float,
+        typer.Option(
+            metavar="PIXELS",
+            min=0,
+            max=MAX_SIDE,
+            callback=check_number,
+            help="By which polygons may leave the outline; 0 keeps every pixel.",
+        ),
+    ] = 1.0,
     only: Annotated[
         str | None,
         typer.Option(metavar="LABELS", help="Keep these classes, for example: cat,dog."),
@@ -157,6 +174,7 @@ def segment(
 ) -> None:
     """Segment photos and videos: masks, overlays, cut-outs and more, at each one's own size."""
     from deeplab.cli import clips as video
+    from deeplab.cli.data_sets import plan_data_sets
     from deeplab.cli.photos import find_photos
     from deeplab.cli.work import Work
     from deeplab.photo.find import describe_passed_over
@@ -164,8 +182,9 @@ def segment(
     from deeplab.runtimes.looks import MAX_SCALE
     from deeplab.segmenter import count_cores
 
-    kinds = _kinds(save, writing=bool(output or save is not None or not as_json))
-    folder = place(output or Path("segmented")) if kinds else None
+    asked = _kinds(save, writing=bool(output or save is not None or not as_json))
+    folder = place(output or Path("segmented")) if asked else None
+    kinds = [kind for kind in asked if kind not in DATA_SETS]
     windows = tiling.read_tiling(
         tile=tile, overlap=overlap, scale=scale, bands=bands, value_range=value_range, size=size
     )
@@ -188,6 +207,10 @@ def segment(
     jobs = plan(output=folder) if folder else [Job(photo, {}) for photo, _ in found]
     photo_jobs = [job for job in jobs if job.photo not in clips.paths]
     clip_jobs = [job for job in jobs if job.photo in clips.paths]
+    data_sets = plan_data_sets(
+        folder, [kind for kind in asked if kind in DATA_SETS], shapes=shapes, tolerance=tolerance
+    )
+    data_sets.check(jobs, others=len(clip_jobs) + len(large))
     _check_settings(runtime, precision)
     if show and not stderr().is_terminal:
         raise InputError("--show: draws into a terminal, and this is none.")
@@ -215,7 +238,8 @@ def segment(
     if (clip_jobs or large) and not isinstance(folder, Path | None):
         what = "videos" if clip_jobs else "pictures that are read by region"
         raise InputError(f"output: {what} are written into a folder of this machine, not {folder}.")
-    with claimed(folder) if isinstance(folder, Path) else contextlib.nullcontext():
+    claim = claimed(folder) if isinstance(folder, Path) else contextlib.nullcontext()
+    with claim, data_sets:
         if folder:  # once more: another command may have written there in the meantime
             plan(output=folder)
         if photo_jobs:
@@ -237,15 +261,19 @@ def segment(
                 windows=None if windows is None else windows.arguments,
                 large=large,
                 unknown=unknown,
+                encoders=data_sets.encoders,
             )
-            done = work.run(photo_jobs)
+            done = data_sets.keep(work.run(photo_jobs))
             with contextlib.ExitStack() as stack:
                 if windows is not None and len(photo_jobs) == 1:  # of several, photos are counted
                     work.progress = stack.enter_context(show_stages())
                 if as_json:
                     entries["photos"], failed = _collect(done)
                 else:
-                    failed = _show(done, photo_jobs, folder)
+                    failed = _show(done, photo_jobs, folder if kinds else None)
+            for line in data_sets.finish():
+                if not as_json:
+                    stdout().print(line)
         if not as_json and len(photo_jobs) > 1:
             seconds_taken = time.perf_counter() - start
             stdout().print(f"{len(photo_jobs) - failed} photos in {seconds_taken:.1f} s")
@@ -305,7 +333,7 @@ def _kinds(save: str | None, *, writing: bool) -> list[str]:
     if not writing or save == "none":
         return []
     kinds = split_names("--save", "overlay,mask" if save is None else save)
-    check_choices("--save", kinds, [*_KINDS, "none"])
+    check_choices("--save", kinds, [*_KINDS, *DATA_SETS, "none"])
     if "none" in kinds:
         raise InputError(f"--save: got '{save}'; 'none' stands alone.")
     return list(dict.fromkeys(kinds))

@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from deeplab.cli.console import complain
-from deeplab.cli.outputs import Job, Writer, summarise
+from deeplab.cli.outputs import Job, Writer, name_photo, summarise
 from deeplab.errors import DeepLabError, ImageError
 from deeplab.photo import memory
 from deeplab.photo.images import Photo, fetch
 from deeplab.remote.address import Place
 
 if TYPE_CHECKING:
+    from deeplab.labels import LabelSet
     from deeplab.photo.draw import LegendEntry
     from deeplab.photo.results import Segmentation
     from deeplab.segmenter import Segmenter
@@ -39,6 +40,8 @@ class Done:
         entries: its classes, as the legend has them.
         summary: the same for JSON, where it was asked for.
         timings: milliseconds by stage.
+        labels: of its mask.
+        encoded: its annotation, by the tool whose data set it goes into.
     """
 
     job: Job
@@ -46,9 +49,14 @@ class Done:
     entries: Sequence[LegendEntry]
     summary: dict[str, Any]
     timings: dict[str, float]
+    labels: LabelSet | None = None
+    encoded: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
 
 
 Outcome: TypeAlias = "Done | DeepLabError"
+
+Encoder: TypeAlias = "Callable[[Segmentation, str], bytes]"
+"""Turns a result, and its photo's name in a data set, into a tool's annotation."""
 
 
 class Work:
@@ -67,6 +75,7 @@ class Work:
         windows: look at photos in windows, as :meth:`deeplab.Segmenter.tiles` does with these
             arguments; None shows them whole.
         large: the photos that are read by region.
+        encoders: of data sets that the photos go into, by tool.
 
     Attributes:
         progress: called with "windows", those that are done and all of them, of each photo.
@@ -86,12 +95,14 @@ class Work:
         windows: Mapping[str, Any] | None = None,
         large: Container[Path] = (),
         unknown: float | None = None,
+        encoders: Mapping[str, Encoder] | None = None,
     ) -> None:
         self._segmenter, self._workers, self._before = segmenter, workers, before
         self._budget = memory.Budget(budget)
         self._only, self._crf, self._unknown = only, crf, unknown
         self._overwrite, self._summaries = overwrite, summaries
         self._windows, self._large = windows, large
+        self._encoders = encoders or {}
         self.progress: Callable[[str, int, int], None] | None = None
         self._refining = threading.Lock()  # numba's threads do not like company
 
@@ -208,14 +219,18 @@ class Work:
             mask, labels = keep_only(result.mask, self._only, labels=result.labels)
             result = dataclasses.replace(result, mask=mask, labels=labels)
         files = Writer(result, only=self._only, overwrite=self._overwrite).write(job.files)
+        name = name_photo(job)
+        encoded = {tool: encode(result, name) for tool, encode in self._encoders.items()}
         drawn = 1e3 * (time.perf_counter() - start)
         result = dataclasses.replace(result, timings={**result.timings, "draw": drawn})
         return Done(
-            job=Job(job.photo, files),
+            job=Job(job.photo, files, job.base),
             size=(result.mask.shape[0], result.mask.shape[1]),
             entries=legend_entries(result.mask, result.labels),
             summary=summarise(result) if self._summaries else {},
             timings=dict(result.timings),
+            labels=result.labels,
+            encoded=encoded,
         )
 
 

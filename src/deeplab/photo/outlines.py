@@ -39,16 +39,23 @@ class FoundObject:
         box: (x, y, width, height) in pixels, as COCO has it.
         rings: where they were asked for: outlines along the sides of pixels. A pixel belongs to the
             object if an odd number of rings goes around it.
+        where: where it was asked for: (height, width) bool, its pixels in the box.
     """
 
     class_id: int
     area: int
     box: tuple[int, int, int, int]
     rings: tuple[Ring, ...] = ()
+    where: npt.NDArray[np.bool_] | None = None
 
 
 def find_objects(
-    mask: UInt8, *, labels: LabelSet, min_area: int = 0, outlines: bool = False
+    mask: UInt8,
+    *,
+    labels: LabelSet,
+    min_area: int = 0,
+    outlines: bool = False,
+    pixels: bool = False,
 ) -> list[FoundObject]:
     """Return the connected regions of all classes but the background, the largest first.
 
@@ -59,6 +66,7 @@ def find_objects(
         labels: which ids have a name, and which is the background.
         min_area: smaller regions, in pixels, are passed over.
         outlines: with ``rings``.
+        pixels: with ``where``.
 
     Raises:
         InputError: the outlines have more than ``MOST_SIDES`` sides.
@@ -81,9 +89,16 @@ def find_objects(
             area=int(areas[one]),
             box=boxes[one],
             rings=tuple(rings.get(one, ())),
+            where=_inside(regions, one, boxes[one]) if pixels else None,
         )
         for one in order
     ]
+
+
+def _inside(regions: Int64, one: int, box: tuple[int, int, int, int]) -> npt.NDArray[np.bool_]:
+    x, y, width, height = box
+    inside: npt.NDArray[np.bool_] = regions[y : y + height, x : x + width] == one
+    return inside
 
 
 def _boxes(regions: Int64, count: int) -> dict[int, tuple[int, int, int, int]]:

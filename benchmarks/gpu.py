@@ -7,7 +7,8 @@
 Each part runs in a process of its own with its share of the time, and writes every number as soon
 as it has it; what comes too late, or for which a package is missing, is said and passed over. It
 leaves ``gpu.md`` (tables), ``gpu.jsonl`` (every row) and a log per part. It needs torch, numpy,
-Pillow, safetensors and flatbuffers; "resume" also what `deeplab train` does (isal, rich).
+Pillow, safetensors and flatbuffers; "resume" also what `deeplab train` does (isal, rich), "litert"
+ai-edge-litert and a Vulkan loader.
 
     machine     what it is; bfloat16 matrix products and copies: what the rest is measured against
     tests       the tests marked "gpu", where pytest is there
@@ -15,6 +16,7 @@ Pillow, safetensors and flatbuffers; "resume" also what `deeplab train` does (is
     resume      a training that is cut in two ends as one that is not
     nccl        one process of NCCL: DDP and synchronised batch norm against neither
     inference   ms a photo of release pairs, float32 and bfloat16
+    litert      files of the package through LiteRT's WebGPU: the CPU's mask? ms a photo
     r50 r101 x65  training, images/s: a plain loop, then ours in bfloat16 and channels-last, then
                 compiled; TFLOP/s sustained; the share of the time that the GPU waits for pictures
 """
@@ -34,6 +36,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +54,7 @@ NETWORKS = {
 
 SECONDS = {
     "machine": 25, "tests": 60, "answers": 60, "resume": 45, "nccl": 40, "inference": 60,
-    "r50": 100, "r101": 100, "x65": 120,
+    "litert": 45, "r50": 100, "r101": 100, "x65": 120,
 }  # fmt: skip
 """What a part may take; they usually need half."""
 
@@ -301,6 +304,31 @@ def time_inference(plan: Plan, say: Say) -> None:
                 return
 
 
+def try_litert(plan: Plan, say: Say) -> None:
+    import numpy as np
+
+    from deeplab import Segmenter, zoo
+    from deeplab.errors import DeepLabError
+
+    photo = HERE / "examples" / "photos" / "dog.jpg"
+    wanted = ("cpu", "gpu") if plan.device == "cuda" else ("cpu",)
+    for name in ("voc-fast", "voc"):
+        masks = {}
+        for file in (zoo.locate(name), *(HERE / "src/deeplab/zoo/graphics").glob(f"{name}.f*")):
+            for device in wanted:
+                start = time.perf_counter()
+                try:
+                    segmenter = Segmenter(file, device=device, threads=4)
+                    masks[device] = segmenter(photo).mask
+                except DeepLabError as error:
+                    say(what=f"{file.name} on {device}", refused=str(error))
+                    continue
+                ready = time.perf_counter() - start
+                row = {"opened_s": ready, "ms": time_ms(partial(segmenter, photo), plan)}
+                row["as_the_cpu"] = float(np.mean(masks[device] == masks["cpu"]))
+                say(what=f"{file.name} on {device}", answered_by=segmenter.network.device, **row)
+
+
 # --- training ---------------------------------------------------------------------------------
 
 
@@ -436,6 +464,7 @@ PARTS: dict[str, Callable[[Plan, Say], None]] = {
     "resume": cut_in_two,
     "nccl": join_nccl,
     "inference": time_inference,
+    "litert": try_litert,
     **{name: (lambda plan, say, name=name: train_network(name, plan, say)) for name in NETWORKS},
 }
 

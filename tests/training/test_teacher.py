@@ -77,6 +77,21 @@ def test_a_teacher_that_is_wrong_everywhere_is_not_heard(
     assert Teacher(network, SETTINGS)(logits, image, ignored, torch.tensor(1)).item() == 0
 
 
+def test_a_teacher_that_is_heard_everywhere_counts_where_there_is_a_label(
+    network: DeepLab, image: torch.Tensor
+) -> None:
+    settings = TeacherSettings(path="any", weight=0.5, temperature=3.0, everywhere=True)
+    opinion = network(image)
+    wrong = (opinion.argmax(1, keepdim=True) + 1) % 3
+    label = torch.nn.functional.interpolate(wrong.float(), size=image.shape[2:])[:, 0].long()
+    logits = torch.randn(opinion.shape, generator=torch.Generator().manual_seed(2))
+    kept = torch.tensor(label.numel())
+    assert Teacher(network, SETTINGS)(logits, image, label, kept).item() == 0
+    assert Teacher(network, settings)(logits, image, label, kept).item() > 0.01
+    ignored = torch.full_like(label, 255)
+    assert Teacher(network, settings)(logits, image, ignored, kept).item() == 0
+
+
 def test_only_the_student_learns(tmp_path: Path) -> None:
     settings = tiny_settings()
     teacher = Teacher(tiny_network(settings), SETTINGS)

@@ -100,11 +100,14 @@ class TeacherSettings:
         path: a release pair or any weights with the same classes; empty is no teacher.
         weight: of its loss, beside 1 for the labels'.
         temperature: softens the probabilities of both; more shows more of the unlikely classes.
+        everywhere: hear it also where its first choice is not the label: a teacher that knows more
+            than the student is worth that.
     """
 
     path: str = ""
     weight: Annotated[float, Limits(0.0, 1e6)] = 1.0
     temperature: Annotated[float, Limits(0.01, 1000.0)] = 2.0
+    everywhere: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,8 @@
 
 Fine-tuning on a data set that hardly shows some classes makes a network forget them. The labels
 cannot say what it knew, but the network that it started from can: the student is also asked for
-the teacher's probabilities, wherever the teacher is right.
+the teacher's probabilities, wherever the teacher is right. A teacher that knows more than the
+student, because it is larger or takes several looks, may be heard everywhere.
 
 Source of the loss: 1503.02531 section 2 (softened probabilities, gradients scaled by T²).
 """
@@ -16,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deeplab import weights
+from deeplab.data.masks import IGNORE
 from deeplab.errors import InputError
 from deeplab.labels import LabelSet
 from deeplab.models import DeepLab, build
@@ -40,9 +42,9 @@ class Teacher(nn.Module):
         """Return the weighted cost of disagreeing with the teacher.
 
         Each position of the student's grid costs the Kullback-Leibler divergence of the student's
-        softened probabilities from the teacher's, if the teacher's first choice is the label. The
-        sum is divided by the labelled pixels of the whole step, as the loss itself is, so that
-        parts and processes add up.
+        softened probabilities from the teacher's, if the teacher's first choice is the label;
+        with ``settings.everywhere`` if there is a label. The sum is divided by the labelled pixels
+        of the whole step, as the loss itself is, so that parts and processes add up.
 
         Args:
             logits: (B, K, h, w), the student's.
@@ -61,7 +63,8 @@ class Teacher(nn.Module):
                 mode="bilinear",
                 align_corners=self.network.config.align_corners,
             )
-            right = opinion.argmax(1) == resize_label(label, height, width)
+            truth = resize_label(label, height, width)
+            heard = truth != IGNORE if self.settings.everywhere else opinion.argmax(1) == truth
         heat = self.settings.temperature
         cost = F.kl_div(
             F.log_softmax(logits.float() / heat, 1),
@@ -71,7 +74,7 @@ class Teacher(nn.Module):
         ).sum(1)
         pixels_per_position = label.shape[-2] * label.shape[-1] / (height * width)
         factor = self.settings.weight * heat**2 * pixels_per_position
-        return (cost * right).sum() * factor / kept.clamp(min=1)
+        return (cost * heard).sum() * factor / kept.clamp(min=1)
 
 
 def open_teacher(settings: TeacherSettings, labels: LabelSet) -> Teacher:

@@ -1,4 +1,4 @@
-"""``deeplab data``: check a data set, and convert an export into one."""
+"""``deeplab data``: check a data set, convert an export into one, show what a training sees."""
 
 from __future__ import annotations
 
@@ -143,6 +143,36 @@ def convert(
     typer.echo(f"{output}: {made.count} pairs, {counts}; classes: {', '.join(made.classes)}")
     for note in made.notes:
         typer.echo(f"note: {note}.")
+
+
+@data_app.command()
+def show(
+    recipe: Annotated[
+        Path,
+        typer.Argument(metavar="RECIPE", help="A recipe, or the folder of a training (runs/NAME)."),
+    ],
+    data: Annotated[Path | None, typer.Option(help="Folder of the data set.")] = None,
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="FILE", help="The page.")
+    ] = Path("batches.html"),
+    steps: Annotated[int, typer.Option(min=1, max=100, help="How many batches.")] = 2,
+    settings: Annotated[
+        list[str] | None, typer.Option("-s", "--set", metavar="NAME=VALUE", help="Any setting.")
+    ] = None,
+) -> None:
+    """Write an HTML page that shows what the first batches of a training look like."""
+    from deeplab.cli.places import bring
+    from deeplab.cli.train import read_assignments
+    from deeplab.training.batch_page import write_batch_page
+    from deeplab.training.settings import read_recipe
+
+    if recipe.is_dir():
+        recipe = recipe / "recipe.toml"
+    overrides = read_assignments(settings or [])
+    if data is not None:
+        overrides["data.path"] = str(bring(data))
+    count = write_batch_page(read_recipe(recipe, overrides), output, steps=steps)
+    typer.echo(f"page: {output} ({count} pictures)")
 
 
 def _print_report(report: Report) -> None:

@@ -106,11 +106,7 @@ def train(
         "schedule.base": rate,
     }
     overrides = {name: value for name, value in overrides.items() if value is not None}
-    for assignment in settings or []:
-        name, equals, text = assignment.partition("=")
-        if not equals:
-            raise InputError(f"--set: got '{assignment}', expected NAME=VALUE, like run.steps=100.")
-        overrides[name.strip()] = _parse(text.strip())
+    overrides |= read_assignments(settings or [])
     if recipe is not None:
         tables = read_tables(recipe)
     else:
@@ -154,6 +150,17 @@ def _seconds(text: str) -> float:
     if match is None:
         raise InputError(f"--time: got '{text}', expected a time like 90s, 15m or 2h, or 0.")
     return float(match[1]) * {"s": 1, "m": 60, "min": 60, "h": 3600}[match[2]]
+
+
+def read_assignments(assignments: list[str]) -> dict[str, Any]:
+    """Return the values of ``-s NAME=VALUE`` by dotted name."""
+    values: dict[str, Any] = {}
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        if not equals:
+            raise InputError(f"--set: got '{assignment}', expected NAME=VALUE, like run.steps=100.")
+        values[name.strip()] = _parse(text.strip())
+    return values
 
 
 def _parse(text: str) -> Any:

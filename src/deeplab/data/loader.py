@@ -19,6 +19,7 @@ import torch
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
+from deeplab.data.mixing import Augmented
 from deeplab.data.sample import Dataset, Sample
 from deeplab.data.transforms import TrainTransform
 from deeplab.errors import DataError, DeepLabError, InputError
@@ -98,7 +99,7 @@ class Loader:
 
 def train_loader(
     dataset: Dataset,
-    transform: TrainTransform,
+    transform: TrainTransform | Augmented,
     *,
     batch_size: int,
     steps: int,
@@ -164,16 +165,22 @@ class _Steps:
 
 
 class _Training(TorchDataset[Any]):
-    def __init__(self, dataset: Dataset, transform: TrainTransform, seed: int) -> None:
+    def __init__(self, dataset: Dataset, transform: TrainTransform | Augmented, seed: int) -> None:
         self._dataset, self._transform, self._seed = dataset, transform, seed
 
     def __getitem__(self, place: Place) -> Sample | DeepLabError:
         epoch, index = place
         generator = np.random.default_rng([self._seed, epoch, index])
         try:
-            return self._transform(self._dataset[index], generator)
+            sample = self._dataset[index]
+            if isinstance(self._transform, Augmented):
+                return self._transform(sample, generator, self._draw)
+            return self._transform(sample, generator)
         except DeepLabError as error:
             return error
+
+    def _draw(self, generator: np.random.Generator) -> Sample:
+        return self._dataset[int(generator.integers(len(self._dataset)))]
 
 
 def _collate(samples: Sequence[Sample | DeepLabError]) -> Batch | DeepLabError:

@@ -14,12 +14,14 @@ from deeplab.data import open_dataset
 from deeplab.data.check import check
 from deeplab.data.loader import Batch, train_loader
 from deeplab.data.memory import MemoryDataset
+from deeplab.data.mixing import Augmented
 from deeplab.data.repeats import RepeatedDataset
 from deeplab.data.sample import Dataset, join
 from deeplab.data.transforms import ColourJitter, RareClassCrops, ResizeToRange, TrainTransform
 from deeplab.errors import DataError, InputError
 from deeplab.labels import LabelSet
 from deeplab.models import DeepLabConfig
+from deeplab.training.augment_settings import augment
 from deeplab.training.balance import (
     choose_class_weights,
     count_classes,
@@ -66,11 +68,16 @@ class Feed:
             "pictures to judge by": _fingerprint(self.validation),
         }
 
+    def transform(self, settings: Settings, config: DeepLabConfig) -> TrainTransform | Augmented:
+        """Return what happens to each pair on its way into a batch."""
+        plain = _transform(settings.data, config, self.rare)
+        return augment(plain, settings.augment, self.labels)
+
     def batches(
         self, settings: Settings, config: DeepLabConfig, processes: Processes
     ) -> Callable[[int], Iterator[Batch]]:
         """Return what yields, from a given step on, the batches of one process."""
-        transform = _transform(settings.data, config, self.rare)
+        transform = self.transform(settings, config)
 
         def batches(first_step: int) -> Iterator[Batch]:
             return iter(

@@ -7,31 +7,51 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
+from deeplab.errors import InputError, near_matches
 from deeplab.models.deeplab import DeepLab
+from deeplab.training.lion import Lion
+from deeplab.training.pieces import find_piece
 from deeplab.training.settings import OptimiserSettings
 
 
-def build_optimiser(model: DeepLab, settings: OptimiserSettings) -> torch.optim.SGD:
-    """Return SGD with one group per kind of parameter.
+def build_optimiser(model: DeepLab, settings: OptimiserSettings) -> torch.optim.Optimizer:
+    """Return the optimiser with one group per kind of parameter.
 
     Each group holds ``multiplier``, its learning rate relative to the schedule's: convolution
-    biases and everything after the backbone may learn faster. Weight decay is on the weights of
-    ordinary convolutions only.
+    biases and everything after the backbone may learn faster, early layers slower. Weight decay is
+    on the weights of ordinary convolutions only.
 
     Source: research/deeplab train.py and utils/train_utils.py get_model_gradient_multipliers.
+
+    Raises:
+        InputError: ``rates`` names a part that is none; an optimiser of the reader's own is none.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for parameter, multiplier, decay in _sort_parameters(model, settings):
         groups.setdefault((multiplier, decay), []).append(parameter)
-    return torch.optim.SGD(
-        [
-            {"params": parameters, "multiplier": multiplier, "weight_decay": decay}
-            for (multiplier, decay), parameters in groups.items()
-        ],
-        lr=0.0,  # set_learning_rate decides, at every step
-        momentum=settings.momentum,
-        nesterov=settings.nesterov,
-    )
+    found = [
+        {"params": parameters, "multiplier": multiplier, "weight_decay": decay}
+        for (multiplier, decay), parameters in groups.items()
+    ]
+    if ":" in settings.name:
+        made = find_piece(settings.name, "optimiser.name")(found)
+        if not isinstance(made, torch.optim.Optimizer):
+            raise InputError(
+                f"optimiser.name: {settings.name} returned {type(made).__name__}, expected a "
+                "torch.optim.Optimizer."
+            )
+        return made
+    # set_learning_rate decides about lr, at every step
+    if settings.name == "adamw":
+        return torch.optim.AdamW(found, lr=0.0, betas=_two(settings.betas, 0.999))
+    if settings.name == "lion":
+        return Lion(found, lr=0.0, betas=_two(settings.betas, 0.99))
+    return torch.optim.SGD(found, lr=0.0, momentum=settings.momentum, nesterov=settings.nesterov)
+
+
+def _two(betas: tuple[float, ...], usual: float) -> tuple[float, float]:
+    near, far = betas or (0.9, usual)
+    return near, far
 
 
 def _sort_parameters(
@@ -39,6 +59,7 @@ def _sort_parameters(
 ) -> Iterator[tuple[nn.Parameter, float, float]]:
     classifiers = {id(p) for module in classifier_layers(model) for p in module.parameters()}
     backbone = {id(p) for p in model.backbone.parameters()}
+    rates = _rates(model, settings)
     for module in model.modules():
         ordinary = isinstance(module, nn.Conv2d) and module.groups == 1
         for name, parameter in module.named_parameters(recurse=False):
@@ -53,7 +74,29 @@ def _sort_parameters(
             if name == "bias" and isinstance(module, nn.Conv2d):
                 multiplier *= settings.bias_multiplier
             decay = settings.weight_decay if ordinary and name == "weight" else 0.0
-            yield parameter, multiplier, decay
+            yield parameter, multiplier * rates[id(parameter)], decay
+
+
+def _rates(model: DeepLab, settings: OptimiserSettings) -> dict[int, float]:
+    """Return what ``layer_decay`` and ``rates`` make of the rate of every parameter, by its id."""
+    rates = {id(parameter): 1.0 for parameter in model.parameters()}
+    layers: dict[str, list[nn.Parameter]] = {}
+    for name, parameter in model.backbone.named_parameters():
+        first, *rest = name.split(".")
+        layer = f"{first}.{rest[0]}" if rest and rest[0].isdigit() else first
+        layers.setdefault(layer, []).append(parameter)
+    for index, parameters in enumerate(layers.values()):
+        for parameter in parameters:
+            rates[id(parameter)] = settings.layer_decay ** (len(layers) - index)
+    parts = dict(model.named_modules())
+    for name, rate in settings.rates.items():
+        if name not in parts:
+            raise InputError(
+                f"optimiser.rates: this network has no part '{name}'.{near_matches(name, parts)}"
+            )
+        for parameter in parts[name].parameters():
+            rates[id(parameter)] *= rate
+    return rates
 
 
 def classifier_layers(model: DeepLab) -> list[nn.Conv2d]:

@@ -15,9 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from deeplab.errors import InputError
+from deeplab.errors import InputError, near_matches
 from deeplab.files import TOMLDecodeError, parse_toml, read_text, to_toml
 from deeplab.models.config import DeepLabConfig
+from deeplab.training.augment_settings import AugmentSettings
 from deeplab.training.limits import Limits, check_numbers
 from deeplab.training.loss_settings import LossSettings
 from deeplab.training.schedule import Schedule
@@ -112,11 +113,18 @@ class TeacherSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimiserSettings:
-    """Stochastic gradient descent as the original runs it.
+    """Stochastic gradient descent as the original runs it, or another optimiser.
 
     Attributes:
-        momentum: of the gradient.
-        nesterov: look ahead along the momentum.
+        name: ``sgd``, ``adamw``, ``lion``, or one of your own, ``FILE.py:NAME`` (docs/pieces.md).
+            The others want other numbers than SGD: adamw about schedule.base = 1e-4 and
+            weight_decay = 0.01, lion 3e-5 and 0.1.
+        betas: of adamw (0.9, 0.999) and lion (0.9, 0.99); () is those.
+        layer_decay: rate of each layer of the backbone relative to the next one, 0..1: the first
+            learn least. Source: 2003.10555 section 3.1.
+        rates: learning rates of parts by name, relative, ``{"backbone.stem" = 0.1, head = 5}``.
+        momentum: of the gradient; sgd.
+        nesterov: look ahead along the momentum; sgd.
         weight_decay: on the weights of ordinary convolutions; never on depthwise ones, biases
             and batch norm. Source: train.py, slim's regularize_depthwise=False.
         bias_multiplier: learning rate of convolution biases, relative.
@@ -134,6 +142,10 @@ class OptimiserSettings:
             2109.01903. 0 releases what was learned as it is.
     """
 
+    name: str = "sgd"
+    betas: Annotated[tuple[float, ...], Limits(0.0, 0.999999)] = ()
+    layer_decay: Annotated[float, Limits(0.01, 1.0)] = 1.0
+    rates: Annotated[dict[str, float], Limits(0.0, 1e6)] = field(default_factory=dict)
     momentum: Annotated[float, Limits(0.0, 0.9999)] = 0.9
     nesterov: bool = False
     weight_decay: Annotated[float, Limits(0.0, 10.0)] = 4e-5
@@ -144,6 +156,24 @@ class OptimiserSettings:
     clip_norm: Annotated[float, Limits(0.0, 1e9)] = 0.0
     ema_decay: Annotated[float, Limits(0.0, 0.999999)] = 0.0
     start_share: Annotated[float, Limits(0.0, 0.9999)] = 0.0
+
+    def __post_init__(self) -> None:
+        known = ("sgd", "adamw", "lion")
+        if self.name not in known and ":" not in self.name:
+            raise InputError(
+                f"optimiser.name: got '{self.name}', expected one of {', '.join(known)}, or one of "
+                f"your own, FILE.py:NAME.{near_matches(self.name, known)}"
+            )
+        if self.name != "sgd" and (self.momentum, self.nesterov) != (0.9, False):
+            raise InputError(
+                f"optimiser.{'nesterov' if self.nesterov else 'momentum'}: is sgd's; {self.name} "
+                "has none, leave it out."
+            )
+        if self.betas and (self.name not in ("adamw", "lion") or len(self.betas) != 2):
+            raise InputError(
+                f"optimiser.betas: got {list(self.betas)} for {self.name}, expected two numbers, "
+                "for adamw or lion."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,6 +251,7 @@ class Settings:
     """What the data and the starting weights allow; travels with the release pair."""
     model: Annotated[dict[str, Any], Limits(-65_536, 65_536)] = field(default_factory=dict)
     data: DataSettings = field(default_factory=DataSettings)
+    augment: AugmentSettings = field(default_factory=AugmentSettings)
     init: InitSettings = field(default_factory=InitSettings)
     loss: LossSettings = field(default_factory=LossSettings)
     teacher: TeacherSettings = field(default_factory=TeacherSettings)
@@ -369,6 +400,12 @@ def _check_shapes(settings: Settings) -> None:
         raise InputError(
             "run.validate_frame: a frame is looked at once; leave validate_scales and "
             "validate_flip out."
+        )
+    rate = settings.schedule.base
+    if optimiser.name in ("adamw", "lion") and rate == Schedule().base:
+        raise InputError(
+            f"schedule.base: got {rate}, the default, which is meant for sgd; {optimiser.name} "
+            f"wants about {'1e-4' if optimiser.name == 'adamw' else '3e-5'}."
         )
     if optimiser.nesterov and not optimiser.momentum:
         raise InputError("optimiser.nesterov: looks ahead along a momentum; set one.")

@@ -63,6 +63,8 @@ _OTHER_NAMES = {
     "run.precision": ("amp", "fp16", "half", "mixed_precision"),
     "schedule.policy": ("scheduler", "lr_scheduler", "lr_policy"),
     "schedule.start_steps": ("warmup", "warmup_steps", "warmup_epochs"),
+    "optimiser.name": ("optimizer", "optim", "solver", "adam", "adamw", "lion"),
+    "loss.terms": ("losses", "criterion", "loss_type", "dice", "focal", "lovasz", "tversky"),
     "optimiser.weight_decay": ("wd", "decay"),
     "optimiser.clip_norm": ("grad_clip", "clip", "gradient_clip_val"),
     "optimiser.ema_decay": ("ema",),

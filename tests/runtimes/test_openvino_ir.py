@@ -65,3 +65,12 @@ def test_openvino_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'deeplab\[openvino\]'"):
         open_network(path, threads=1)
+
+
+def test_networks_of_one_thread_share_the_cores(tmp_path: Path) -> None:
+    """Bound to cores, as OpenVINO does by itself, all of them would run on the first one."""
+    path = write(tmp_path, make_card())
+    network = open_network(path, threads=1)
+    compiled = network.request.get_compiled_model()  # type: ignore[attr-defined]
+    assert not compiled.get_property("ENABLE_CPU_PINNING")
+    assert compiled.get_property("INFERENCE_NUM_THREADS") == 1

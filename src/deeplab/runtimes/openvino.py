@@ -302,6 +302,9 @@ def _compile(
         "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[precision],
         "INFERENCE_NUM_THREADS": threads,
         "NUM_STREAMS": 1,
+        # It would bind the threads of every network to the same first cores, where those of two
+        # photos at once then wait for each other.
+        "ENABLE_CPU_PINNING": False,
         "PERF_COUNT": count_time,
     }
     return core.compile_model(model, "CPU", options).create_infer_request()

@@ -9,6 +9,7 @@ of the time that those two steps take.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -59,12 +60,12 @@ class TfliteNetwork(NetworkCard):
         sides = self.spec.height, self.spec.width
         return (1, 3, *sides) if self.channels_first else (1, *sides, 3)
 
-    @property
+    @cached_property
     def content(self) -> bytes:
         """The model for the engine: the file, without what can be spared; see `tflite.optimise`.
 
-        Takes 25 ms for the starter model, nearly all of it for the schema's objects, so it is done
-        anew whenever a file is opened.
+        Takes 25 ms for the starter model, nearly all of it for the schema's objects, and is kept
+        for further streams, whose engines share its bytes.
         """
         if self.whole:
             return self.file.data

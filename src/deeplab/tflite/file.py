@@ -14,7 +14,7 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from os import PathLike
 from pathlib import Path
 from types import ModuleType
@@ -363,7 +363,7 @@ def _operator(index: int, operator: Any, names: list[str], schema: ModuleType) -
         kind = _option_tables(schema)[operator.BuiltinOptionsType()]
         reader = getattr(schema, kind)()
         reader.Init(table.Bytes, table.Pos)
-        options = {field: read_field(reader) for field, read_field in _scalar_fields(type(reader))}
+        options = {field: read_field(reader) for field, read_field in _scalar_fields(schema, kind)}
     return Operator(
         index,
         names[operator.OpcodeIndex()],
@@ -373,13 +373,15 @@ def _operator(index: int, operator: Any, names: list[str], schema: ModuleType) -
     )
 
 
+@cache
 def _option_tables(schema: ModuleType) -> dict[int, str]:
     return {v: k for k, v in vars(schema.BuiltinOptions).items() if isinstance(v, int)}
 
 
-def _scalar_fields(table: type) -> list[tuple[str, Callable[[Any], Any]]]:
+@cache
+def _scalar_fields(schema: ModuleType, kind: str) -> list[tuple[str, Callable[[Any], Any]]]:
     """Return (name, reader) of the scalar fields of a generated options table."""
-    methods = {key: value for key, value in vars(table).items() if callable(value)}
+    methods = {k: value for k, value in vars(getattr(schema, kind)).items() if callable(value)}
     fields = []
     for key, value in methods.items():
         plain = key[0].isupper() and not key.startswith("GetRoot") and key != "Init"

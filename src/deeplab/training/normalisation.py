@@ -177,8 +177,8 @@ def synchronise(model: DeepLab) -> None:
             shared = nn.SyncBatchNorm(child.num_features, eps=child.eps, momentum=child.momentum)
             shared.weight, shared.bias = child.weight, child.bias
             shared.running_mean, shared.running_var = child.running_mean, child.running_var
-            # The count exists for the class's sake only and stays out of files.
-            shared.register_buffer(
-                "num_batches_tracked", torch.zeros((), dtype=torch.long), persistent=False
-            )
+            # The count exists for the class's sake only and stays out of files. It lies where the
+            # rest lies: NCCL knows no memory but the GPU's.
+            count = torch.zeros((), dtype=torch.long, device=child.weight.device)
+            shared.register_buffer("num_batches_tracked", count, persistent=False)
             setattr(parent, name, shared)

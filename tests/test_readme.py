@@ -21,7 +21,8 @@ WRITTEN = [*DOCUMENTS, ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md",
            ROOT / "examples/photos/LICENSES.md"]  # fmt: skip
 WALK = ROOT / "docs/your-own-data.md"
 WITH_A_TEST_OF_ITS_OWN = (
-    WALK, ROOT / "docs/video.md", ROOT / "docs/confidence.md", ROOT / "docs/elsewhere.md"
+    WALK, ROOT / "docs/video.md", ROOT / "docs/confidence.md", ROOT / "docs/elsewhere.md",
+    ROOT / "docs/pieces.md",
 )  # fmt: skip
 
 

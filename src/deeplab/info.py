@@ -342,7 +342,7 @@ def _describe_config(
     return ModelInfo(
         name="configuration",
         kind="configuration",
-        architecture=f"DeepLab {config.version} on {config.backbone}",
+        architecture=config.title,
         config=config,
         size=count.size,
         output_stride=count.output_stride,

@@ -175,7 +175,7 @@ def make_card(release: Release, name: str) -> str:
         "",
         f"# {name.split('/')[-1]}",
         "",
-        f"DeepLab {config.version} on {config.backbone}, output stride {config.output_stride}, "
+        f"{config.title}, output stride {config.output_stride}, "
         f"{spec.height}×{spec.width}, {len(release.labels)} classes: "
         f"{', '.join(release.labels.names)}.",
         "",

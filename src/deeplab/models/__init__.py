@@ -12,8 +12,9 @@ from deeplab.models.config import DeepLabConfig
 if TYPE_CHECKING:
     from deeplab.models.deeplab import DeepLab, build
     from deeplab.models.inference import predict
+    from deeplab.models.pieces import hand_over
 
-__all__ = ["DeepLab", "DeepLabConfig", "build", "predict"]
+__all__ = ["DeepLab", "DeepLabConfig", "build", "hand_over", "predict"]
 
 
 def __getattr__(name: str) -> Any:
@@ -22,6 +23,10 @@ def __getattr__(name: str) -> Any:
         from deeplab.models import deeplab
 
         return getattr(deeplab, name)
+    if name == "hand_over":
+        from deeplab.models.pieces import hand_over
+
+        return hand_over
     if name == "predict":
         from deeplab.models.inference import predict
 

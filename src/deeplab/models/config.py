@@ -34,6 +34,11 @@ class DeepLabConfig(ConfigFields):
             object.__setattr__(self, name, value)
         check_config(self)
 
+    @property
+    def title(self) -> str:
+        """What it is, in words."""
+        return self.own or f"DeepLab {self.version} on {self.backbone}"
+
     def to_dict(self) -> dict[str, Any]:
         """Return all fields as values that JSON knows."""
         return {field.name: _plain(getattr(self, field.name)) for field in dataclasses.fields(self)}

@@ -114,6 +114,8 @@ def check_config(config: ConfigFields) -> None:
                 f"{name}: got {getattr(config, name)}. Choose one of "
                 f"{', '.join(map(str, OUTPUT_STRIDES))}; 16 trains, 8 is finer and slower."
             )
+    if config.own and ":" not in config.own:
+        raise ConfigError(f"own: got '{config.own}'. Give FILE.py:NAME or MODULE:NAME.")
     _check_numbers(config)
     _check_version(config)
     _check_head(config)

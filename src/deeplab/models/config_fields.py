@@ -40,6 +40,15 @@ DPC_TOP1 = (
 )
 
 
+READ_BY_OWN = frozenset(
+    (
+        "own", "num_classes", "output_stride", "pixel_mean", "pixel_std", "channel_order",
+        "align_corners", "image_pyramid", "merge_method", "mirror_scale",
+    )
+)  # fmt: skip
+"""The fields of a configuration that mean something for a network of the reader's own."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ConfigFields:
     """What a configuration is made of, and what follows from it. Nothing is checked here."""
@@ -50,6 +59,9 @@ class ConfigFields:
     v3+ (and a decoder)."""
     backbone: str = "mobilenet_v2"
     """The network that reads the photo: docs/networks.md has the list."""
+    own: str = ""
+    """A network of your own in place of all of this: ``FILE.py:NAME`` or ``MODULE:NAME`` of what
+    makes it of a number of classes (docs/pieces.md)."""
     num_classes: int = 21
     output_stride: int = DERIVED
     """Stride at which the network was trained; ``forward`` may be asked for another one."""

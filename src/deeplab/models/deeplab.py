@@ -37,11 +37,12 @@ from deeplab.models.layers import (
 from deeplab.models.mobilenet_edgetpu import MobileNetEdgeTPU
 from deeplab.models.mobilenet_v2 import MobileNetV2
 from deeplab.models.mobilenet_v3 import MobileNetV3
+from deeplab.models.own import OwnNetwork
 from deeplab.models.resnet import ResNet
 from deeplab.models.vgg import VGG16
 from deeplab.models.xception import Xception
 
-Backbone = VGG16 | ResNet | Xception | MobileNetV2 | MobileNetV3 | MobileNetEdgeTPU
+Backbone = OwnNetwork | VGG16 | ResNet | Xception | MobileNetV2 | MobileNetV3 | MobileNetEdgeTPU
 BACKBONE_CLASSES: dict[str, type[Backbone]] = {
     "vgg": VGG16,
     "resnet": ResNet,
@@ -362,6 +363,9 @@ class DeepLab(nn.Module):
     torch.Size([1, 21, 129, 129])
     """
 
+    head: nn.Module | None
+    classifier: Conv2d | None
+
     def __init__(self, config: DeepLabConfig) -> None:
         super().__init__()
         self.config = config
@@ -369,10 +373,13 @@ class DeepLab(nn.Module):
         self.frozen_parts: tuple[str, ...] = ()
         self.backbone = build_backbone(config)
         self.set_pixel_statistics()
+        if config.own:
+            self.head, self.decoder, self.classifier = None, nn.ModuleList(), None
+            return
         channels = self.backbone.out_channels
         norm = Norm(eps=config.head_bn_eps, decay=config.head_bn_decay)
 
-        self.head: nn.Module | None = None
+        self.head = None
         if config.version == "v1":
             side = range(5) if config.multi_scale_features else ()
             self.head = LargeFOV(channels, config, [self.backbone.tap_channels(n) for n in side])
@@ -391,7 +398,7 @@ class DeepLab(nn.Module):
             self.decoder.append(DecoderStage(channels, taps, config, norm))
             channels = config.decoder_channels
 
-        self.classifier: Conv2d | None = None
+        self.classifier = None
         if config.version != "v2" and not config.decoder_output_is_logits:
             self.classifier = Conv2d(
                 channels, config.num_classes, config.logits_kernel_size, bias=True
@@ -460,6 +467,8 @@ class DeepLab(nn.Module):
             )
         x = rescale(self.normalise(image), scale, align_corners=self.config.align_corners)
         x = x.flip(3) if mirror else x
+        if self.config.own:
+            return self.backbone(x)  # type: ignore[no-any-return]
         if isinstance(self.head, LargeFOV):  # v1
             x, side = self.backbone(x, stride, range(len(self.head.side)))
             assert self.classifier is not None
@@ -494,7 +503,8 @@ class DeepLab(nn.Module):
         """Put mean and deviation of the pixels, which are no weights, where the network is."""
         weight = next(self.parameters())
         for name in ("pixel_mean", "pixel_std"):
-            values = as_tensor(getattr(self.config, name)).to(weight)
+            with torch.device(weight.device):
+                values = as_tensor(getattr(self.config, name)).to(weight)
             self.register_buffer(name, values, persistent=False)
 
     def logits_stride(self, output_stride: int | None = None) -> int:
@@ -564,8 +574,8 @@ def build(config: DeepLabConfig, state_dict: Mapping[str, Tensor] | None = None)
 
 
 def build_backbone(config: DeepLabConfig) -> Backbone:
-    """Return the backbone that a configuration names."""
-    return BACKBONE_CLASSES[config.family](config)
+    """Return the backbone that a configuration names, or the whole of a network of one's own."""
+    return OwnNetwork(config) if config.own else BACKBONE_CLASSES[config.family](config)
 
 
 def conv3x3(

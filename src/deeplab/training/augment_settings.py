@@ -13,8 +13,8 @@ from deeplab.data.rand_augment import RandAugment
 from deeplab.data.transforms import TrainTransform
 from deeplab.errors import InputError
 from deeplab.labels import LabelSet
+from deeplab.models.pieces import find_piece
 from deeplab.training.limits import Limits
-from deeplab.training.pieces import find_piece
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +77,7 @@ def find_own(settings: AugmentSettings) -> list[Augmentation]:
         found.append(Own(read_pipeline(Path(settings.pipeline)), "augment.pipeline"))
     for name in settings.own:
         piece: Any = find_piece(name, "augment.own")
+        piece = piece() if isinstance(piece, type) else piece
         function = AlbumentationsPipeline(piece) if is_pipeline(piece) else piece
         if not callable(function):
             raise InputError(f"augment.own: {name} is a {type(piece).__name__}, not a function.")

@@ -36,6 +36,8 @@ def attach_auxiliary(network: DeepLab) -> None:
     Raises:
         InputError: the network looks at several scales.
     """
+    if network.config.own:
+        raise InputError("loss.auxiliary: is for our networks; give your own its own (model.own).")
     if network.config.image_pyramid:
         raise InputError(
             "loss.auxiliary: is for networks that look once; leave model.image_pyramid out."

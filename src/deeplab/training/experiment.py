@@ -34,6 +34,7 @@ from deeplab.training.normalisation import (
     restore_statistics,
 )
 from deeplab.training.optimiser import classifier_layers
+from deeplab.training.own import find_pieces
 from deeplab.training.processes import Processes, join_processes
 from deeplab.training.settings import Settings, write_toml
 from deeplab.training.state import Progress
@@ -103,6 +104,7 @@ def _run(
     datasets: tuple[Dataset, Dataset] | None,
 ) -> Progress:
     tell = place.tell
+    find_pieces(settings)
     feed = processes.together(lambda: open_feed(settings, processes, tell, datasets))
     identity = feed.identity()
     saved = load_checkpoint(place.path)

@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from deeplab.errors import InputError
+from deeplab.models.pieces import find_piece
 from deeplab.training.loss_settings import LossSettings
 from deeplab.training.loss_terms import TERMS, Part, Term
-from deeplab.training.pieces import find_piece
 
 PLAIN = Part(settings=LossSettings())
 """Cross-entropy of a batch by itself."""
@@ -87,6 +87,7 @@ def find_terms(settings: LossSettings) -> dict[str, Term]:
 
 def _own(name: str) -> Term:
     loss = find_piece(name, "loss.terms")
+    loss = loss() if isinstance(loss, type) else loss
 
     def term(logits: Tensor, label: Tensor, part: Part) -> Tensor:
         value: Tensor = loss(logits, label)

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from deeplab.errors import InputError, near_matches
 from deeplab.models.deeplab import DeepLab
+from deeplab.models.pieces import find_piece
 from deeplab.training.lion import Lion
-from deeplab.training.pieces import find_piece
 from deeplab.training.settings import OptimiserSettings
 
 

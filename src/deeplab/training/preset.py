@@ -30,6 +30,7 @@ from deeplab.training.fit import MOST_PHOTOS, can_fit
 from deeplab.training.initialise import choose_config, locate_start, start_frame
 from deeplab.training.loop import NOBODY, Callbacks
 from deeplab.training.losses import segmentation_loss
+from deeplab.training.own import find_pieces
 from deeplab.training.settings import Settings
 
 START = "voc"
@@ -86,9 +87,11 @@ def choose_settings(
         before = parse_toml(read_text(folder / "recipe.toml"))
         _accept_none(chosen)
         return Settings.from_dict(_merge(before, chosen))
+    find_pieces(Settings.from_dict({**chosen, "init": {}}))
     init, model = chosen.setdefault("init", {}), chosen.get("model", {})
     if "path" not in init:
         other = model.get("backbone", "mobilenet_v2") != "mobilenet_v2"
+        other |= bool(model.get("own"))
         other |= model.get("depth_multiplier", 1.0) != 1.0 or (own_plan and bool(model))
         init["path"] = "none" if other else START
         if other:

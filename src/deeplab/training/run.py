@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from os import PathLike
@@ -16,6 +16,7 @@ from deeplab.training.experiment import run_experiment
 from deeplab.training.history import Row, read_history
 from deeplab.training.history_plot import draw_history
 from deeplab.training.loop import Callbacks, Score, StepNews
+from deeplab.training.own import name_pieces
 from deeplab.training.preset import choose_settings, deadline
 from deeplab.training.settings import Settings, apply_overrides, read_recipe, read_tables
 from deeplab.weights.release import open_release
@@ -113,6 +114,10 @@ def train(
     epochs: float | None = None,
     seconds: float | None = None,
     batch_size: int | None = None,
+    network: Callable[[int], Any] | str | None = None,
+    loss: Callable[..., Any] | str | Mapping[Any, float] | None = None,
+    optimiser: Callable[..., Any] | str | None = None,
+    augmentation: Callable[..., Any] | Sequence[Any] | None = None,
     settings: Mapping[str, Any] | None = None,
     on_step: Callable[[StepNews], bool | str | None] | None = None,
     on_validation: Callable[[int, Score], bool | str | None] | None = None,
@@ -137,6 +142,11 @@ def train(
         seconds: plan for this long and stop within it; 0 releases the start with its classes
             computed at once.
         batch_size: pictures per step.
+        network: of your own, a class or function of the number of classes; see docs/pieces.md for
+            this and the next three.
+        loss: of your own, (logits, label) to a number; a name; or weights by these.
+        optimiser: of your own, (parameter groups) to a ``torch.optim.Optimizer``; or a name.
+        augmentation: of your own, (sample, generator) to a sample; or several.
         settings: any other setting by its dotted name, ``{"schedule.base": 0.01}``.
         on_step: called after every step with a :class:`StepNews`; True ends the training, saved.
         on_validation: called after every validation with the steps done and a :class:`Score`;
@@ -148,20 +158,14 @@ def train(
         TrainingError: the training cannot go on.
         KeyboardInterrupt: Ctrl-C or SIGTERM ended it; what was done is saved.
     """
-    is_folder = isinstance(data, str | PathLike)
-    datasets = None
-    if not is_folder:
-        if val is None:
-            raise InputError("val: is missing; an object as data needs another one to judge by.")
-        datasets = ObjectDataset(data, "train"), ObjectDataset(val, "val")
-    elif val is not None:
-        raise InputError("val: is for objects; the folder of a data set has its own splits.")
+    is_folder, datasets = isinstance(data, str | PathLike), _objects(data, val)
     overrides = {
         "name": name,
         "data.path": str(data) if is_folder else None,
         "init.path": None if init is None else str(init),
         "run.steps": steps,
         "run.batch_size": batch_size,
+        **name_pieces(network=network, loss=loss, optimiser=optimiser, augmentation=augmentation),
         **(settings or {}),
     }
     overrides = {key: value for key, value in overrides.items() if value is not None}
@@ -187,6 +191,21 @@ def train(
     if progress.interrupted:
         raise KeyboardInterrupt
     return Run(place, chosen)
+
+
+def _objects(data: Any, val: Any) -> tuple[ObjectDataset, ObjectDataset] | None:
+    """Return the data to learn from and to judge by, where they are no folder.
+
+    Raises:
+        InputError: one of them is missing.
+    """
+    if isinstance(data, str | PathLike):
+        if val is not None:
+            raise InputError("val: is for objects; the folder of a data set has its own splits.")
+        return None
+    if val is None:
+        raise InputError("val: is missing; an object as data needs another one to judge by.")
+    return ObjectDataset(data, "train"), ObjectDataset(val, "val")
 
 
 _Hear = Callable[[StepNews], bool | str | None]

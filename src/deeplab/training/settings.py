@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal
 from deeplab.errors import InputError, near_matches
 from deeplab.files import TOMLDecodeError, parse_toml, read_text, to_toml
 from deeplab.models.config import DeepLabConfig
+from deeplab.models.config_fields import READ_BY_OWN
 from deeplab.training.augment_settings import AugmentSettings
 from deeplab.training.limits import Limits, check_numbers
 from deeplab.training.loss_settings import LossSettings
@@ -284,6 +285,10 @@ class Settings:
             )
         kinds = typing.get_type_hints(DeepLabConfig)
         for name, value in self.model.items():
+            if name in kinds and self.model.get("own") and name not in READ_BY_OWN:
+                raise InputError(
+                    f"model.{name}: is not read by a network of your own (model.own); leave it out."
+                )
             if name in kinds:
                 read_value(kinds[name], value, f"model.{name}")
         self.network(2)  # refuses unknown fields now rather than after reading the data

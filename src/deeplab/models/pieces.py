@@ -1,13 +1,16 @@
 """Pieces of the reader's own, by name: ``FILE.py:NAME``, ``MODULE:NAME``, or handed over in Python.
 
 A recipe names them, so that a training that goes on finds them again. What is named is imported,
-which runs its code: only a recipe of somebody whom one trusts may do so.
+which runs its code: only a recipe of somebody whom one trusts may do so. A release pair may come
+from anywhere, and so never has code imported that nobody has named here: not by a recipe, nor by
+``hand_over``, nor in the environment variable ``DEEPLAB_PIECES`` (names with commas between).
 """
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,32 @@ from typing import Any
 from deeplab.errors import InputError, near_matches
 
 _handed: dict[str, Any] = {}  # by name, what a program gave instead of a name
+_named: set[str] = set()  # what a person has named in this process
+
+
+def hand_over(piece: Any) -> str:
+    """Let release pairs be opened whose network this function or class makes; return its name.
+
+    Raises:
+        InputError: it cannot be called.
+    """
+    return name_piece(piece, "hand_over")
+
+
+def find_trusted(name: str) -> Any:
+    """Return what a release pair names, where a person has named it, too.
+
+    Raises:
+        InputError: nobody has, or :func:`find_piece` does not find it.
+    """
+    asked = {one.strip() for one in os.environ.get("DEEPLAB_PIECES", "").split(",")}
+    if name not in _handed and name not in _named | asked:
+        raise InputError(
+            f"model.own: this network is made by code of its author, {name}. Where you trust it, "
+            f"say so: DEEPLAB_PIECES={name}, or in Python deeplab.models.hand_over(…) the function "
+            "that makes it."
+        )
+    return find_piece(name, "model.own")
 
 
 def find_piece(name: str, where: str) -> Any:
@@ -29,6 +58,7 @@ def find_piece(name: str, where: str) -> Any:
     """
     if name in _handed:
         return _handed[name]
+    _named.add(name)
     place, _, inner = name.rpartition(":")
     if not place or not inner:
         raise InputError(f"{where}: got '{name}', expected FILE.py:NAME or MODULE:NAME.")
@@ -52,6 +82,8 @@ def name_piece(piece: Any, where: str) -> str:
         return piece
     if not callable(piece):
         raise InputError(f"{where}: got {piece!r}, expected a function, a class, or its name.")
+    if getattr(piece, "__name__", "") == "<lambda>":
+        raise InputError(f"{where}: got a lambda; give a function that has a name.")
     named = piece if hasattr(piece, "__qualname__") else type(piece)
     name = f"{named.__module__}:{named.__qualname__}"
     _handed[name] = piece

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import queue
@@ -13,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -37,15 +38,19 @@ from deeplab.runtimes import (
     open_network,
 )
 from deeplab.runtimes.answers import check_count
+from deeplab.runtimes.cut import open_cut
 from deeplab.runtimes.devices import read_device
 from deeplab.runtimes.looks import Look, plan_looks
 from deeplab.runtimes.network_card import NetworkCard, read_normalisation
 from deeplab.tiles import Tiles
+from deeplab.tiles.context import Context, Halves, check_context
 from deeplab.tiles.open import open_picture
 from deeplab.tiles.windows import OVERLAP
 
 if TYPE_CHECKING:
     from deeplab.video.play import Video
+
+_Opened = TypeVar("_Opened")
 
 Runtime = Literal["litert", "onnx", "openvino", "executorch", "torch"]
 Labels = LabelSet | str | PathLike[str]
@@ -189,7 +194,9 @@ class Segmenter:
         if network.device != "cpu":  # one queue of work is what a device has
             streams = 1
         self._grid: tuple[int, int] | None = None
-        self._of_windows: _Streams | None = None
+        self._of_windows: _Streams[Network] | None = None
+        self._open_cut = partial(open_cut, chosen, threads=1)
+        self._halves: tuple[int, Halves] | None = None
         self._called = _Streams(partial(self._open_stream, threads=threads), streams, first=network)
 
     def __reduce__(self) -> tuple[Callable[[], Segmenter], tuple[()]]:
@@ -285,7 +292,9 @@ class Segmenter:
                 for future in waiting:
                     future.cancel()
 
-    def _segment_within(self, budget: Budget, photo: Source, streams: _Streams) -> Segmentation:
+    def _segment_within(
+        self, budget: Budget, photo: Source, streams: _Streams[Network]
+    ) -> Segmentation:
         name = photo if isinstance(photo, (str, PathLike)) else "the photo"
         with budget.holding(estimate_source(photo), name=name):
             return self._segment(photo, streams)
@@ -344,6 +353,7 @@ class Segmenter:
         memory: int | str | None = None,
         bands: Sequence[int] | None = None,
         value_range: tuple[float, float] | None = None,
+        context: Context | None = None,
     ) -> Tiles:
         """Look at a picture of any size in windows, and make one mask without seams of it.
 
@@ -368,15 +378,19 @@ class Segmenter:
                 None takes those that the file calls so.
             value_range: a file's values that are black and white; None takes what its type holds,
                 and refuses 16-bit pictures that would be nearly black.
+            context: "picture" gives every window the mean over the whole picture for the network's
+                image pooling, which takes another pass over it; "window" leaves each its own.
 
         Raises:
             ImageError: the picture cannot be read.
             InputError: an argument does not fit.
-            ModelError: the network gives a label map, no logits, which cannot be blended.
+            ModelError: the network gives a label map, no logits, which cannot be blended; or it
+                cannot be given the picture's context.
             MissingExtraError: the picture must be read by region, and rasterio is not installed.
         """
         if workers is not None:
             check_whole("workers", workers, most=MAX_WORKERS)
+        check_context(context)
         amount = parse_bytes("memory", memory) if isinstance(memory, str) else memory
         if self.network.output != "logits":
             raise ModelError(
@@ -392,10 +406,13 @@ class Segmenter:
         if self.network.device == "cpu" and (workers is not None or streams.count == 1):
             streams = self._open_streams(workers or count_cores())
         run = partial(self._run_window, streams)
+        nothing = np.zeros((self.spec.height, self.spec.width, 3), np.uint8)
         if self._grid is None:  # only an answer tells
-            nothing = np.zeros((self.spec.height, self.spec.width, 3), np.uint8)
             height, width, _ = run(nothing).shape
             self._grid = height, width
+        halves = None
+        if context == "picture":
+            halves = self._open_halves(streams.count)
         return Tiles(
             opened,
             labels=self.labels,
@@ -409,16 +426,39 @@ class Segmenter:
             scale=scale,
             overlap=overlap,
             memory=amount,
+            halves=halves,
         )
 
-    def _open_streams(self, workers: int) -> _Streams:
+    def _open_halves(self, workers: int) -> Halves:
+        """Return the network cut at its image pooling, the same for the next picture."""
+        if self._halves is None or self._halves[0] != workers:
+            streams = _Streams(self._open_cut, workers)
+
+            def features(frame: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.float32], ...]:
+                with streams.taking() as network:
+                    return network.features(frame)
+
+            def judge(
+                frame: npt.NDArray[np.uint8], averages: tuple[npt.NDArray[np.float32], ...]
+            ) -> npt.NDArray[np.float32]:
+                with streams.taking() as network:
+                    logits = network.judge(frame, averages).astype(np.float32, copy=False)
+                self._check_logits(logits)
+                return logits
+
+            maps = features(np.zeros((self.spec.height, self.spec.width, 3), np.uint8))
+            sizes = tuple((one.shape[0], one.shape[1]) for one in maps)
+            self._halves = workers, Halves(features, judge, sizes)
+        return self._halves[1]
+
+    def _open_streams(self, workers: int) -> _Streams[Network]:
         """Return single-threaded streams, the same ones for the next picture."""
         if self._of_windows is None or self._of_windows.count != workers:
             self._of_windows = _Streams(partial(self._open_stream, threads=1), workers)
         return self._of_windows
 
     def _run_window(
-        self, streams: _Streams, frame: npt.NDArray[np.uint8]
+        self, streams: _Streams[Network], frame: npt.NDArray[np.uint8]
     ) -> npt.NDArray[np.float32]:
         network = streams.take()
         try:
@@ -428,10 +468,10 @@ class Segmenter:
         self._check_logits(logits)
         return logits
 
-    def _segment(self, source: Source | Photo, streams: _Streams) -> Segmentation:
+    def _segment(self, source: Source | Photo, streams: _Streams[Network]) -> Segmentation:
         return self._finish(self._look(source, streams))
 
-    def _look(self, source: Source | Photo, streams: _Streams) -> _Look:
+    def _look(self, source: Source | Photo, streams: _Streams[Network]) -> _Look:
         """Run the network on a photo."""
         start = time.perf_counter()
         photo = source if isinstance(source, Photo) else Photo(source)
@@ -570,19 +610,28 @@ class _Look:
     more: list[Scores] = field(default_factory=list)
 
 
-class _Streams:
+class _Streams(Generic[_Opened]):
     """Networks that run one photo each, opened when first needed and used again."""
 
     def __init__(
-        self, open_network: Callable[[], Network], count: int, *, first: Network | None = None
+        self, open_network: Callable[[], _Opened], count: int, *, first: _Opened | None = None
     ) -> None:
         self._open, self.count = open_network, count
-        self._idle: queue.LifoQueue[Network | None] = queue.LifoQueue()
+        self._idle: queue.LifoQueue[_Opened | None] = queue.LifoQueue()
         for _ in range(count - 1):
             self._idle.put(None)
         self._idle.put(first)  # the last to come is the first to be taken
 
-    def take(self) -> Network:
+    @contextlib.contextmanager
+    def taking(self) -> Iterator[_Opened]:
+        """Give an idle network, and make it available again."""
+        network = self.take()
+        try:
+            yield network
+        finally:
+            self.give_back(network)
+
+    def take(self) -> _Opened:
         """Return an idle network; wait for one where all are at work."""
         network = self._idle.get()
         if network is None:
@@ -593,7 +642,7 @@ class _Streams:
                 raise
         return network
 
-    def give_back(self, network: Network) -> None:
+    def give_back(self, network: _Opened) -> None:
         """Make a network available again."""
         self._idle.put(network)
 

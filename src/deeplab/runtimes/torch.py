@@ -164,7 +164,7 @@ class TorchNetwork(CardNetwork):
         release = network.release
         model = build(release.config, release.state_dict()).eval()
         try:
-            self._model = model.to(self._device)
+            self.model = model.to(self._device)
         except RuntimeError as error:  # of CUDA and Metal, out of memory included
             raise cannot_run(name, "PyTorch", device, error) from error
 
@@ -176,7 +176,7 @@ class TorchNetwork(CardNetwork):
         image = torch.from_numpy(np.ascontiguousarray(frame.transpose(2, 0, 1)))[None]
         try:
             with torch.inference_mode():
-                logits = self._model(image.to(self._device), self._output_stride)[0]
+                logits = self.model(image.to(self._device), self._output_stride)[0]
                 grid: Float32 = logits.permute(1, 2, 0).contiguous().cpu().numpy()
         except RuntimeError as error:
             if self._asked == CPU:

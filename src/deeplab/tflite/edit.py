@@ -150,20 +150,29 @@ class GraphEdit:
         """Pack a file behind the model; one of the same name is replaced."""
         self._files[name] = content
 
-    def finish(self, output: int) -> bytes:
-        """Return the file with ``output`` as its only output, and nothing that it does not need."""
-        output = self._follow(output)
+    def add_input(self, number: int) -> None:
+        """Let a tensor be given from outside; the step that computed it is left out."""
+        for step in (step for group in self._steps for step in group):
+            if number in step.outputs:
+                self._steps = [[s for s in group if s is not step] for group in self._steps]
+        self._graph.inputs = [*self._graph.inputs, number]
+
+    def finish(self, *outputs: int) -> bytes:
+        """Return the file with these outputs alone, and nothing that they do not need."""
+        chosen = [self._follow(output) for output in outputs]
+        if len(chosen) > 1 or len(self._graph.inputs) > len(self._file.inputs):
+            self._model.signatureDefs = None  # they name one input and one output
         steps = [step for group in self._steps for step in group]
         for step in steps:
             step.inputs = [self._follow(number) for number in _listed(step.inputs)]
-        needed, kept = {output}, []
+        needed, kept = {*chosen}, []
         for step in reversed(steps):
             if needed & {*step.outputs}:
                 needed |= {*step.inputs}
                 kept.append(step)
         graph = self._graph
         graph.operators = kept[::-1]
-        graph.outputs = [output]
+        graph.outputs = chosen
         self._renumber_tensors()
         self._renumber_codes()
         self._renumber_buffers()

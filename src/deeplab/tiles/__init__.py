@@ -1,9 +1,9 @@
 """Pictures larger than memory: windows that overlap, one mask without seams.
 
 :class:`Tiles` is what :meth:`deeplab.Segmenter.tiles` gives. :mod:`~deeplab.tiles.windows` says
-where the windows lie, :mod:`~deeplab.tiles.blend` makes one mask of their answers,
-:mod:`~deeplab.tiles.pictures` and :mod:`~deeplab.tiles.raster` read by region, and
-:mod:`~deeplab.tiles.mask_file` writes.
+where the windows lie, :mod:`~deeplab.tiles.context` tells each what the whole picture is like,
+:mod:`~deeplab.tiles.blend` makes one mask of their answers, :mod:`~deeplab.tiles.pictures` and
+:mod:`~deeplab.tiles.raster` read by region, and :mod:`~deeplab.tiles.mask_file` writes.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import io
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import partial
 from os import PathLike
 from typing import Any
 
@@ -31,6 +31,7 @@ from deeplab.photo.memory import in_words
 from deeplab.photo.results import Segmentation
 from deeplab.photo.upsample import argmax_bilinear
 from deeplab.tiles.blend import Blend, Float32, MaskPart, Run, UInt8
+from deeplab.tiles.context import Context, Halves, average, find_unit
 from deeplab.tiles.pictures import Picture, Seen, thumbnail
 from deeplab.tiles.windows import OVERLAP, Windows, check_overlap
 
@@ -45,6 +46,11 @@ _BESIDE = 150_000_000
 """Bytes that reading, writing and resizing take at most, whatever the picture."""
 
 _MOST_SCALE = 16
+
+_MARGIN = 0.45
+"""With the picture's context: of the points that two windows share, those at a window's edge that
+it leaves to the other. Neighbours agree but for what they see at their edges, so that the change
+from one to the other may be short; see benchmarks/tiles.py."""
 
 _PREVIEW = 2048
 """Pixels of the longer side of what is drawn of a picture that fits no screen."""
@@ -130,6 +136,7 @@ class Tiles:
         labels: the classes.
         size: (height, width) of the picture, and of the mask.
         seen_size: (height, width) of the picture as the network sees it.
+        context: whether the network's image pooling is of the "picture" or of each "window".
     """
 
     def __init__(
@@ -147,6 +154,7 @@ class Tiles:
         scale: float = 1.0,
         overlap: float = OVERLAP,
         memory: int | None = None,
+        halves: Halves | None = None,
     ) -> None:
         check_overlap(overlap)
         if not (math.isfinite(scale) and 0 < scale <= _MOST_SCALE):
@@ -166,12 +174,13 @@ class Tiles:
         self._spec, self._run, self._workers = spec, run, workers
         self._align_corners, self._softmaxed = align_corners, softmaxed
         self._temperature = temperature
-        self._rows, self._columns = (
-            Windows(size, frame, points, align_corners, overlap)
-            for size, frame, points in zip(
-                self.seen_size, (spec.height, spec.width), grid, strict=True
-            )
-        )
+        self._grid = grid
+        self._halves = halves
+        self._rows, self._columns = self._place(overlap)
+        if self._rows.starts == self._columns.starts == (0,):  # the window sees it all
+            self._halves = None
+        self.context: Context = "picture" if self._halves else "window"
+        self._averages: tuple[Float32, ...] | None = None
         self._strip = self._choose_strip(memory)
 
     @property
@@ -185,7 +194,7 @@ class Tiles:
         down, across = self._rows, self._columns
         return round(down.shared * down.step), round(across.shared * across.step)
 
-    @cached_property
+    @property
     def windows(self) -> int:
         """How many times the network will be run."""
         x = self._columns.place(self.size[1])
@@ -193,7 +202,7 @@ class Tiles:
         for left in range(0, self.size[1], self._strip):
             near, _ = x.part(left, min(self.size[1], left + self._strip))
             across += len(self._columns.touching(near))
-        return across * len(self._rows.starts)
+        return across * len(self._rows.starts) + self._windows_before
 
     def __iter__(self) -> Iterator[MaskPart]:
         """Give the mask in parts, strip by strip and in each from top to bottom."""
@@ -206,7 +215,8 @@ class Tiles:
             ImageError: a part of the picture is damaged.
             ModelError: the network's answer is broken.
         """
-        for part in self._blend(progress, self.windows).masks(self.size, self._strip):
+        blend = self._prepare(progress, self.windows)
+        for part in blend.masks(self.size, self._strip):
             if self.picture.has_nodata:
                 height, width = part.mask.shape
                 bottom, right = part.top + height, part.left + width
@@ -222,7 +232,8 @@ class Tiles:
             ModelError: the network's answer is broken.
         """
         start = time.perf_counter()
-        grid = self._blend(progress, len(self._rows.starts) * len(self._columns.starts)).grid()
+        total = len(self._rows.starts) * len(self._columns.starts) + self._windows_before
+        grid = self._prepare(progress, total).grid()
         answered = time.perf_counter()
         frame = self._rows.whole_frame, self._columns.whole_frame
         geometry = TiledGeometry(self.size, frame, seen=self.seen_size)
@@ -316,7 +327,32 @@ class Tiles:
         ):
             yield file.write
 
-    def _blend(self, progress: Progress | None, total: int) -> Blend:
+    def _place(self, overlap: float) -> tuple[Windows, Windows]:
+        """Return the windows from top to bottom, and those from left to right."""
+        spec, halves, found = self._spec, self._halves, []
+        for axis, frame in enumerate((spec.height, spec.width)):
+            size, points = self.seen_size[axis], self._grid[axis]
+            windows = Windows(size, frame, points, self._align_corners, overlap)
+            if halves is not None:
+                unit = find_unit(
+                    points,
+                    [one[axis] for one in halves.maps],
+                    align_corners=self._align_corners,
+                    most=points - windows.shared,
+                )
+                windows = replace(windows, unit=unit, margin=_MARGIN)
+            found.append(windows)
+        return found[0], found[1]
+
+    @property
+    def _windows_before(self) -> int:
+        """How many windows are looked at before the first answer, for the averages."""
+        if self._halves is None or self._averages is not None:
+            return 0
+        return len(self._rows.starts) * len(self._columns.starts)
+
+    def _prepare(self, progress: Progress | None, total: int) -> Blend:
+        """Return the network on all windows; where it needs the picture's averages, take them."""
         done = 0
 
         def advance() -> None:
@@ -325,13 +361,23 @@ class Tiles:
             if progress is not None:
                 progress(done, total)
 
+        run, halves = self._run, self._halves
+        if halves is not None:
+            if self._averages is None:
+                seen = self._strip * self.seen_size[1] / self.size[1]
+                group = max(1, int(seen / self._spec.width))
+                self._averages = average(self._blend(halves.features, advance), halves, group=group)
+            run = partial(_judge, halves, self._averages)
+        return self._blend(run, advance)
+
+    def _blend(self, run: Callable[[UInt8], Any], advance: Callable[[], None]) -> Blend:
         return Blend(
             rows=self._rows,
             columns=self._columns,
             num_classes=len(self.labels),
             seen=Seen(self.picture.smaller(self.seen_size), self.seen_size, self._spec.padding),
             padding=self._spec.padding,
-            run=_once_for_nothing(self._run, self._spec),
+            run=_once_for_nothing(run, self._spec),
             workers=self._workers,
             advance=advance,
         )
@@ -377,13 +423,17 @@ class _Small:
             self.mask[y : y + picked.shape[0], x : x + picked.shape[1]] = picked
 
 
-def _once_for_nothing(run: Run, spec: InputSpec) -> Run:
+def _judge(halves: Halves, averages: tuple[Float32, ...], frame: UInt8) -> Float32:
+    return halves.judge(frame, averages)
+
+
+def _once_for_nothing(run: Callable[[UInt8], Any], spec: InputSpec) -> Callable[[UInt8], Any]:
     """Run frames without anything in them, of which maps are full, once for all."""
     nothing = np.empty((spec.height, spec.width, 3), np.uint8)
     nothing[:] = spec.padding
-    known: list[Float32] = []
+    known: list[Any] = []
 
-    def answer(frame: UInt8) -> Float32:
+    def answer(frame: UInt8) -> Any:
         if not np.array_equal(frame[:: spec.height - 1 or 1], nothing[:: spec.height - 1 or 1]):
             return run(frame)
         if not np.array_equal(frame, nothing):

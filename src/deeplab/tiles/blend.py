@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -59,7 +59,7 @@ class Blend:
     num_classes: int
     seen: Seen
     padding: tuple[int, int, int]
-    run: Run
+    run: Callable[[UInt8], Any]
     workers: int
     advance: Callable[[], None]
 
@@ -101,14 +101,15 @@ class Blend:
         """Give the grid's rows, a few at a time: those that no window to come has a say in."""
         count, starts = self.rows.points, self.rows.starts
         total = np.zeros((count, points.stop - points.start, self.num_classes), np.float32)
-        with ThreadPoolExecutor(self.workers, thread_name_prefix="deeplab") as pool:
-            for row, frames in enumerate(self._bands(points)):
-                for column, logits in self._answers(pool, frames, self.columns.touching(points)):
-                    self._add(total, logits, row, column, points)
-                done = starts[row + 1] - starts[row] if row + 1 < len(starts) else count
-                yield total[:done].copy()
-                total[: count - done] = total[done:]
-                total[count - done :] = 0
+        columns = self.columns.touching(points)
+        for row, column, logits in self.answers(columns):
+            self._add(total, logits, row, column, points)
+            if column < columns[-1]:
+                continue
+            done = starts[row + 1] - starts[row] if row + 1 < len(starts) else count
+            yield total[:done].copy()
+            total[: count - done] = total[done:]
+            total[count - done :] = 0
 
     def _add(self, total: Float32, logits: Float32, row: int, column: int, points: slice) -> None:
         start = self.columns.starts[column]
@@ -118,11 +119,18 @@ class Blend:
         here = total[:, first - points.start : end - points.start]
         here += weight[:, :, None] * logits[:, inside]
 
-    def _answers(
+    def answers(self, columns: range) -> Iterator[tuple[int, int, Any]]:
+        """Give row, column and the network's answer of some columns' windows, row by row."""
+        with ThreadPoolExecutor(self.workers, thread_name_prefix="deeplab") as pool:
+            for row, band in enumerate(self._bands(columns)):
+                for column, answer in self._row(pool, band, columns):
+                    yield row, column, answer
+
+    def _row(
         self, pool: ThreadPoolExecutor, band: UInt8, columns: range
-    ) -> Iterator[tuple[int, Float32]]:
-        """Give the logits of a band's windows from left to right, whichever is ready first."""
-        waiting: deque[tuple[int, Future[Float32]]] = deque()
+    ) -> Iterator[tuple[int, Any]]:
+        """Give the answers to a band's windows from left to right, whichever is ready first."""
+        waiting: deque[tuple[int, Future[Any]]] = deque()
         origin = self.columns.first_pixel(columns[0])
         try:
             for column in columns:
@@ -137,15 +145,14 @@ class Blend:
             for _, future in waiting:
                 future.cancel()
 
-    def _next(self, waiting: deque[tuple[int, Future[Float32]]]) -> tuple[int, Float32]:
+    def _next(self, waiting: deque[tuple[int, Future[Any]]]) -> tuple[int, Any]:
         column, future = waiting.popleft()
-        logits = future.result()
+        answer = future.result()
         self.advance()
-        return column, logits
+        return column, answer
 
-    def _bands(self, points: slice) -> Iterator[UInt8]:
+    def _bands(self, columns: range) -> Iterator[UInt8]:
         """Give the pixels under each row of windows; those shared with the row above are kept."""
-        columns = self.columns.touching(points)
         left = self.columns.first_pixel(columns[0])
         right = self.columns.first_pixel(columns[-1]) + self.columns.frame
         band = np.empty((self.rows.frame, right - left, 3), np.uint8)

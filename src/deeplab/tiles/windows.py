@@ -25,6 +25,9 @@ OVERLAP = 0.25
 MOST_OVERLAP = 0.9
 """A hundred windows look at each pixel then."""
 
+_ALONE = 1e-6
+"""Weight where a window should say nothing, and nobody else may see the point."""
+
 
 def check_overlap(overlap: float) -> None:
     """Refuse what is no share of a window's side.
@@ -47,6 +50,9 @@ class Windows:
         align_corners: the first and the last point lie on the centres of a window's first and last
             pixel, not half a step inside its edges.
         overlap: the share of a window that the next one shares at least.
+        unit: windows begin at multiples of so many points; every point, where it is 1.
+        margin: of the shared points, the share at a window's edge at which it says nothing, where
+            another sees the point from further inside.
     """
 
     size: int
@@ -54,6 +60,8 @@ class Windows:
     points: int
     align_corners: bool
     overlap: float = OVERLAP
+    unit: int = 1
+    margin: float = 0.0
 
     @property
     def step(self) -> float:
@@ -71,9 +79,9 @@ class Windows:
     def starts(self) -> tuple[int, ...]:
         """The grid point at which each window begins; evenly, the last one ends last."""
         reach = (self.size - 1) / self.step + 1 if self.align_corners else self.size / self.step
-        last = max(0, math.ceil(reach - 1e-9) - self.points)
-        count = -(-last // (self.points - self.shared)) + 1
-        return tuple(round(i * last / max(1, count - 1)) for i in range(count))
+        last = -(-max(0, math.ceil(reach - 1e-9) - self.points) // self.unit)
+        count = -(-last // max(1, (self.points - self.shared) // self.unit)) + 1
+        return tuple(self.unit * round(i * last / max(1, count - 1)) for i in range(count))
 
     @property
     def whole(self) -> int:
@@ -98,12 +106,22 @@ class Windows:
         It rises from the window's edges, where the network sees half of the surroundings only,
         over the shared points; at each point of the whole grid the weights sum to 1.
         """
-        rise = (np.arange(self.points) + 1) / (self.shared + 1)
-        ramp = np.minimum(1, np.minimum(rise, rise[::-1]))
+        blind = self.margin * self.shared
+        rise = (np.arange(self.points) + 1 - blind) / (self.shared + 1 - 2 * blind)
+        rise = np.clip(rise, _ALONE, 1)
+        ramps = []
+        for window in range(len(self.starts)):
+            # Where the picture ends nobody sees more than the window that ends there.
+            first = rise if window else np.ones(self.points)
+            last = rise[::-1] if window < len(self.starts) - 1 else np.ones(self.points)
+            ramps.append(np.minimum(first, last))
         total = np.zeros(self.whole)
-        for start in self.starts:
+        for start, ramp in zip(self.starts, ramps, strict=True):
             total[start : start + self.points] += ramp
-        shares = [ramp / total[start : start + self.points] for start in self.starts]
+        shares = [
+            ramp / total[start : start + self.points]
+            for start, ramp in zip(self.starts, ramps, strict=True)
+        ]
         return np.asarray(shares, np.float32)
 
     def place(self, pixels: int) -> Axis:

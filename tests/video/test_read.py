@@ -10,8 +10,9 @@ import pytest
 from ffmpeg_oracle import frame_times
 
 from deeplab.errors import ImageError
+from deeplab.video.live import is_live
 from deeplab.video.orientation import Orientation
-from deeplab.video.read import VideoReader, _Clock, is_live
+from deeplab.video.read import VideoReader, _Clock
 
 
 @pytest.mark.parametrize("name", ["plain.mp4", "variable.mp4", "turned.mp4", "plain.mkv"])

@@ -60,7 +60,7 @@ def is_installed() -> bool:
 
 def split_live(sources: Sequence[str]) -> tuple[list[str], dict[Path, str]]:
     """Return the sources that are files, and the live ones by the name their results get."""
-    from deeplab.video.read import is_live
+    from deeplab.video.live import is_live
 
     live = {}
     moving = [source for source in sources if is_live(source) and not _is_photo(source)]
@@ -204,6 +204,9 @@ class ClipWork:
         notes = [*video.info.notes, *outputs.notes]
         if counted := video.counts.in_words():
             notes.append(counted)
+        if video.info.live and video.reader.finished:
+            why = f" ({video.reader.lost})" if video.reader.lost else ""
+            notes.append(f"the stream ended by itself after {end:.1f} s{why}")
         if stopped:
             written = "its files were closed and play" if job.files and frames else "no file"
             notes.append(f"stopped after {end:.1f} s; {written}")

@@ -6,8 +6,6 @@ Damage is passed over and counted; what cannot be read at all is refused in word
 from __future__ import annotations
 
 import os
-import re
-import sys
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -19,25 +17,28 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from deeplab.errors import ImageError, ImageSizeError, InputError
+from deeplab.errors import ImageError, ImageSizeError
 from deeplab.photo.formats import MAX_PIXELS
 from deeplab.photo.images import REDUCED_MARGIN, Photo
 from deeplab.video.library import import_av, in_words
+from deeplab.video.live import (
+    TIMEOUT_SECONDS,
+    explain,
+    find_camera,
+    hide_password,
+    is_address,
+    is_live,
+)
 from deeplab.video.orientation import Orientation
 
 if TYPE_CHECKING:
     import av
-
-_ADDRESS = re.compile(r"(rtsps?|rtmps?|https?|udp|tcp|rtp|srt)://", re.IGNORECASE)
 
 _UNKNOWN = 2
 """FFmpeg's number for a colour space, a transfer or primaries that nobody named."""
 
 _HD_ROWS = 720
 """From here on, colours whose space is not named are BT.709's, as players take them."""
-
-_TIMEOUT_SECONDS = 10
-"""For the first answer of a live source, and between two of its packets."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,16 +195,6 @@ class Frame:
     photo: FramePhoto
 
 
-def is_live(source: str | PathLike[str]) -> bool:
-    """Return whether something is a camera ("0", "/dev/video0") or an address, not a file."""
-    text = os.fspath(source)
-    if _ADDRESS.match(text):
-        return True
-    if text.isdecimal() and len(text) < 3:
-        return not os.path.exists(text)
-    return re.fullmatch(r"/dev/video\d+", text) is not None
-
-
 @dataclass
 class _Clock:
     """Gives every frame a time later than the one before."""
@@ -214,10 +205,16 @@ class _Clock:
     last: int | None = None
     retimed: int = 0
     _shift: int = field(default=0, init=False)
+    _begun: bool = field(default=False, init=False)
 
     def tell(self, pts: int | None) -> int:
         """Return the frame's time, counted from the start."""
         due = 0 if self.last is None else self.last + self.step
+        if pts is not None and not self._begun:
+            # The first frames of a stream have no time yet; those that have come after them.
+            self._begun = True
+            if self.last is not None:
+                self._shift = max(0, due - (pts - self.start))
         now = due if pts is None else pts - self.start + self._shift
         if pts is None or (self.last is not None and now <= self.last):
             self.retimed += 1
@@ -242,6 +239,7 @@ class VideoReader:
         sound: PyAV's streams of sound, the patterns for those of a file that takes the packets.
         metadata: title, date and the like.
         finished: all of its frames were given.
+        lost: why a live source gave no more, in words; "" where it closed as usual.
 
     Raises:
         ImageError: it cannot be read, has no pictures, is encrypted or empty.
@@ -257,10 +255,11 @@ class VideoReader:
     ) -> None:
         self._av = import_av()
         self.counts = Counts()
-        self.finished = False
+        self.finished, self.lost = False, ""
         self._listeners: list[Callable[[av.Packet[Any]], object]] = []
         self._early: list[av.Packet[Any]] | None = []  # sound that lies before the first frame
-        self._name = os.fspath(source)
+        self._source = os.fspath(source)
+        self._name = hide_password(self._source)
         self._live = is_live(source)
         self._container = self._open()
         try:
@@ -357,12 +356,12 @@ class VideoReader:
     # --- opening ------------------------------------------------------------------------------
 
     def _open(self) -> Any:
-        name, options, form = self._name, {}, None
+        name, options, form = self._source, {}, None
         timeout = None
         if self._live:
-            timeout = _TIMEOUT_SECONDS
-            if not _ADDRESS.match(name):
-                name, form = _camera(name)
+            timeout = TIMEOUT_SECONDS
+            if not is_address(name):
+                name, form = find_camera(name)
             elif name.lower().startswith("rtsp"):
                 options = {"rtsp_transport": "tcp"}  # pictures lost on UDP come as grey blocks
         else:
@@ -375,7 +374,7 @@ class VideoReader:
     def _why_not(self, error: Exception) -> str:
         words = f"{self._name}: cannot be opened: {in_words(error)}."
         if self._live:
-            return words + " Is the camera plugged in and free, the address right and reachable?"
+            return explain(self._source, in_words(error))
         if isinstance(error, self._av.error.InvalidDataError):
             return (
                 f"{self._name}: is no video that can be read, or is cut off: an MP4 or MOV whose "
@@ -474,7 +473,10 @@ class VideoReader:
             except errors as error:
                 if self._live and self.counts.frames == 0:
                     raise ImageError(self._why_not(error)) from None
-                self.counts.broken += 1
+                if self._live:
+                    self.lost = in_words(error)
+                else:
+                    self.counts.broken += 1
                 packet = None
             if packet is None:
                 break
@@ -508,16 +510,3 @@ def _check_file(path: Path) -> None:
         raise ImageError(f"{path}: is a folder, expected a video.")
     if size == 0:
         raise ImageError(f"{path}: the file is empty (0 bytes).")
-
-
-def _camera(name: str) -> tuple[str, str]:
-    """Return what FFmpeg calls a camera, and the format that reads it."""
-    number = name.removeprefix("/dev/video")
-    if sys.platform == "darwin":
-        return number, "avfoundation"
-    if sys.platform == "win32":
-        raise InputError(
-            f"video: got the camera {name}; on Windows cameras are read through an address. "
-            "Stream it (ffmpeg -f dshow … udp://127.0.0.1:9999) and give that address."
-        )
-    return f"/dev/video{number}", "video4linux2"

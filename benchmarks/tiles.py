@@ -1,13 +1,16 @@
 """Pictures larger than memory: what they take, and what the usual way takes.
 
-    python benchmarks/tiles.py [--side 32768] [--scale 1] [--rounds 3]
+    python benchmarks/tiles.py [--side 32768] [--scale 1] [--rounds 3] [--voc FOLDER] [--whole 0.25]
 
-Two tables. The first: a picture made on the fly, and one of twice its side, segmented and written
-with ``Segmenter.tiles``; each in a process of its own, whose largest memory the kernel tells. The
-second: a photo of 6,000 × 4,000 in the same windows with the same network on one thread, here and
-in mmsegmentation's way (``slide_inference``): the logits of each window enlarged to its size, added
-up at the size of the photo, divided by how often each pixel was seen, then the argmax. The sum is
-done in place; mmsegmentation pads each window to the size of the photo first and takes longer.
+Up to four tables. The first: a picture made on the fly, and one of twice its side, segmented and
+written with ``Segmenter.tiles``; each in a process of its own, whose largest memory the kernel
+tells. The second: a photo of 6,000 × 4,000 in the same windows with the same network on one
+thread, here and in mmsegmentation's way (``slide_inference``): the logits of each window enlarged
+to its size, added up at the size of the photo, divided by how often each pixel was seen, then the
+argmax. The sum is done in place; mmsegmentation pads each window to the size of the photo first and
+takes longer. With ``--voc``: mIoU and time of windows that know the whole picture and of those that
+do not, on labelled photos of VOC's layout, enlarged and laid side by side to larger pictures. With
+``--whole SCALE``: how many pixels of the photo's mask are as if one frame had seen all of it.
 """
 
 from __future__ import annotations
@@ -120,6 +123,87 @@ def theirs(path: str) -> dict[str, float]:
     return {"seconds": seconds, "before": before}
 
 
+WAYS = (("window", 0.25), ("picture", 0.25), ("picture", 0.6))
+"""Context and overlap."""
+
+
+def labelled(root: Path, count: int) -> None:
+    """Print mIoU and time of labelled pictures that are larger than a window."""
+    from deeplab import Segmenter
+    from deeplab.evaluation.metrics import ConfusionMatrix
+
+    names = (root / "ImageSets" / "Segmentation" / "val.txt").read_text().split()
+    segmenter = Segmenter(MODEL)
+    for what, every in scenes(root, names).items():
+        pictures = every[:count]
+        matrices = [ConfusionMatrix(len(segmenter.labels)) for _ in WAYS]
+        seconds = [0.0] * len(WAYS)
+        for picture, label in pictures:
+            for i, (context, overlap) in enumerate(WAYS):
+                tiles = segmenter.tiles(picture, context=context, overlap=overlap)
+                start = time.perf_counter()
+                mask = tiles.segmentation().mask
+                seconds[i] += time.perf_counter() - start
+                matrices[i].merge(ConfusionMatrix.of(label, mask, len(segmenter.labels)))
+        print(f"{what}, {len(pictures)} pictures", flush=True)
+        for (context, overlap), matrix, took in zip(WAYS, matrices, seconds, strict=True):
+            miou = float(matrix.totals.mean_iou())
+            print(f"{context:>10} {overlap:.2f}: mIoU {miou:.2%}, {took:.0f} s", flush=True)
+
+
+def scenes(root: Path, names: list[str]) -> dict[str, list[tuple[np.ndarray, np.ndarray]]]:
+    """Return labelled pictures: photos enlarged, and nine photos beside each other."""
+
+    def read(name: str, scale: float) -> tuple[np.ndarray, np.ndarray]:
+        with (
+            Image.open(root / "JPEGImages" / f"{name}.jpg") as photo,
+            Image.open(root / "SegmentationClass" / f"{name}.png") as label,
+        ):
+            size = round(scale * photo.width), round(scale * photo.height)
+            large = photo.convert("RGB").resize(size, Image.Resampling.BICUBIC)
+            return np.asarray(large), np.asarray(label.resize(size, Image.Resampling.NEAREST))
+
+    mosaics = []
+    for first in range(0, len(names) - 8, 9):  # each photo once
+        picture = np.full((3 * 500, 3 * 500, 3), 127, np.uint8)
+        label = np.full((3 * 500, 3 * 500), 255, np.uint8)
+        for place, name in enumerate(names[first : first + 9]):
+            top, left = 500 * (place // 3), 500 * (place % 3)
+            pixels, classes = read(name, 1)
+            height, width = classes.shape
+            picture[top : top + height, left : left + width] = pixels
+            label[top : top + height, left : left + width] = classes
+        mosaics.append((picture, label))
+    return {
+        "nine photos as one picture": mosaics,
+        "photos enlarged 3 times": [read(name, 3) for name in names[::4]],
+    }
+
+
+def whole(scale: float) -> None:
+    """Print how many pixels of windows' masks are those of one frame that sees it all."""
+    from deeplab import Segmenter
+    from deeplab.photo.upsample import Region, argmax_bilinear
+    from deeplab.tiles.pictures import Seen
+
+    pair = Path(__file__).parents[1] / "docs" / "results" / MODEL / f"{MODEL}.json"
+    picture, segmenter = photo(), Segmenter(pair)
+    tiles = segmenter.tiles(picture, scale=scale)
+    height, width = tiles.seen_size
+    side = [-(-(size - 1) // 16) * 16 + 1 for size in tiles.seen_size]
+    frame = np.empty((*side, 3), np.uint8)
+    frame[:] = segmenter.spec.padding
+    seen = Seen(tiles.picture.smaller((height, width)), (height, width), segmenter.spec.padding)
+    frame[:height, :width] = seen.read(0, 0, height, width)
+    logits = Segmenter(pair, size=(side[0], side[1])).network(frame)
+    region = Region(side[0], side[1], 0, 0, height, width)
+    mask = argmax_bilinear(logits, *picture.shape[:2], align_corners=True, region=region)
+    for context, overlap in WAYS:
+        tiles = segmenter.tiles(picture, scale=scale, context=context, overlap=overlap)
+        equal = (tiles.segmentation().mask == mask).mean()
+        print(f"scale {scale}, {context} {overlap:.2f}: {tiles.windows} windows, {equal:.3%} equal")
+
+
 def run(*arguments: str) -> dict[str, float]:
     """Run one case in a process of its own."""
     done = subprocess.run(
@@ -133,6 +217,9 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=32_768)
     parser.add_argument("--scale", type=float, default=1.0)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--voc", type=Path)
+    parser.add_argument("--pictures", type=int, default=1000, help="of each kind, with --voc")
+    parser.add_argument("--whole", type=float)
     parser.add_argument("--case", nargs="+")
     options = parser.parse_args()
     if options.case:
@@ -144,6 +231,10 @@ def main() -> None:
         peak = megabytes()
         print(json.dumps({**found, "peak": peak}))
         return
+    if options.voc:
+        labelled(options.voc, options.pictures)
+    if options.whole:
+        whole(options.whole)
     if options.side:
         print(f"{'side':>8} {'windows':>8} {'seconds':>8} {'file MB':>8} {'peak MB':>8}")
         for side in (options.side, 2 * options.side):

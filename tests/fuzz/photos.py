@@ -25,7 +25,8 @@ def _write(random: rng.Random) -> bytes:
     return stored.getvalue()
 
 
-def _change(random: rng.Random, data: bytes) -> bytes:
+def change(random: rng.Random, data: bytes) -> bytes:
+    """Return bytes cut off, grown, or wrong in a few places."""
     changed = bytearray(data)
     kind = random.random()
     if kind < 0.2:
@@ -43,7 +44,7 @@ def _change(random: rng.Random, data: bytes) -> bytes:
 
 def run_one(random: rng.Random, folder: Path) -> str:
     """Read one changed photo from bytes, and from a file under another ending."""
-    data = _change(random, _write(random))
+    data = change(random, _write(random))
     path = folder / f"photo{random.choice(('.jpg', '.png', '.webp', '.tif', '.bmp', ''))}"
     path.write_bytes(data)
     try:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ffmpeg_oracle import frame_times
+from ffmpeg_oracle import ffmpeg, frame_times
 
 from deeplab.errors import ImageError
 from deeplab.video.live import is_live
@@ -120,6 +120,28 @@ def test_times_that_are_missing_or_run_backwards_are_mended() -> None:
     behind = _Clock(Fraction(1, 1000), 40, start=50_000)
     # A camera that was set back by a minute goes on from where it was.
     assert [behind.tell(pts) for pts in (50_000, 50_040, 0, 40, 100)] == [0, 40, 80, 120, 180]
+
+
+@pytest.mark.parametrize("name", ["plain.mkv", "plain.webm"])
+def test_a_file_that_tells_no_number_of_frames_is_not_cut_off_silently(
+    name: str, clips: Path, tmp_path: Path
+) -> None:
+    whole = tmp_path / name
+    codec = (
+        ("-c", "copy")
+        if name.endswith("mkv")
+        else ("-c:v", "libvpx", "-an", "-deadline", "realtime")
+    )
+    ffmpeg("-i", clips / "plain.mp4", *codec, whole)
+    with VideoReader(whole) as reader:
+        assert len(list(reader)) == 50
+        assert not reader.counts.in_words()
+    cut = tmp_path / f"cut-{name}"
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    with VideoReader(cut) as reader:
+        frames = len(list(reader))
+        assert frames < 45
+        assert reader.counts.missing + reader.counts.broken == pytest.approx(50 - frames, abs=2)
 
 
 def test_what_is_live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

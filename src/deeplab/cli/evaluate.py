@@ -38,6 +38,7 @@ def evaluate(
     ] = None,
     tile: tiling.Tile = None,
     overlap: tiling.Overlap = None,
+    context: tiling.Context = None,
     classes: Annotated[
         str | None, typer.Option(metavar="NAMES", help="Also average over these classes only.")
     ] = None,
@@ -100,8 +101,9 @@ def evaluate(
         labelled_clips.refuse(
             {
                 "--split": split, "--scales": scales != "1", "--flip": flip, "--tile": tile,
-                "--overlap": overlap is not None, "--output-stride": output_stride,
-                "--calibration": calibration, "--report": report, "--server": server,
+                "--overlap": overlap is not None, "--context": context,
+                "--output-stride": output_stride, "--calibration": calibration,
+                "--report": report, "--server": server,
             }
         )  # fmt: skip
         told |= {"runtime": runtime, "device": device}
@@ -138,7 +140,7 @@ def evaluate(
     in_torch = {None: "auto", "gpu": "cuda"}.get(device, device)
     if in_torch not in ("auto", "cpu", "cuda"):
         in_torch = "cpu"
-    windows = tiling.read_tiling(tile=tile, overlap=overlap, size=size)
+    windows = tiling.read_tiling(tile=tile, overlap=overlap, context=context, size=size)
     if windows is not None and windows.size and windows.size[0] != windows.size[1]:
         raise InputError(f"--tile: got '{tile}', expected one number: windows are square here.")
     with join_processes(in_torch) as processes:

@@ -122,6 +122,7 @@ def segment(
     output_name: model_options.OutputName = None,
     tile: tiling.Tile = None,
     overlap: tiling.Overlap = None,
+    context: tiling.Context = None,
     scale: tiling.Scale = None,
     bands: tiling.Bands = None,
     value_range: tiling.Range = None,
@@ -186,8 +187,9 @@ def segment(
     folder = place(output or Path("segmented")) if asked else None
     kinds = [kind for kind in asked if kind not in DATA_SETS]
     windows = tiling.read_tiling(
-        tile=tile, overlap=overlap, scale=scale, bands=bands, value_range=value_range, size=size
-    )
+        tile=tile, overlap=overlap, context=context, scale=scale, bands=bands,
+        value_range=value_range, size=size,
+    )  # fmt: skip
     budget = parse_bytes("--memory", memory) if memory else default_budget()
     files, live = video.split_live(photos)
     found: Found = [(name, name) for name in live]

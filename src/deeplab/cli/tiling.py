@@ -30,6 +30,13 @@ Overlap = Annotated[
         help="Of two windows, with --tile (default: 0.25).",
     ),
 ]
+Context = Annotated[
+    str | None,
+    typer.Option(
+        metavar="picture|window",
+        help="Of what the network's image pooling is the mean, with --tile (default: window).",
+    ),
+]
 Scale = Annotated[
     float | None,
     typer.Option(
@@ -65,6 +72,7 @@ def read_tiling(
     *,
     tile: str | None,
     overlap: float | None = None,
+    context: str | None = None,
     scale: float | None = None,
     bands: str | None = None,
     value_range: str | None = None,
@@ -75,9 +83,16 @@ def read_tiling(
     Raises:
         InputError: one of them cannot be read, or is given without ``--tile``.
     """
+    from deeplab.tiles.context import check_context
     from deeplab.tiles.windows import check_overlap
 
-    given = {"overlap": overlap, "scale": scale, "bands": bands, "range": value_range}
+    given = {
+        "overlap": overlap,
+        "context": context,
+        "scale": scale,
+        "bands": bands,
+        "range": value_range,
+    }
     if tile is None:
         for name, value in given.items():
             if value is not None:
@@ -89,6 +104,9 @@ def read_tiling(
     if overlap is not None:
         check_overlap(overlap)
         arguments["overlap"] = overlap
+    if context is not None:
+        check_context(context)
+        arguments["context"] = context
     if scale is not None:
         arguments["scale"] = scale
     if bands is not None:

@@ -33,7 +33,9 @@ from deeplab.labels import LabelSet, open_labels
 from deeplab.photo.images import Geometry, InputSpec
 from deeplab.photo.upsample import argmax_bilinear
 from deeplab.runtimes import FILE_SUFFIXES, find_engines
+from deeplab.runtimes.cut import CutTorch
 from deeplab.tiles import Tiles
+from deeplab.tiles.context import Context, Halves
 from deeplab.tiles.pictures import ArrayPicture
 from deeplab.tiles.windows import OVERLAP
 from deeplab.weights.release import find_pair
@@ -101,7 +103,8 @@ class FilePredictor:
         seen = f"{spec.fit} to {spec.height}×{spec.width}"
         windows = self._windows
         if windows is not None:
-            seen = describe_windows((spec.height, spec.width), windows.get("overlap", OVERLAP))
+            shared, context = windows.get("overlap", OVERLAP), windows.get("context")
+            seen = describe_windows((spec.height, spec.width), shared, context)
         return {
             "model": self._name,
             "input": seen,
@@ -129,6 +132,7 @@ class TorchPredictor:
             whole. The windows' answers are blended, see :mod:`deeplab.tiles`: the logits, or with
             several looks their probabilities.
         overlap: the share of a window that its neighbours look at too.
+        context: of what the network's image pooling is the mean, see :mod:`deeplab.tiles.context`.
         bfloat16: compute convolutions in half the bits.
         frame: fit each photo into this frame instead, as an exported file does; one look.
 
@@ -143,12 +147,15 @@ class TorchPredictor:
     output_stride: int | None = None
     tile: int | None = None
     overlap: float = OVERLAP
+    context: Context = "window"
     bfloat16: bool = False
     frame: InputSpec | None = None
 
     def __post_init__(self) -> None:
         if self.frame is not None and (tuple(self.scales) != (1.0,) or self.flip or self.tile):
             raise InputError("scales, flip, tile: a fixed frame is looked at once.")
+        if self.context == "picture" and (tuple(self.scales) != (1.0,) or self.flip):
+            raise InputError("context: with scales or flip every look has a mean of its own.")
         if self.tile is not None and self.tile < 65:
             raise InputError(f"tile: got {self.tile}, expected 65 pixels or more (or none).")
 
@@ -181,7 +188,7 @@ class TorchPredictor:
         """Return the protocol."""
         seen = "the photo's own size, padded"
         if self.tile:
-            seen = describe_windows((self.tile, self.tile), self.overlap)
+            seen = describe_windows((self.tile, self.tile), self.overlap, self.context)
         if self.frame is not None:
             seen = f"{self.frame.fit} to {self.frame.height}×{self.frame.width}"
         return {
@@ -246,7 +253,13 @@ class TorchPredictor:
         assert isinstance(mean, torch.Tensor)
         red, green, blue = (float(value) for value in mean.flatten())
         spec = InputSpec(height=tile, width=tile, mean=(red, green, blue))
-        height, width, _ = run(np.zeros((tile, tile, 3), np.uint8)).shape
+        nothing = np.zeros((tile, tile, 3), np.uint8)
+        height, width, _ = run(nothing).shape
+        halves = None
+        if self.context == "picture":
+            cut = CutTorch(run, self.network, self.name)
+            maps = tuple((one.shape[0], one.shape[1]) for one in cut.features(nothing))
+            halves = Halves(cut.features, cut.judge, maps)
         tiles = Tiles(
             ArrayPicture(photo),
             labels=self.labels,
@@ -256,6 +269,7 @@ class TorchPredictor:
             run=run,
             workers=1,
             overlap=self.overlap,
+            halves=halves,
         )
         mask = np.empty(photo.shape[:2], np.uint8)
         for top, left, part in tiles:
@@ -263,9 +277,10 @@ class TorchPredictor:
         return mask
 
 
-def describe_windows(size: tuple[int, int], overlap: float) -> str:
+def describe_windows(size: tuple[int, int], overlap: float, context: Context | None = None) -> str:
     """Return how photos are looked at, for a protocol."""
-    return f"windows of {size[0]}×{size[1]}, {overlap:.0%} shared, blended"
+    whole = ", pooling of the whole picture" if context == "picture" else ""
+    return f"windows of {size[0]}×{size[1]}, {overlap:.0%} shared, blended{whole}"
 
 
 def _argmax(probabilities: torch.Tensor) -> UInt8:
@@ -281,6 +296,7 @@ def open_predictor(
     output_stride: int | None = None,
     tile: int | Literal["auto"] | None = None,
     overlap: float = OVERLAP,
+    context: Context = "window",
     device: torch.device | None = None,
     file_device: str | None = None,
     runtime: Runtime | None = None,
@@ -299,6 +315,7 @@ def open_predictor(
         tile: look at photos in windows: as large as the network's frame ("auto"), or with this
             side, where it takes any size.
         overlap: the share of a window that its neighbours look at too.
+        context: of what the network's image pooling is the mean, see :mod:`deeplab.tiles.context`.
         device: torch only; None is the CPU.
         file_device: exported files only, what :class:`~deeplab.segmenter.Segmenter` takes.
         runtime: exported files only; None takes the usual one of that kind of file.
@@ -321,7 +338,9 @@ def open_predictor(
             )
         from deeplab.segmenter import Segmenter
 
-        windows = None if tile is None else {"scale": scales[0], "overlap": overlap}
+        windows = (
+            None if tile is None else {"scale": scales[0], "overlap": overlap, "context": context}
+        )
         if isinstance(tile, int):
             told["size"] = (tile, tile)
         looks: dict[str, Any] = {} if windows else {"scales": scales, "flip": flip}
@@ -356,6 +375,7 @@ def open_predictor(
         output_stride=output_stride,
         tile=tile,
         overlap=overlap,
+        context=context,
         frame=frame,
     )
 

@@ -80,6 +80,7 @@ def quiet_gdal() -> Iterator[Any]:
         rasterio.Env(**_SETTINGS),
     ):
         warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+        warnings.simplefilter("ignore", rasterio.errors.NodataShadowWarning)  # said in notes
         yield rasterio
 
 
@@ -124,6 +125,8 @@ class RasterPicture:
         self.size: tuple[int, int] = stored[::-1] if self._turn >= 5 else stored
         self._stored = stored
         self.has_nodata = self._has_nodata()
+        if self.has_nodata and self._both_nodata_and_alpha():
+            notes.append("its no-data value says what holds nothing; its alpha channel was left")
         self.from_top = self._driver not in _BLOCKS
         self.notes = tuple(notes)
         self.profile = {
@@ -279,6 +282,12 @@ class RasterPicture:
         return any(
             flag.name != "all_valid" for flags in self._file.mask_flag_enums for flag in flags
         )
+
+    def _both_nodata_and_alpha(self) -> bool:
+        by_value = any(
+            flag.name == "nodata" for flags in self._file.mask_flag_enums for flag in flags
+        )
+        return by_value and any(kind.name == "alpha" for kind in self._file.colorinterp)
 
     def _has_nodata(self) -> bool:
         clear = self._colours is not None and bool((self._colours[:, 3] == 0).any())

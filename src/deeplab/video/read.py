@@ -6,6 +6,7 @@ Damage is passed over and counted; what cannot be read at all is refused in word
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -344,7 +345,20 @@ class VideoReader:
             yield waiting
         self.finished = True
         told = self._stream.frames if not self._live else 0
+        if not told and not self._live:
+            told = self.counts.frames + self._missing_by_time(waiting)
         self.counts.missing = max(0, told - self.counts.frames - self.counts.broken)
+
+    def _missing_by_time(self, last: Frame | None) -> int:
+        """Return how many frames there would be up to the track's end; Matroska tells no number."""
+        text = self._stream.metadata.get("DURATION", "")
+        found = re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", text.strip("\0 "))
+        rate = self.info.rate
+        if found is None or not rate or last is None:
+            return 0
+        end = 3600 * int(found[1]) + 60 * int(found[2]) + float(found[3])
+        gap = (end - last.time) * float(rate) - 1  # the last frame stays for one, too
+        return round(gap) if gap > 0.5 else 0
 
     def _last_duration(self, frame: Frame, start: int) -> int:
         """Return how long the last frame stays: until the stream ends, where that can be."""

@@ -110,6 +110,8 @@ def test_windows_on_a_large_photo_are_those_of_one_window_at_its_scale():
     [
         (["--scale", "0.5"], "--scale: is for pictures in windows; add --tile auto"),
         (["--range", "0,1"], "--range: is for pictures in windows"),
+        (["--context", "picture"], "--context: is for pictures in windows"),
+        (["--tile", "auto", "--context", "photo"], "context: got 'photo', expected picture"),
         (["--tile", "some"], "--tile: got 'some', expected HEIGHTxWIDTH"),
         (["--tile", "auto", "--overlap", "1"], "'--overlap'"),
         (["--tile", "auto", "--scale", "0"], "scale: got 0.0, expected a number above 0"),

@@ -200,8 +200,9 @@ def whole(scale: float) -> None:
     mask = argmax_bilinear(logits, *picture.shape[:2], align_corners=True, region=region)
     for context, overlap in WAYS:
         tiles = segmenter.tiles(picture, scale=scale, context=context, overlap=overlap)
+        runs = tiles.windows
         equal = (tiles.segmentation().mask == mask).mean()
-        print(f"scale {scale}, {context} {overlap:.2f}: {tiles.windows} windows, {equal:.3%} equal")
+        print(f"scale {scale}, {context} {overlap:.2f}: {runs} windows, {equal:.3%} equal")
 
 
 def run(*arguments: str) -> dict[str, float]:

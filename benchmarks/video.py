@@ -2,6 +2,7 @@
 
     make clients
     python benchmarks/video.py [CLIP] [--frames 150] [--rounds 3]
+    python benchmarks/video.py --memory 10000
 
 Both read the same clip, scaled to 1280×720 beforehand, run the same ``voc-fast`` file, colour every
 frame by its class and write an H.264 file with the same settings. MediaPipe runs in an environment
@@ -9,6 +10,9 @@ of its own, which has no encoder of H.264; there OpenCV decodes and draws, and t
 ffmpeg process that encodes them, which leaves that work to the other core. Ours is
 ``segmenter.video`` with steady masks, and ``VideoWriter``. The two take turns; the median of the
 rounds is told, in frames per second without the opening of models and files.
+
+``--memory FRAMES`` makes a clip of so many frames of 128×96, plays it through ``segmenter.video``
+with drawing and encoding, and tells the memory of the process every thousand frames.
 """
 
 from __future__ import annotations
@@ -84,15 +88,45 @@ with segmenter.video(clip) as video, VideoWriter(target, like=video) as writer:
 """
 
 
+def watch_memory(frames: int, model: str, labels: str | None) -> None:
+    """Print the resident memory every thousand frames of one long clip."""
+    from deeplab import Segmenter
+    from deeplab.photo.memory import resident_bytes
+    from deeplab.video.write import VideoWriter
+
+    segmenter = Segmenter(model, threads=1, labels=labels)
+    with tempfile.TemporaryDirectory() as folder:
+        clip = Path(folder, "long.mp4")
+        words = ["ffmpeg", "-v", "error", "-f", "lavfi", "-i", "testsrc2=size=128x96:rate=25"]
+        words += ["-frames:v", str(frames), "-c:v", "libx264", "-preset", "ultrafast", clip]
+        subprocess.run([str(word) for word in words], check=True)
+        with (
+            segmenter.video(clip, flicker=True) as video,
+            VideoWriter(Path(folder, "out.mp4"), like=video) as writer,
+        ):
+            drawn = video.map(lambda frame: writer.prepare(frame.segmentation.overlay()))
+            for count, (frame, picture) in enumerate(drawn, 1):
+                writer.write(picture, frame)
+                if count % 1000 == 0 or count == 100:
+                    print(f"{count:>7} frames: {(resident_bytes() or 0) / 1e6:.0f} MB", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("clip", type=Path)
+    parser.add_argument("clip", type=Path, nargs="?")
+    parser.add_argument("--labels", help="of a model that does not name its classes")
+    parser.add_argument("--memory", type=int, metavar="FRAMES")
     parser.add_argument("--model", default="voc-fast")
     parser.add_argument("--frames", type=int, default=150)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
+    if options.memory:
+        watch_memory(options.memory, options.model, options.labels)
+        return
+    if options.clip is None:
+        parser.error("CLIP or --memory is needed")
     theirs = MEDIAPIPE / "bin" / "python"
     if not theirs.is_file():
         sys.exit(f"{theirs} is not there: run `make clients` first.")

@@ -28,7 +28,10 @@ NETWORKS = {
         head_channels=32,
     ),
     "v3-window": DeepLabConfig(depth_multiplier=0.5, image_pooling_crop_size=(33, 33)),
-    "v3+-xception": DeepLabConfig(version="v3+", backbone="xception_41"),
+    "v3+-xception": DeepLabConfig(version="v3+", backbone="xception_41", bounded_activation=True),
+    "v3-standardised": DeepLabConfig(backbone="resnet_v1_18", weight_standardization=True),
+    "v3+-hnasnet": DeepLabConfig(version="v3+", backbone="nas_hnasnet", nas_channels=2),
+    "v3-pnasnet": DeepLabConfig(backbone="nas_pnasnet", nas_channels=2),
     "v3+-mobilenet_v3": DeepLabConfig(
         version="v3+",
         backbone="mobilenet_v3_small_seg",

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from deeplab.models import DeepLab, DeepLabConfig
 from deeplab.models.deeplab import ASPP, ImagePooling
-from deeplab.models.layers import ConvNorm, reduced_size, scale_size
+from deeplab.models.layers import Conv2d, ConvNorm, reduced_size, scale_size
 
 Output = Literal["logits", "mask"]
 
@@ -53,6 +53,7 @@ class ExportNetwork(DeepLab):
         del self.pixel_mean, self.pixel_std
         for module in list(self.modules()):
             if isinstance(module, ConvNorm):
+                _fold_standard(module.conv)
                 _fold_norm(module)
         if config.channel_order == "bgr":
             _swap_channels(self)
@@ -105,7 +106,8 @@ class PooledASPP(nn.Module):
         parts = [branch(x, 1, rate) for branch, rate in zip(self.branches, rates, strict=True)]
         pooled = F.conv2d(self.pooling(x, output_stride, scale), self.pooled_weight)
         joined = torch.cat(parts, 1) if len(parts) > 1 else parts[0]
-        y = F.relu(F.conv2d(joined, self.weight, self.bias) + pooled)
+        y = F.conv2d(joined, self.weight, self.bias) + pooled
+        y = F.relu6(y) if self.config.bounded_activation else F.relu(y)
         return y if self.post is None else self.post(y)
 
 
@@ -132,6 +134,12 @@ def _adds_pooled(head: ASPP) -> bool:
     whole = head.pooling is not None and config.image_pooling_crop_size is None
     projected = head.project is not None and config.projection == "1x1"
     return whole and projected and not config.squeeze_excitation
+
+
+def _fold_standard(conv: Conv2d) -> None:
+    """Store the kernel that a standardised convolution uses."""
+    conv.weight = nn.Parameter(conv.standard_weight())
+    conv.standardised = False
 
 
 def _fold_norm(layer: ConvNorm) -> None:

@@ -48,5 +48,7 @@ BACKBONES: dict[str, BackboneDefaults] = {
     "mobilenet_v3_small": BackboneDefaults("mobilenet_v3", *_UNIT, 1e-3, 0.997, ()),
     "mobilenet_v3_large_seg": BackboneDefaults("mobilenet_v3", *_UNIT, 1e-3, 0.997, ()),
     "mobilenet_v3_small_seg": BackboneDefaults("mobilenet_v3", *_UNIT, 1e-3, 0.997, ()),
+    "nas_pnasnet": BackboneDefaults("nas", *_UNIT, 1e-3, 0.9997, _RATES),
+    "nas_hnasnet": BackboneDefaults("nas", *_UNIT, 1e-3, 0.9997, _RATES),
     "mobilenet_edgetpu": BackboneDefaults("mobilenet_edgetpu", *_UNIT, 1e-3, 0.997, ()),
 }

@@ -48,6 +48,7 @@ _POSITIVE = (
     "decoder_convs",
     "large_fov_channels",
     "logits_kernel_size",
+    "nas_channels",
     "backbone_bn_eps",
     "head_bn_eps",
 )
@@ -62,7 +63,7 @@ def derive_config(config: ConfigFields) -> dict[str, Any]:
     caffe = config.version == "v2" and backbone.family == "resnet"
     derived: dict[str, Any] = {
         # v1 and v2 predict at stride 8 (1606.00915, section 3.1), v3 and v3+ at 16 by default.
-        "output_stride": 8 if early else 16,
+        "output_stride": 8 if early or config.backbone == "nas_hnasnet" else 16,
         "divisible_by": 8
         if config.depth_multiplier == 1.0 or backbone.family != "mobilenet_v2"
         else 1,
@@ -154,6 +155,11 @@ def _check_numbers(config: ConfigFields) -> None:
             f"dropout: got {config.dropout}. Give the probability of dropping, 0 to below 1 "
             "(a keep probability of 0.9 is dropout 0.1)."
         )
+    if not 0 < config.drop_path_keep_prob <= 1:
+        raise ConfigError(
+            f"drop_path_keep_prob: got {config.drop_path_keep_prob}. Give the probability of "
+            "keeping, above 0 and at most 1; 1 drops nothing."
+        )
     for name, decay in (
         ("backbone_bn_decay", config.backbone_bn_decay),
         ("head_bn_decay", config.head_bn_decay),
@@ -199,6 +205,41 @@ def _check_backbone(config: ConfigFields, family: str) -> None:
         )
 
 
+def _check_family_fields(config: ConfigFields, family: str) -> None:
+    """Refuse settings that this family does not read."""
+    for name, reader, unset in (
+        ("weight_standardization", "resnet", False),
+        ("nas_classification_head", "nas", False),
+        ("nas_channels", "nas", 20),
+        ("drop_path_keep_prob", "nas", 1.0),
+    ):
+        value = getattr(config, name)
+        if value != unset and family != reader:
+            owner = "ResNets" if reader == "resnet" else "the NAS backbones"
+            raise ConfigError(
+                f"{name}: got {value} with '{config.backbone}'. Only {owner} read it; leave it "
+                f"at {unset}."
+            )
+    if config.nas_remove_os32_stride and config.backbone != "nas_hnasnet":
+        raise ConfigError(
+            f"nas_remove_os32_stride: got True with '{config.backbone}'. Only nas_hnasnet reads "
+            "it; leave it at False."
+        )
+    if config.bounded_activation and config.version in ("v1", "v2"):
+        raise ConfigError(
+            f"bounded_activation: got True with version='{config.version}'. It is of v3 and v3+; "
+            "leave it at False."
+        )
+    if family == "nas":
+        ends_at_8 = config.backbone == "nas_hnasnet" and not config.nas_classification_head
+        strides = [8] if ends_at_8 else [8, 16, 32]
+        if config.output_stride not in strides:
+            raise ConfigError(
+                f"output_stride: got {config.output_stride} with '{config.backbone}'. Choose "
+                f"{' or '.join(map(str, strides))}."
+            )
+
+
 def _check_version(config: ConfigFields) -> None:
     family = config.family
     if config.version == "v1" and family != "vgg":
@@ -227,6 +268,7 @@ def _check_version(config: ConfigFields) -> None:
             f"backbone='{config.backbone}'. The cascaded form is v3 on a ResNet; set it to 0."
         )
     _check_backbone(config, family)
+    _check_family_fields(config, family)
     if (
         config.low_level == "block"
         and config.decoder_output_stride

@@ -101,6 +101,21 @@ class ConfigFields:
     """MobileNetV2: keep the 1×1 convolution to 1280 channels that the original leaves out."""
     gate_slope: float = 0.16667
     """MobileNetV3: slope of the hard sigmoid in gates. The original writes 0.16667, others 1/6."""
+    bounded_activation: bool = False
+    """Xception, and every head and decoder: ReLU6 for ReLU, and sums kept within −6..6, which
+    lose less in 8 bits; Xception's strided convolutions then pad as ``same``."""
+    weight_standardization: bool = False
+    """ResNet: each filter is brought to mean 0 and variance 1 before it is used."""
+    nas_channels: int = 20
+    """NAS backbones: channels of each of a cell's five sums, at stride 4; they double with the
+    stride."""
+    nas_classification_head: bool = False
+    """NAS backbones: convolutions down to stride 32 and a 1×1 one to 2048 channels follow."""
+    nas_remove_os32_stride: bool = False
+    """HNASNet: the cells of stride 32 stay at 16."""
+    drop_path_keep_prob: float = 1.0
+    """NAS backbones: how likely an operation of the last cell is kept at the end of training;
+    earlier cells and steps lose less."""
     backbone_bn_eps: float = DERIVED
     """Added to the variance in the batch norms of the backbone."""
     backbone_bn_decay: float = DERIVED
@@ -195,7 +210,7 @@ class ConfigFields:
 
     @property
     def family(self) -> str:
-        """``vgg``, ``resnet``, ``xception``, ``mobilenet_v2``, ``_v3`` or ``_edgetpu``."""
+        """``vgg``, ``resnet``, ``xception``, ``mobilenet_v2``, ``_v3``, ``_edgetpu`` or ``nas``."""
         return BACKBONES[self.backbone].family
 
     @property

@@ -37,12 +37,15 @@ from deeplab.models.layers import (
 from deeplab.models.mobilenet_edgetpu import MobileNetEdgeTPU
 from deeplab.models.mobilenet_v2 import MobileNetV2
 from deeplab.models.mobilenet_v3 import MobileNetV3
+from deeplab.models.nas import NASNet
 from deeplab.models.own import OwnNetwork
 from deeplab.models.resnet import ResNet
 from deeplab.models.vgg import VGG16
 from deeplab.models.xception import Xception
 
-Backbone = OwnNetwork | VGG16 | ResNet | Xception | MobileNetV2 | MobileNetV3 | MobileNetEdgeTPU
+Backbone = (
+    OwnNetwork | VGG16 | ResNet | Xception | MobileNetV2 | MobileNetV3 | MobileNetEdgeTPU | NASNet
+)
 BACKBONE_CLASSES: dict[str, type[Backbone]] = {
     "vgg": VGG16,
     "resnet": ResNet,
@@ -50,6 +53,7 @@ BACKBONE_CLASSES: dict[str, type[Backbone]] = {
     "mobilenet_v2": MobileNetV2,
     "mobilenet_v3": MobileNetV3,
     "mobilenet_edgetpu": MobileNetEdgeTPU,
+    "nas": NASNet,
 }
 
 
@@ -176,7 +180,7 @@ class ASPP(nn.Module):
         channels = config.head_channels
         self.pooling = ImagePooling(in_channels, config, norm) if config.image_pooling else None
         self.branches = nn.ModuleList(
-            [ConvNorm(in_channels, channels, norm=norm, activation=nn.ReLU())]
+            [ConvNorm(in_channels, channels, norm=norm, activation=relu(config))]
         )
         for _ in config.atrous_rates:
             self.branches.append(
@@ -193,7 +197,7 @@ class ASPP(nn.Module):
                 channels,
                 int(config.projection[0]),
                 norm=norm,
-                activation=nn.ReLU(),
+                activation=relu(config),
             )
             self.out_channels = channels
         self.dropout = nn.Dropout(config.dropout)
@@ -283,7 +287,7 @@ class DecoderStage(nn.Module):
             tap_channels,
             config.low_level_channels,
             norm=None if last else norm,
-            activation=None if last else nn.ReLU(),
+            activation=None if last else relu(config),
         )
         # A sum needs one convolution, which brings the features to the same channels.
         self.in_channels = in_channels
@@ -517,6 +521,11 @@ class DeepLab(nn.Module):
         self.batch_norm_frozen = frozen
         self.train(self.training)
 
+    def set_progress(self, progress: float) -> None:
+        """Say which share of the training is done, 0..1; NAS backbones drop paths by it."""
+        if isinstance(self.backbone, NASNet):
+            self.backbone.set_progress(progress)
+
     def freeze(self, parts: Sequence[str]) -> None:
         """Keep parts ("backbone.stem", "backbone.blocks.0") as they are in training.
 
@@ -587,10 +596,15 @@ def conv3x3(
             in_channels,
             out_channels,
             norm=norm,
-            activation=nn.ReLU(),
+            activation=relu(config),
             between=config.separable_norm,
         )
-    return ConvNorm(in_channels, out_channels, 3, norm=norm, activation=nn.ReLU())
+    return ConvNorm(in_channels, out_channels, 3, norm=norm, activation=relu(config))
+
+
+def relu(config: DeepLabConfig) -> nn.Module:
+    """Return the activation of head and decoder; the pooled image and cells keep plain ReLU."""
+    return nn.ReLU6() if config.bounded_activation else nn.ReLU()
 
 
 def rescale(x: Tensor, scale: float, *, align_corners: bool) -> Tensor:

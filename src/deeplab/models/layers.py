@@ -63,6 +63,7 @@ class Conv2d(nn.Conv2d):
     ``padding``: ``same`` ends where TensorFlow's SAME ends: with stride 2 on an even size the odd
     pixel of padding goes to the bottom and right. ``symmetric`` pads (k_eff − 1)/2 on every side,
     which is what ``conv2d_same`` of slim does too. The two differ on strided even sizes only.
+    ``standardised``: the kernel is ``standard_weight()`` instead of what is stored.
     """
 
     def __init__(
@@ -74,9 +75,21 @@ class Conv2d(nn.Conv2d):
         groups: int = 1,
         bias: bool = False,
         padding: Literal["same", "symmetric", "valid"] = "same",
+        standardised: bool = False,
     ) -> None:
         super().__init__(in_channels, out_channels, kernel_size, groups=groups, bias=bias)
         self.pads = padding
+        self.standardised = standardised
+
+    def standard_weight(self) -> Tensor:
+        """Return the kernel as it is used: standardised, each filter has mean 0 and variance 1.
+
+        Source: 1903.10520; deeplab/core/conv2d_ws.py, with its epsilon.
+        """
+        if not self.standardised:
+            return self.weight
+        variance, mean = torch.var_mean(self.weight, (1, 2, 3), correction=0, keepdim=True)
+        return (self.weight - mean) / torch.sqrt(variance + 1e-5)
 
     def reset_parameters(self) -> None:
         """Draw the weights as slim does by default (Glorot, uniform), with a bias of zero."""
@@ -100,7 +113,8 @@ class Conv2d(nn.Conv2d):
             if not all(_is(t, 2 * p) for t, p in zip(total, padding, strict=True)):
                 x = F.pad(x, _both_sides(total))
                 padding = (0, 0)
-        return F.conv2d(x, self.weight, self.bias, stride, padding, rates, self.groups)
+        weight = self.standard_weight()
+        return F.conv2d(x, weight, self.bias, stride, padding, rates, self.groups)
 
 
 def same_padding(size: int, kernel: int, stride: int, rate: int = 1) -> int:
@@ -197,6 +211,7 @@ class ConvNorm(nn.Module):
         depthwise: bool = False,
         padding: Literal["same", "symmetric", "valid"] = "same",
         bias: bool | None = None,
+        standardised: bool = False,
     ) -> None:
         super().__init__()
         self.conv = Conv2d(
@@ -206,6 +221,7 @@ class ConvNorm(nn.Module):
             groups=in_channels if depthwise else 1,
             bias=norm is None if bias is None else bias,
             padding=padding,
+            standardised=standardised,
         )
         self.norm = norm(out_channels) if norm else None
         self.activation = activation

@@ -6,6 +6,7 @@ Source: deeplab/core/resnet_v1_beta.py, slim/nets/resnet_v1.py; 1706.05587 secti
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import partial
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -37,27 +38,22 @@ class Unit(nn.Module):
         norm: Norm,
         stride_first: bool,
         second_rate: bool = True,
+        standardised: bool = False,
     ) -> None:
         super().__init__()
+        conv_norm = partial(ConvNorm, norm=norm, standardised=standardised)
         out_channels = channels * 4 if bottleneck else channels
         relu = nn.ReLU()
         self.stride_first = stride_first
         self.second_rate = second_rate
         kernel = 1 if bottleneck else 3
         # conv2d_same of slim: explicit padding, the same on both sides.
-        self.conv1 = ConvNorm(
-            in_channels, channels, kernel, norm=norm, activation=relu, padding="symmetric"
+        self.conv1 = conv_norm(in_channels, channels, kernel, activation=relu, padding="symmetric")
+        self.conv2 = conv_norm(
+            channels, channels, 3, activation=relu if bottleneck else None, padding="symmetric"
         )
-        self.conv2 = ConvNorm(
-            channels,
-            channels,
-            3,
-            norm=norm,
-            activation=relu if bottleneck else None,
-            padding="symmetric",
-        )
-        self.conv3 = ConvNorm(channels, out_channels, norm=norm) if bottleneck else None
-        self.shortcut = ConvNorm(in_channels, out_channels, norm=norm) if project else None
+        self.conv3 = conv_norm(channels, out_channels) if bottleneck else None
+        self.shortcut = conv_norm(in_channels, out_channels) if project else None
 
     def forward(self, x: Tensor, stride: int, rate: int) -> tuple[Tensor, Tensor]:
         """Return the unit's output, and its residual branch before the sum."""
@@ -86,7 +82,13 @@ class ResNet(nn.Module):
         for inputs, outputs in zip((3, *stem), stem, strict=False):
             self.stem.append(
                 ConvNorm(
-                    inputs, outputs, kernel, norm=norm, activation=nn.ReLU(), padding="symmetric"
+                    inputs,
+                    outputs,
+                    kernel,
+                    norm=norm,
+                    activation=nn.ReLU(),
+                    padding="symmetric",
+                    standardised=config.weight_standardization,
                 )
             )
         width = stem[-1]
@@ -106,6 +108,7 @@ class ResNet(nn.Module):
                         stride_first=config.stride_conv == "1x1"
                         or (not bottleneck and config.stride_unit == "first"),
                         second_rate=bottleneck or config.basic_rates == "both",
+                        standardised=config.weight_standardization,
                     )
                 )
                 width = out_channels

@@ -47,16 +47,28 @@ FLOWS = {
 }
 
 
+class Bound(nn.Module):
+    """Cut values off at −6 and 6. Source: xception.py, ``_CLIP_CAP``."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any shape to the same."""
+        return x.clamp(-6.0, 6.0)
+
+
 class XceptionModule(nn.Module):
     """Three separable convolutions and a skip connection.
 
     With a skip there is a ReLU before each convolution and none between its halves; without one
-    (the last module) there is a ReLU after each half instead.
+    (the last module) there is a ReLU after each half instead. ``bounded``: ReLU6, with every
+    half, both sides of a sum, and the sum within −6..6.
     """
 
-    def __init__(self, in_channels: int, spec: ModuleSpec, *, norm: Norm) -> None:
+    def __init__(
+        self, in_channels: int, spec: ModuleSpec, *, norm: Norm, bounded: bool = False
+    ) -> None:
         super().__init__()
-        self.skip = spec.skip
+        self.skip, self.bounded = spec.skip, bounded
+        relu = nn.ReLU6() if bounded else nn.ReLU()
         self.separable = nn.ModuleList()
         width = in_channels
         for depth in spec.depths:
@@ -65,9 +77,9 @@ class XceptionModule(nn.Module):
                     width,
                     depth,
                     norm=norm,
-                    activation=nn.ReLU() if spec.skip == "none" else None,
+                    activation=relu if spec.skip == "none" else Bound() if bounded else None,
                     # fixed_padding of the original: the same on both sides.
-                    padding="symmetric",
+                    padding="same" if bounded else "symmetric",
                 )
             )
             width = depth
@@ -81,15 +93,16 @@ class XceptionModule(nn.Module):
         y = inner = x
         for index, (conv, factor) in enumerate(zip(self.separable, multi_grid, strict=True)):
             if self.skip != "none":
-                y = F.relu(y)
+                y = F.relu6(y) if self.bounded else F.relu(y)
             y = conv(y, stride if index == 2 else 1, rate * factor)
             if index == 1:
                 inner = y
-        if self.shortcut is not None:
-            y = y + self.shortcut(x, stride)
-        elif self.skip == "sum":
-            y = y + x
-        return y, inner
+        if self.skip == "none":
+            return y, inner
+        short = x if self.shortcut is None else self.shortcut(x, stride)
+        if self.bounded:  # the convolutions' side is within its bounds already
+            return F.relu6(y + short.clamp(-6.0, 6.0)), inner
+        return y + short, inner
 
 
 class Xception(nn.Module):
@@ -99,8 +112,10 @@ class Xception(nn.Module):
         super().__init__()
         self.config = config
         norm = Norm(eps=config.backbone_bn_eps, decay=config.backbone_bn_decay)
+        bounded = config.bounded_activation
+        relu = nn.ReLU6() if bounded else nn.ReLU()
         self.stem = nn.ModuleList(
-            ConvNorm(inputs, outputs, 3, norm=norm, activation=nn.ReLU(), padding="symmetric")
+            ConvNorm(inputs, outputs, 3, norm=norm, activation=relu, padding="symmetric")
             for inputs, outputs in ((3, 32), (32, 64))
         )
         width = 64
@@ -108,7 +123,7 @@ class Xception(nn.Module):
         for specs in FLOWS[config.backbone]:
             flow = nn.ModuleList()
             for spec in specs:
-                module = XceptionModule(width, spec, norm=norm)
+                module = XceptionModule(width, spec, norm=norm, bounded=bounded)
                 width = module.out_channels
                 flow.append(module)
             flows.append(flow)

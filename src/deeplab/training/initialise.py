@@ -53,7 +53,9 @@ class InitReport:
 _BACKBONE_FIELDS = (
     "backbone", "depth_multiplier", "divisible_by", "padding", "lost_stride_rate", "stride_unit",
     "stride_conv", "pool_ceil_mode", "last_conv", "gate_slope", "backbone_bn_eps",
-    "backbone_bn_decay", "pixel_mean", "pixel_std", "channel_order", "align_corners",
+    "bounded_activation", "weight_standardization", "nas_channels", "nas_classification_head",
+    "nas_remove_os32_stride", "backbone_bn_decay", "pixel_mean", "pixel_std", "channel_order",
+    "align_corners",
 )  # fmt: skip
 """What weights of a backbone are bound to: they were trained with it."""
 

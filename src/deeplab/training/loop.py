@@ -221,6 +221,8 @@ class _Loop:
         """Loss of each part, backwards, clip, step, average."""
         settings, step = self.settings, self.state.progress.step
         check_labels(batch, self.network.config.num_classes, IGNORE)
+        if isinstance(self.network, DeepLab):  # paths are dropped more and more
+            self.network.set_progress(step / settings.run.steps)
         loss = backward(self.step_loss, batch, step, settings, self.processes)
         if settings.optimiser.clip_norm:
             nn.utils.clip_grad_norm_(self.network.parameters(), settings.optimiser.clip_norm)

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from deeplab.errors import WeightsError
 from deeplab.models.config import DeepLabConfig
 from deeplab.models.deeplab import DeepLab, build
+from deeplab.models.nas import CELLS, NASNet
 from deeplab.weights.report import ImportReport
 from deeplab.weights.tensorflow_config import guess_config
 
@@ -107,7 +108,7 @@ def read_tensorflow(
 def _to_torch(value: NDArray[Any], name: str) -> torch.Tensor:
     if name.endswith("/depthwise_weights"):
         value = value.transpose(2, 3, 0, 1)  # HWC1 to C1HW
-    elif name.endswith("/weights"):
+    elif name.endswith(("/weights", "/pointwise_weights")):
         value = value.transpose(3, 2, 0, 1)  # HWIO to OIHW
     return torch.from_numpy(np.ascontiguousarray(value, dtype=np.float32))
 
@@ -136,7 +137,9 @@ def expected_variables(config: DeepLabConfig) -> dict[str, tuple[str, tuple[int,
     for key, value in model.state_dict().items():
         layer, part, leaf = _split(key)
         scope = table[layer]
-        if part == "norm":
+        if isinstance(scope, NasNames):
+            name = f"{scope.norm}/{_NORM[leaf]}" if part == "norm" else scope.weights
+        elif part == "norm":
             name = f"{scope}/BatchNorm/{_NORM[leaf]}"
         elif leaf == "bias":
             name = f"{scope}/biases"
@@ -154,7 +157,14 @@ def _split(key: str) -> tuple[str, str, str]:
     return (head, part, leaf) if part in ("conv", "norm") else (layer, "conv", leaf)
 
 
-def scopes(model: DeepLab) -> Iterator[tuple[str, str]]:
+class NasNames(NamedTuple):
+    """What a convolution of a NAS backbone is called, and its batch norm, which stands apart."""
+
+    weights: str
+    norm: str = ""
+
+
+def scopes(model: DeepLab) -> Iterator[tuple[str, str | NasNames]]:
     """Yield (our layer, the original's scope) for every convolution of a network.
 
     Raises:
@@ -222,7 +232,43 @@ def _xception_scopes(model: DeepLab) -> Iterator[tuple[str, str]]:
                     )
 
 
-_BACKBONE_SCOPES = {
+def _nas_scopes(model: DeepLab) -> Iterator[tuple[str, NasNames]]:
+    backbone = model.backbone
+    assert isinstance(backbone, NASNet)
+    root = model.config.backbone.removeprefix("nas_")
+    for index in range(3):
+        name = f"{root}/conv{index}"
+        yield f"backbone.stem.{index}", NasNames(f"{name}/weights", f"{name}_bn")
+    for number in range(len(backbone.cells)):
+        cell = f"{root}/cell_{number}"
+        ours = f"backbone.cells.{number}"
+        yield f"{ours}.entry", NasNames(f"{cell}/1x1/weights", f"{cell}/beginning_bn")
+        yield f"{ours}.previous", NasNames(f"{cell}/prev_1x1/weights", f"{cell}/prev_bn")
+        for index, operation in enumerate(CELLS[model.config.backbone]):
+            side = f"{cell}/comb_iter_{index // 2}/{'right' if index % 2 else 'left'}"
+            kernel = f"{operation.kernel}x{operation.kernel}"
+            branch = f"{ours}.branches.{index}.convs"
+            if operation.kind == "separable":
+                for conv in range(2):
+                    name = f"{side}/separable_{kernel}_{conv + 1}"
+                    norm = f"{side}/bn_sep_{kernel}_{conv + 1}"
+                    layer = f"{branch}.{conv}"
+                    yield f"{layer}.depthwise", NasNames(f"{name}/depthwise_weights")
+                    yield f"{layer}.pointwise", NasNames(f"{name}/pointwise_weights", norm)
+            elif operation.kind == "atrous":
+                names = NasNames(f"{side}/atrous_{kernel}/weights", f"{side}/bn_atr_{kernel}")
+                yield f"{branch}.0", names
+            else:
+                yield f"{branch}.0", NasNames(f"{side}/1x1/weights", f"{side}/bn_1")
+    first = 2 * 4 * 2 ** backbone.levels[-1]  # the stride that the first one leads to
+    for index in range(len(backbone.head)):
+        last = index == len(backbone.head) - 1
+        name = f"{root}/" + ("classification_head" if last else f"downsample_os{first << index}")
+        yield f"backbone.head.{index}", NasNames(f"{name}_conv/weights", f"{name}_bn")
+
+
+_BACKBONE_SCOPES: dict[str, Callable[[DeepLab], Iterator[tuple[str, str | NasNames]]]] = {
+    "nas": _nas_scopes,
     **dict.fromkeys(_MOBILENETS, _mobilenet_scopes),
     "resnet": _resnet_scopes,
     "xception": _xception_scopes,

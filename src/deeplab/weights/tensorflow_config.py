@@ -39,11 +39,14 @@ def config_from_flags(
     Source: deeplab/common.py.
     """
     variant = str(flags.get("model_variant", "mobilenet_v2"))
-    for flag, reason in _REFUSED_FLAGS.items():
-        if _flag_bool(flags, flag, False):
-            raise ConfigError(f"--{flag}: {reason} Remove the flag.")
-    if variant.startswith(("nas_", "mnas")):
-        raise ConfigError(f"--model_variant={variant}: the NAS backbones are not here.")
+    nas: dict[str, Any] = {}
+    if variant.startswith("nas_"):
+        nas = {
+            "nas_channels": int(flags.get("nas_stem_output_num_conv_filters", 20)),
+            "nas_classification_head": _flag_bool(flags, "nas_use_classification_head", False),
+            "nas_remove_os32_stride": _flag_bool(flags, "nas_remove_os32_stride", False),
+            "drop_path_keep_prob": float(flags.get("drop_path_keep_prob", 1.0)),
+        }
     if atrous_rates and not _flag_bool(flags, "aspp_with_batch_norm", True):
         raise ConfigError(
             "--aspp_with_batch_norm=false with atrous rates sums one classifier per rate, which is "
@@ -60,6 +63,8 @@ def config_from_flags(
         backbone=variant,
         num_classes=num_classes,
         output_stride=output_stride,
+        **nas,
+        bounded_activation=_flag_bool(flags, "use_bounded_activation", False),
         divisible_by=DERIVED if divisible_by is None else int(divisible_by),
         depth_multiplier=float(flags.get("depth_multiplier", 1.0)),
         multi_grid=_flag_ints(flags, "multi_grid") or (1, 1, 1),
@@ -85,12 +90,6 @@ def config_from_flags(
         image_pyramid=tuple(float(scale) for scale in flags.get("image_pyramid") or ()),
         merge_method=flags.get("merge_method", "max"),
     )
-
-
-_REFUSED_FLAGS = {
-    "use_bounded_activation": "ReLU6 in place of ReLU is not here.",
-    "nas_use_classification_head": "the NAS backbones are not here.",
-}
 
 
 def _flag_bool(flags: Mapping[str, Any], name: str, default: bool) -> bool:
@@ -170,11 +169,13 @@ def guess_config(variables: Mapping[str, NDArray[Any]]) -> DeepLabConfig:
     filters = int(decoder_conv[-1])
     num_classes = filters if as_logits else 21 if logits is None else int(logits[-1])
     seg = backbone.endswith("_seg")
+    nas = _guess_nas(backbone, shapes) if backbone.startswith("nas_") else {}
     values: dict[str, Any] = {
         "backbone": backbone,
         "depth_multiplier": multiplier,
         "num_classes": num_classes,
         "output_stride": 32 if seg else 16,
+        **nas,
         "head_channels": int(shapes.get("aspp0/weights", (256,))[-1]),
         "squeeze_excitation": gated,
         "hard_gate": gated,
@@ -236,6 +237,9 @@ def _guess_backbone(shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, float]:
     if "MobilenetV3" in roots:
         large = any(name.startswith("MobilenetV3/expanded_conv_14/") for name in shapes)
         return f"mobilenet_v3_{'large' if large else 'small'}_seg", 1.0
+    for root in ("pnasnet", "hnasnet"):
+        if root in roots:
+            return f"nas_{root}", 1.0
     for root in sorted(roots):
         if re.fullmatch(r"xception_(41|65|71)", root):
             return root, 1.0
@@ -243,6 +247,26 @@ def _guess_backbone(shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, float]:
             return root + ("_beta" if f"{root}/conv1_1/weights" in shapes else ""), 1.0
     raise WeightsError(
         f"No backbone of the original among the scopes: {', '.join(sorted(roots)[:8])}. "
-        "Known are MobilenetV2, MobilenetV3, MobilenetEdgeTPU, resnet_v1_18/50/101 and "
-        "xception_41/65/71."
+        "Known are MobilenetV2, MobilenetV3, MobilenetEdgeTPU, resnet_v1_18/50/101, "
+        "xception_41/65/71, pnasnet and hnasnet."
     )
+
+
+def _guess_nas(backbone: str, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+    """Find width, output stride and head of a NAS backbone; whether it strides to 32 is untold."""
+    root = backbone.removeprefix("nas_")
+    widths = [shapes.get(f"{root}/cell_{n}/1x1/weights", (0,))[-1] for n in (0, 4, 8)]
+    first = widths[0]
+    if first < 1:
+        raise WeightsError(f"{root}/cell_0/1x1/weights: is missing; this is no whole {root}.")
+    head = f"{root}/classification_head_conv/weights" in shapes
+    if backbone == "nas_hnasnet":
+        return {"nas_channels": first, "nas_classification_head": head, "output_stride": 8}
+    stride = {1: 8, 2: 16, 4: 32}.get(widths[2] // first, 16)
+    if widths[1] == first:
+        stride = 8
+    return {
+        "nas_channels": first // 2,
+        "nas_classification_head": head,
+        "output_stride": stride,
+    }

@@ -11,6 +11,7 @@ import typer
 from rich.progress import Progress
 
 from deeplab.cli import labelled_clips, model_options, tiling
+from deeplab.cli import panoptic as panoptic_command
 from deeplab.cli.console import check_choices, parse_numbers, split_names, stderr, stdout
 from deeplab.errors import InputError, OutputError
 from deeplab.limits import MAX_SIDE
@@ -72,6 +73,13 @@ def evaluate(
         bool,
         typer.Option("--video", help="DATASET is a folder of clips, with masks of their frames."),
     ] = False,
+    panoptic: Annotated[
+        bool,
+        typer.Option(
+            "--panoptic",
+            help="MODEL and DATASET are COCO panoptic JSON files: predictions and truth.",
+        ),
+    ] = False,
     steady: Annotated[
         bool | None,
         typer.Option(
@@ -94,6 +102,21 @@ def evaluate(
     told = model_options.read_model_options(
         labels=labels, normalisation=normalisation, fit=fit, size=size, output_name=output_name
     )
+    if panoptic:
+        labelled_clips.refuse(
+            {
+                "--split": split, "--scales": scales != "1", "--flip": flip, "--tile": tile,
+                "--overlap": overlap is not None, "--output-stride": output_stride,
+                "--calibration": calibration, "--report": report, "--server": server,
+                "--video": video, "--steady": steady is not None, "--trimap": trimap,
+                "--classes": classes, "--runtime": runtime, "--device": device,
+                "--labels": labels, "--normalise": normalisation, "--fit": fit, "--size": size,
+                "--output-name": output_name,
+            },
+            beside="--panoptic: two files are compared, and nothing is run",
+        )  # fmt: skip
+        panoptic_command.evaluate_segments(bring(Path(model)), bring(data), as_json=as_json)
+        return
     widths = (
         [int(width) for width in parse_numbers("--trimap", trimap, most=MAX_SIDE)] if trimap else []
     )

@@ -19,18 +19,21 @@ if TYPE_CHECKING:
     from deeplab.video.play import Video
 
 
-def refuse(options: Mapping[str, object]) -> None:
-    """Refuse options that are of photos.
+_CLIPS = (
+    "--video: clips are played as 'deeplab segment' plays them, one look at each frame, and all of "
+    "a folder are taken"
+)
+
+
+def refuse(options: Mapping[str, object], *, beside: str = _CLIPS) -> None:
+    """Refuse options that mean nothing ``beside`` another: that option, and why.
 
     Raises:
         InputError: some of them are given; names all that are.
     """
     given = [name for name, value in options.items() if value]
     if given:
-        raise InputError(
-            f"{', '.join(given)}: not with --video: clips are played as 'deeplab segment' plays "
-            "them, one look at each frame, and all of a folder are taken."
-        )
+        raise InputError(f"{', '.join(given)}: not with {beside}.")
 
 
 def evaluate_clips(

@@ -76,11 +76,11 @@ def check(
 @data_app.command()
 def convert(
     source: Annotated[
-        Path,
+        list[Path],
         typer.Argument(
             metavar="EXPORT",
             help="File or folder of COCO, labelme, CVAT, YOLO, Label Studio, Supervisely, VIA, "
-            "Roboflow, or of photos with masks.",
+            "Roboflow, or of photos with masks; or TFRecord shards.",
         ),
     ],
     output: Annotated[
@@ -120,15 +120,23 @@ def convert(
     encoding: Annotated[
         str | None, typer.Option(help="Of text files that are in none of Unicode's: gbk, latin-1.")
     ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE",
+            help="TFRecord: the classes, which shards do not name: voc, cityscapes, ade20k, or a "
+            "file with a name per line.",
+        ),
+    ] = None,
 ) -> None:
     """Turn an annotation tool's export into a folder of photos, masks and a dataset.toml."""
     from deeplab.cli.places import bring, sending
     from deeplab.data.convert import convert as convert_export
 
-    source, images = bring(source), images and bring(images)
+    sources, images = [bring(path) for path in source], images and bring(images)
     with sending(output) as folder, _bar("converting") as progress:
         made = convert_export(
-            source,
+            sources,
             folder,
             images=images,
             split=split,
@@ -137,6 +145,7 @@ def convert(
             skip_unreadable=skip_unreadable,
             attribute=attribute,
             encoding=encoding,
+            labels=labels,
             progress=progress,
         )
     counts = ", ".join(f"{count} in '{name}'" for name, count in made.splits.items())

@@ -7,6 +7,7 @@
     Label Studio         JSON and JSON-MIN: brush, bitmask, polygon, rectangle, ellipse
     Supervisely          a project, or one data set of it
     VIA                  JSON, CSV, project
+    TFRecord             shards of the original's build_*_data.py
     folders              every layout that :mod:`deeplab.data.layouts` knows
 
 Photos are divided into "train" and "val" unless the export or the caller says otherwise. Names and
@@ -43,9 +44,9 @@ from deeplab.data.export import (
 from deeplab.data.export_photos import check_unshared, name_photos
 from deeplab.data.mask_files import UInt8
 from deeplab.data.masks import IGNORE
-from deeplab.data.recognise import read_export
+from deeplab.data.recognise import read_export, read_shards
 from deeplab.errors import DataError, ImageError, InputError
-from deeplab.labels import voc_colours
+from deeplab.labels import LabelSet, open_labels, voc_colours
 from deeplab.photo import images as photo_files
 
 VALIDATION_SHARE = 0.2
@@ -87,7 +88,7 @@ class Conversion:
 
 
 def convert(
-    source: str | PathLike[str],
+    source: str | PathLike[str] | Sequence[str | PathLike[str]],
     destination: str | PathLike[str],
     *,
     images: str | PathLike[str] | None = None,
@@ -97,12 +98,13 @@ def convert(
     skip_unreadable: bool = False,
     attribute: str | None = None,
     encoding: str | None = None,
+    labels: LabelSet | str | PathLike[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Conversion:
     """Write the export at ``source`` into the folder ``destination``.
 
     Args:
-        source: a file or folder as in the module's text.
+        source: a file or folder as in the module's text; of TFRecord also several shards.
         destination: a new folder, or one that an earlier call made.
         images: the folder of the photos, where they are not beside the annotations.
         split: the split that all photos belong to. None keeps the export's own splits; photos
@@ -115,6 +117,8 @@ def convert(
             is not known.
         attribute: the region attribute that names the class, where VIA's export has several.
         encoding: of the text files, where it is none of Unicode's ("gbk").
+        labels: the classes, a known label set ("voc") or a file of names, of shards, which name
+            none.
         progress: called with (photos done, photos in all).
 
     Raises:
@@ -125,11 +129,18 @@ def convert(
         OutputError: the folder cannot be written.
     """
     _check_arguments(split, validation_share)
-    source, root = Path(source), Path(destination)
-    request = Request(path_of(images), encoding, attribute)
+    sources = [source] if isinstance(source, str | PathLike) else list(source)
+    if not sources:
+        raise InputError("source: got no file, expected one or more.")
+    paths, root = [Path(one) for one in sources], Path(destination)
+    known = None if labels is None else open_labels(labels)
+    request = Request(path_of(images), encoding, attribute, known)
     if request.images is not None and not request.images.is_dir():
         raise InputError(f"images: {request.images} is no folder; expected that of the photos.")
-    export = read_export(source, request)
+    export = read_export(paths[0], request) if len(paths) == 1 else read_shards(paths, request)
+    source = paths[0]
+    if labels is not None and export.tool != "TFRecord":
+        raise InputError(f"labels: {export.tool} names its classes itself; leave out --labels.")
     if not export.drawings:
         raise DataError(f"{source}: the export has no photos.")
     plan = _plan(source, export, root, split)

@@ -35,11 +35,13 @@ class Request:
         images: the folder of the photos; None searches where the tool puts them.
         encoding: of the text files, where it is none of Unicode's.
         attribute: the region attribute that names the class (VIA).
+        labels: the classes, where the export names none (TFRecord).
     """
 
     images: Path | None = None
     encoding: str | None = None
     attribute: str | None = None
+    labels: LabelSet | None = None
 
     def text(self, path: Path) -> str:
         """Return a text file.
@@ -103,7 +105,7 @@ class Painted:
 
 @dataclass(frozen=True)
 class Embedded:
-    """A photo that stands inside a JSON file, in base64."""
+    """A photo that stands inside a JSON file, in base64; of a subclass, inside something else."""
 
     path: Path
     key: str

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from deeplab.data.masks import IGNORE, read_mask
 from deeplab.data.sample import FileDataset
 from deeplab.data.shapes import Size
 from deeplab.data.supervisely import check_project, find_supervisely, read_supervisely
+from deeplab.data.tfrecord import find_shards, is_tfrecord, read_tfrecords
 from deeplab.data.via import is_via, is_via_3, read_via, read_via_csv
 from deeplab.data.yolo import find_yolo, read_yolo
 from deeplab.errors import DataError
@@ -34,7 +35,7 @@ from deeplab.photo import find as photo_files
 
 READS = (
     "COCO JSON, labelme or Supervisely (their folder), CVAT's XML, YOLO's data.yaml, Label "
-    "Studio's JSON, VIA's JSON or CSV, or a folder of photos and masks"
+    "Studio's JSON, VIA's JSON or CSV, TFRecord shards, or a folder of photos and masks"
 )
 
 _ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
@@ -51,6 +52,8 @@ def read_export(source: Path, request: Request) -> Export:
     if not source.is_file():
         raise DataError(f"{source}: there is no such file or folder. Expected {READS}.")
     suffix = source.suffix.lower()
+    if is_tfrecord(source):
+        return read_tfrecords([source], request)
     if suffix in _ARCHIVES:
         raise DataError(f"{source}: is an archive. Unpack it first, then name the folder.")
     if suffix == ".xml":
@@ -63,6 +66,19 @@ def read_export(source: Path, request: Request) -> Export:
             raise DataError(f"{source}: is not VIA's CSV. Expected {READS}.")
         return export
     return _read_json(source, request.json(source), request)
+
+
+def read_shards(sources: Sequence[Path], request: Request) -> Export:
+    """Read several files as one export, which only TFRecord shards are.
+
+    Raises:
+        DataError: one of them is something else, or not there.
+    """
+    for path in sources:
+        if not path.is_file() or not is_tfrecord(path):
+            what = "is no TFRecord shard" if path.exists() else "there is no such file"
+            raise DataError(f"{path}: {what}. Several sources can only be shards; else name one.")
+    return read_tfrecords(sources, request)
 
 
 def _read_json(source: Path, content: Any, request: Request) -> Export:
@@ -92,6 +108,8 @@ def _read_folder(folder: Path, request: Request) -> Export:
     found = find_layout(folder)
     if found is not None:
         return _read_layout(*found)
+    if shards := find_shards(folder):
+        return read_tfrecords(shards, request)
     documents = [p for p in sorted(folder.rglob("*.json")) if _is_document(p)]
     if not documents:
         return _read_other(folder, request)

@@ -88,8 +88,11 @@ def test_every_entry_says_what_one_must_know(model: zoo.ZooModel) -> None:
     addresses = ("https://",)
     assert model.comes_inside or model.address.startswith(addresses)
     assert model.licence
-    assert 0 < model.miou < 1
     assert model.protocol
+    if model.miou is None:
+        assert model.labels is None
+    else:
+        assert 0 < model.miou < 1
     if model.kind == "model":
         assert len(model.sha256) == 64
         assert model.size
@@ -296,3 +299,10 @@ def test_a_folder_of_a_models_name_does_not_hide_it(
     assert zoo.locate("voc").name == "voc.tflite"
     with pytest.raises(ModelNotFoundError, match="is a folder"):
         zoo.locate("./voc")
+
+
+def test_the_whole_zoo_of_the_original_is_named() -> None:
+    named = [model for model in zoo.MODELS if model.name.startswith("tf-")]
+    assert len({model.address for model in named}) == len(named) == 24
+    assert sum(model.miou is None for model in named) == 6  # backbones to train from
+    assert all(len(m.labels) == 151 for m in named if "ade20k" in m.name and m.labels)

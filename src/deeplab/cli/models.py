@@ -28,7 +28,9 @@ def list_models() -> None:
     for model in zoo.MODELS:
         size = in_bytes(model.size) if model.size else ""
         here = "yes" if zoo.find(model) else ""
-        table.add_row(model.name, model.kind, size, here, f"{model.miou:.3f}")
+        table.add_row(
+            model.name, model.kind, size, here, "" if model.miou is None else f"{model.miou:.3f}"
+        )
     stdout().print(table)
     for alias, name in zoo.ALIASES.items():
         typer.echo(f"'{alias}' means {name}.")
@@ -51,7 +53,7 @@ def show(name: _Name) -> None:
         "size": f"{model.size} bytes" if model.size else "not known",
         "licence": model.licence,
         "labels": ", ".join(model.labels.names) if model.labels else "not known",
-        "mIoU": f"{model.miou} on {model.protocol}",
+        "mIoU": model.protocol if model.miou is None else f"{model.miou} on {model.protocol}",
     }
     if model.input:
         spec = model.input

@@ -17,7 +17,7 @@ from pathlib import Path
 from deeplab.data.masks import IGNORE, MaskEncoding
 from deeplab.data.sample import FileDataset, choose_split, list_pictures
 from deeplab.errors import DataError
-from deeplab.labels import LabelSet
+from deeplab.labels import ADE20K, LabelSet
 
 NAME = "ade20k"
 LOOKS_FOR = "images/training/, annotations/training/ and objectInfo150.txt"
@@ -75,4 +75,5 @@ def _read_names(path: Path) -> LabelSet:
     for index, name in enumerate(names):  # "screen" stands for two classes
         seen[name] = seen.get(name, 0) + 1
         names[index] = name if seen[name] == 1 else f"{name} {seen[name]}"
-    return LabelSet(tuple(names), background=None)
+    colours = ADE20K.colours if len(names) == len(ADE20K) else ()
+    return LabelSet(tuple(names), colours, background=None)

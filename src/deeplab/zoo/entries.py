@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from deeplab.labels import CITYSCAPES, VOC, LabelSet
+from deeplab.labels import ADE20K_OTHER, CITYSCAPES, VOC, LabelSet
 from deeplab.photo.images import InputSpec
 
 
@@ -20,8 +20,8 @@ class ZooModel:
             where nothing is known: then the first download is trusted, and remembered.
         size: in bytes; None where nothing is known.
         licence: SPDX identifier, or the publisher's words.
-        miou: its mean intersection over union, 0..1.
-        protocol: on what, by whom and how that was measured.
+        miou: its mean intersection over union, 0..1; None for a classifier's weights.
+        protocol: on what, by whom and how that was measured; of a classifier's, what it is.
         kind: "model" runs as it is; "weights" are read by ``deeplab import``.
         labels: its classes; None for weights of a backbone.
         input: what the network is fed with; None for weights, which take any size.
@@ -35,7 +35,7 @@ class ZooModel:
     sha256: str
     size: int | None
     licence: str
-    miou: float
+    miou: float | None
     protocol: str
     kind: Literal["model", "weights"] = "model"
     labels: LabelSet | None = VOC
@@ -69,6 +69,9 @@ _TORCHVISION = "https://download.pytorch.org/models/"
 _VOC_VAL = "VOC 2012 val, published: one scale, no flip, output stride 16"
 _VOC_TEST = "VOC 2012 test, published: 6 scales, flip, output stride 8"
 _CITIES = "Cityscapes val, published: one scale, no flip, output stride 16"
+_CITIES_32 = "Cityscapes val, published: one scale, no flip, output stride 32"
+_VOC_VAL_8BIT = f"{_VOC_VAL}, quantised to 8 bits"
+_IMAGENET = "a classifier of ImageNet: a backbone to train from, not measured"
 _ADE20K_VAL = "ADE20K val, published: 6 scales, flip, output stride 8"
 _COCO_VAL = "COCO val 2017 with the 21 VOC classes, published"
 
@@ -81,19 +84,55 @@ _BUNDLED: tuple[tuple[str, int, float, int, str], ...] = (
 )  # fmt: skip
 """Our own models, which come inside the package."""
 
-# name, what its file is called after "deeplabv3_", mIoU, how that was measured, classes
-_CHECKPOINTS: tuple[tuple[str, str, float, str, LabelSet | None], ...] = (
-    ("tf-mobilenetv2-voc-trainaug", "mnv2_pascal_train_aug_2018_01_29", 0.7532, _VOC_VAL, VOC),
-    ("tf-mobilenetv2-voc-trainval", "mnv2_pascal_trainval_2018_01_29", 0.8025, _VOC_TEST, VOC),
-    ("tf-xception65-voc-trainaug", "pascal_train_aug_2018_01_04", 0.8220, _VOC_VAL, VOC),
-    ("tf-xception65-voc-trainval", "pascal_trainval_2018_01_04", 0.8780, _VOC_TEST, VOC),
-    ("tf-mobilenetv2-cityscapes", "mnv2_cityscapes_train_2018_02_05", 0.7071, _CITIES, CITYSCAPES),
-    ("tf-xception65-cityscapes", "cityscapes_train_2018_02_06", 0.7879, _CITIES, CITYSCAPES),
-    ("tf-xception65-ade20k", "xception_ade20k_train_2018_05_29", 0.4565, _ADE20K_VAL, None),
+# name, its file, mIoU, how that was measured, classes
+_CHECKPOINTS: tuple[tuple[str, str, float | None, str, LabelSet | None], ...] = (
+    ("tf-mobilenetv2-dm05-voc-trainaug", "deeplabv3_mnv2_dm05_pascal_trainaug_2018_10_01",
+     0.7019, _VOC_VAL, VOC),
+    ("tf-mobilenetv2-dm05-voc-trainval", "deeplabv3_mnv2_dm05_pascal_trainval_2018_10_01",
+     0.7183, "VOC 2012 test, published: one scale, no flip, output stride 8", VOC),
+    ("tf-mobilenetv2-voc-trainaug", "deeplabv3_mnv2_pascal_train_aug_2018_01_29",
+     0.7532, _VOC_VAL, VOC),
+    ("tf-mobilenetv2-voc-trainval", "deeplabv3_mnv2_pascal_trainval_2018_01_29",
+     0.8025, _VOC_TEST, VOC),
+    ("tf-xception65-voc-trainaug", "deeplabv3_pascal_train_aug_2018_01_04",
+     0.8220, _VOC_VAL, VOC),
+    ("tf-xception65-voc-trainval", "deeplabv3_pascal_trainval_2018_01_04",
+     0.8780, _VOC_TEST, VOC),
+    ("tf-mobilenetv2-dm05-voc-8bit", "deeplabv3_mnv2_dm05_pascal_train_aug_8bit_2019_04_26",
+     0.6965, _VOC_VAL_8BIT, VOC),
+    ("tf-mobilenetv2-voc-8bit", "deeplabv3_mnv2_pascal_train_aug_8bit_2019_04_26",
+     0.7426, _VOC_VAL_8BIT, VOC),
+    ("tf-mobilenetv2-cityscapes", "deeplabv3_mnv2_cityscapes_train_2018_02_05",
+     0.7071, _CITIES, CITYSCAPES),
+    ("tf-mobilenetv3-large-cityscapes", "deeplab_mnv3_large_cityscapes_trainfine_2019_11_15",
+     0.7241, _CITIES_32, CITYSCAPES),
+    ("tf-mobilenetv3-small-cityscapes", "deeplab_mnv3_small_cityscapes_trainfine_2019_11_15",
+     0.6899, _CITIES_32, CITYSCAPES),
+    ("tf-xception65-cityscapes", "deeplabv3_cityscapes_train_2018_02_06",
+     0.7879, _CITIES, CITYSCAPES),
+    ("tf-xception71-dpc-cityscapes", "deeplab_cityscapes_xception71_trainfine_2018_09_08",
+     0.8031, _CITIES, CITYSCAPES),
+    ("tf-xception71-dpc-cityscapes-trainval",
+     "deeplab_cityscapes_xception71_trainvalfine_2018_09_08",
+     0.8266, "Cityscapes test, published: 6 scales, flip, output stride 8", CITYSCAPES),
+    ("tf-edgetpu-cityscapes", "edgetpu-deeplab_2020_03_09", 0.741, _CITIES, CITYSCAPES),
+    ("tf-edgetpu-slim-cityscapes", "edgetpu-deeplab-slim_2020_03_09", 0.732, _CITIES, CITYSCAPES),
+    ("tf-mobilenetv2-ade20k", "deeplabv3_mnv2_ade20k_train_2018_12_03",
+     0.3204, "ADE20K val, published: photos of at most 257 px, one scale, no flip, output "
+     "stride 16", ADE20K_OTHER),
+    ("tf-xception65-ade20k", "deeplabv3_xception_ade20k_train_2018_05_29",
+     0.4565, _ADE20K_VAL, ADE20K_OTHER),
+    ("tf-xception41-imagenet", "xception_41_2018_05_09", None, _IMAGENET, None),
+    ("tf-xception65-imagenet", "deeplabv3_xception_2018_01_04", None, _IMAGENET, None),
+    ("tf-xception65-coco", "xception_65_coco_pretrained_2018_10_02",
+     None, "trained on ImageNet and COCO: a backbone to train from, not measured", None),
+    ("tf-xception71-imagenet", "xception_71_2018_05_09", None, _IMAGENET, None),
+    ("tf-resnet50-beta-imagenet", "resnet_v1_50_2018_05_04", None, _IMAGENET, None),
+    ("tf-resnet101-beta-imagenet", "resnet_v1_101_2018_05_04", None, _IMAGENET, None),
 )  # fmt: skip
-"""Of the original's model zoo, which states no hashes.
+"""The 24 files of the original's model zoo, which states no hashes.
 
-Source: research/deeplab/g3doc/model_zoo.md of tensorflow/models.
+Source: research/deeplab/g3doc/model_zoo.md and quantize.md of tensorflow/models.
 """
 
 # name, what its file is called after "deeplabv3_": it ends in the hash's first digits; mIoU
@@ -175,7 +214,7 @@ MODELS: tuple[ZooModel, ...] = (
     *(
         ZooModel(
             name=name,
-            address=f"{_TENSORFLOW}deeplabv3_{file}.tar.gz",
+            address=f"{_TENSORFLOW}{file}.tar.gz",
             sha256="",
             size=None,
             licence="Apache-2.0",

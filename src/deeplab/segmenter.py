@@ -166,9 +166,11 @@ class Segmenter:
             "flip": flip,
         }
         located = zoo.locate_file(model)
-        known = located.entry
+        known, path = located.entry, located.path
+        if known is not None and zoo.is_name(model) and read_device(device).kind == "gpu":
+            path = zoo.find_float16(known) or path  # LiteRT's GPU computes in floats
         file = describe(
-            located.path,
+            path,
             runtime=runtime,
             normalisation=read_normalisation(normalisation) if normalisation else None,
             assume=known.input if known else None,
@@ -181,11 +183,11 @@ class Segmenter:
             trusted=known is not None,
         )
         self.card, self.spec = file.card, file.card.spec
-        self.labels = _name_classes(file.card, known.labels if known else None, located.path)
+        self.labels = _name_classes(file.card, known.labels if known else None, path)
         self.temperature = check_temperature(
             self.card.temperature if temperature is None else temperature
         )
-        self.looks = plan_looks(self.card, scales=scales, flip=flip, name=located.path.name)
+        self.looks = plan_looks(self.card, scales=scales, flip=flip, name=path.name)
         threads = threads or default_threads()
         self.network = network = open_network(file, threads=threads)
         # What comes later takes the same device, which was compared with the CPU by now.

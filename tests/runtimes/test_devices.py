@@ -14,13 +14,14 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter
 from PIL import Image
 
-from deeplab import Segmenter, runtimes
+from deeplab import Segmenter, runtimes, zoo
 from deeplab.cli import run as run_command
 from deeplab.errors import InputError, ModelError
 from deeplab.photo.images import InputSpec
 from deeplab.runtimes import device_list, litert, onnx, openvino
 from deeplab.runtimes.device_check import compare, real_frame
 from deeplab.runtimes.devices import CPU, Device, Place, cannot_run, check_device, read_device
+from deeplab.runtimes.tflite_network import TfliteNetwork
 from deeplab.tflite import file as tflite_file
 from deeplab.tflite.edit import cut
 from deeplab.tflite.smallest import SMALLEST_SHAPE, make_smallest
@@ -189,6 +190,27 @@ def test_a_device_is_used_only_when_it_answers_as_the_cpu(
     for result in [segmenter(photo), *segmenter.map([photo] * 3, workers=3)]:
         assert (result.mask == plain(photo).mask).all()
     assert len(opened) == 1  # one queue, whoever waits
+
+
+def test_a_model_of_the_package_computes_in_floats_on_a_gpu(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Pretended(litert.LiteRTNetwork):
+        def __init__(self, network: object, device: Device) -> None:
+            super().__init__(network, threads=1)
+
+    monkeypatch.setattr(litert, "CompiledNetwork", Pretended)
+
+    def content(model: str | Path, device: str) -> bytes:
+        card = Segmenter(model, threads=1, device=device).card
+        assert isinstance(card, TfliteNetwork)
+        return card.content
+
+    floats = zoo.find_float16(zoo.get("voc-fast"))
+    assert floats is not None
+    assert content("voc-fast", "gpu") == content(floats, "cpu")
+    integers = zoo.locate("voc-fast")  # a file that is named is that file
+    assert content(integers, "gpu") == content("voc-fast", "cpu")
 
 
 def test_auto_takes_what_is_fastest_of_what_is_right(

@@ -2,23 +2,24 @@
 
     python benchmarks/server.py --keep build/server [--threads 2] [--rounds 5] [--compile]
         [--networks v3-resnet50 v3+-xception65] [--ways "OpenVINO int8" …]
-    python benchmarks/server.py --keep build/server --data CAMVID --pictures 30 --rounds 0
+    python benchmarks/server.py --keep build/server --data CAMVID --rounds 0
 
 The networks are ``NAME.safetensors`` with ``NAME.json`` in the folder ``--keep``; where there are
-none, they get seeded weights. They are exported with ``deeplab export``'s own function, int8 with
-the photos of ``--calibrate``; every file stays in the folder, is opened as a Segmenter opens it and
-gets the same frames. What they answer is compared with PyTorch's before anything is timed. PyTorch
-runs eagerly, in inference mode, and with --compile also through torch.compile, which compiles for a
-minute or more first.
+none, they get seeded weights, and with ``--data`` a classifier fitted to 40 photos. They are
+exported with ``deeplab export``'s own function, int8 with the photos of ``--calibrate``; the files
+stay in the folder, are opened as a Segmenter opens them and get the same frames. What they answer
+is compared with PyTorch's before anything is timed. PyTorch runs eagerly, in inference mode, and
+with --compile also through torch.compile, which compiles for a minute or more first.
 
-Seeded weights tell the time, but nothing of what fewer digits cost. ``--data`` tells that of a
-network that has learned something, if only a little: mIoU, and the share of pixels that keep the
-class that PyTorch gives them.
+Seeded weights tell the time, but nothing of what fewer digits cost. ``--data`` tells that of the
+networks with a fitted classifier, which know a little, or of better ones that lie in the folder:
+mIoU, and the share of pixels that keep the class that PyTorch gives them.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import functools
 import tempfile
 from collections.abc import Callable, Sequence
@@ -33,7 +34,7 @@ from PIL import Image
 from deeplab import Segmenter
 from deeplab.benchmark.interleave import interleave
 from deeplab.benchmark.machine import machine
-from deeplab.data import open_dataset
+from deeplab.data import FileDataset, open_dataset
 from deeplab.evaluation.protocol import FilePredictor, evaluate
 from deeplab.export import export
 from deeplab.labels import VOC
@@ -41,10 +42,12 @@ from deeplab.models import DeepLab, DeepLabConfig, build
 from deeplab.photo.formats import PHOTO_SUFFIXES
 from deeplab.photo.images import InputSpec
 from deeplab.runtimes import open_network
+from deeplab.training.fit import fit_classifier
 from deeplab.weights.release import open_release, save
 
 PHOTO = Path(__file__).parents[1] / "examples" / "photos" / "astronaut.jpg"
 SIDE = 513
+FITTED = 40  # photos
 NETWORKS = {
     "v3-resnet50": DeepLabConfig(
         version="v3", backbone="resnet_v1_50", output_stride=8, aspp_separable=False
@@ -101,14 +104,32 @@ def seeded(config: DeepLabConfig) -> DeepLab:
     return model.eval()
 
 
-def find_pair(name: str, folder: Path) -> Path:
+def find_pair(name: str, folder: Path, data: Path | None) -> Path:
     """Return the release pair of that name, without suffix; made where there is none."""
     pair = folder / name
-    if not pair.with_name(f"{name}.json").exists():
-        config = NETWORKS[name]
-        frame = InputSpec(height=SIDE, width=SIDE)
-        save(pair, config, seeded(config).state_dict(), labels=VOC, input_spec=frame)
+    if pair.with_name(f"{name}.json").exists():
+        return pair
+    config, labels = NETWORKS[name], VOC
+    frame = InputSpec(height=SIDE, width=SIDE)
+    if data is None:
+        network = seeded(config)
+    else:
+        dataset = open_dataset(data, split="train")
+        labels = dataset.labels
+        network = seeded(dataclasses.replace(config, num_classes=len(labels)))
+        fit_classifier(network, spread(dataset, FITTED), frame=frame)
+    save(pair, network.config, network.state_dict(), labels=labels, input_spec=frame)
     return pair
+
+
+def spread(dataset: FileDataset, count: int) -> FileDataset:
+    """Return so many pairs, evenly spread over a data set."""
+    chosen = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).astype(int)
+    parts = {
+        field: tuple(getattr(dataset, field)[index] for index in chosen)
+        for field in ("ids", "images", "masks")
+    }
+    return dataclasses.replace(dataset, **parts)
 
 
 def find_file(pair: Path, way: Way, calibrate: Sequence[Path]) -> Path:
@@ -183,10 +204,7 @@ def measure_times(pair: Path, files: dict[str, Path], options: argparse.Namespac
 
 def measure_quality(pair: Path, files: dict[str, Path], options: argparse.Namespace) -> None:
     """Print a line for each way: mIoU on a data set, and how many pixels are PyTorch's."""
-    dataset = open_dataset(options.data, split="val")
-    chosen = np.linspace(0, len(dataset) - 1, min(options.pictures, len(dataset))).astype(int)
-    part = torch.utils.data.Subset(dataset, chosen.tolist())
-    part.labels, part.split = dataset.labels, dataset.split
+    part = spread(open_dataset(options.data, split="val"), options.pictures)
     stride = NETWORKS[pair.name].output_stride
     opened = {EAGER: Segmenter(f"{pair}.json", output_stride=stride, size=(SIDE, SIDE))}
     for name, file in files.items():
@@ -227,7 +245,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         kept = options.keep or Path(folder)
         kept.mkdir(parents=True, exist_ok=True)
-        pairs = [find_pair(name, kept) for name in options.networks]
+        pairs = [find_pair(name, kept, options.data) for name in options.networks]
         files = {
             pair: {way: find_file(pair, WAYS[way], photos) for way in options.ways}
             for pair in pairs

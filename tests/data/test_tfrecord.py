@@ -113,7 +113,7 @@ def test_damage_is_said_and_what_is_whole_can_be_kept(
 
 def test_every_byte_of_a_record_is_guarded(shard: Path) -> None:
     whole = shard.read_bytes()
-    for at in range(0, len(whole), 41):
+    for at in range(0, len(whole), 97):
         changed = bytearray(whole)
         changed[at] ^= 0x10
         shard.write_bytes(changed)

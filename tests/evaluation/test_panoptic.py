@@ -101,9 +101,9 @@ def _count(pair) -> PanopticCounts:
     )
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(3))
 def test_they_are_what_their_definitions_say(seed: int) -> None:
-    pairs = _pairs(seed, 6)
+    pairs = _pairs(seed, 4)
     counts = PanopticCounts(CLASSES)
     for pair in pairs:
         counts.merge(_count(pair))

@@ -85,7 +85,12 @@ def test_parts_of_any_number_of_processes_merge_to_the_whole() -> None:
     whole = evaluate(Brightness(), Pictures(), trimap=[1, 3])
     for count in (2, 3):
         parts = [
-            evaluate(Brightness(), Pictures(), trimap=[1, 3], rank=rank, count=count)
+            evaluate(
+                Brightness(),
+                Pictures(),
+                trimap=[1, 3],
+                indices=range(rank, len(Pictures()), count),
+            )
             for rank in range(count)
         ]
         merged = functools.reduce(Evaluation.merge, reversed(parts))

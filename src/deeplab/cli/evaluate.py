@@ -86,6 +86,13 @@ def evaluate(
             "--steady/--no-steady", help="With --video, smooth masks over time (default: steady)."
         ),
     ] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            metavar="auto|local|ADDRESS",
+            help="Over the workers of a Ray cluster: ray://head:10001; the counts are the same.",
+        ),
+    ] = None,
     report: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write report.html, report.json, pictures.")
     ] = None,
@@ -126,7 +133,7 @@ def evaluate(
                 "--split": split, "--scales": scales != "1", "--flip": flip, "--tile": tile,
                 "--overlap": overlap is not None, "--context": context,
                 "--output-stride": output_stride, "--calibration": calibration,
-                "--report": report, "--server": server,
+                "--report": report, "--server": server, "--cluster": cluster,
             }
         )  # fmt: skip
         told |= {"runtime": runtime, "device": device}
@@ -142,6 +149,7 @@ def evaluate(
         return
     if steady is not None:
         raise InputError("--steady, --no-steady: is of clips; with --video.")
+    from deeplab.cli.cluster import evaluate_pictures
     from deeplab.data import open_dataset
     from deeplab.evaluation.protocol import Evaluation, FilePredictor, open_predictor
     from deeplab.evaluation.protocol import evaluate as count
@@ -151,6 +159,8 @@ def evaluate(
 
     dataset = open_dataset(bring(data), split=split or "val")
     chosen = None if classes is None else dataset.labels.indices(split_names("--classes", classes))
+    if cluster is not None and (calibration or server):
+        raise InputError("--cluster: counts; leave out --calibration and --server.")
     if calibration:
         if scales != "1" or flip or tile or output_stride or trimap or classes or server:
             raise InputError(
@@ -167,18 +177,16 @@ def evaluate(
     if windows is not None and windows.size and windows.size[0] != windows.size[1]:
         raise InputError(f"--tile: got '{tile}', expected one number: windows are square here.")
     with join_processes(in_torch) as processes:
-        predictor = open_predictor(
-            model,
-            scales=parse_numbers("--scales", scales, most=_LARGEST_SCALE),
-            flip=flip,
-            output_stride=output_stride,
-            tile=None if windows is None else windows.size[0] if windows.size else "auto",
+        told |= {
+            "scales": parse_numbers("--scales", scales, most=_LARGEST_SCALE),
+            "flip": flip,
+            "output_stride": output_stride,
+            "tile": None if windows is None else windows.size[0] if windows.size else "auto",
             **(windows.arguments if windows else {}),
-            device=processes.device,
-            file_device=device,
-            runtime=cast("Runtime | None", runtime),
-            **told,
-        )
+            "file_device": device,
+            "runtime": cast("Runtime | None", runtime),
+        }
+        predictor = open_predictor(model, device=processes.device, **told)
         if processes.first and isinstance(predictor, FilePredictor):
             opened = predictor.segmenter
             model_options.tell_assumed(model, opened.card)
@@ -197,14 +205,18 @@ def evaluate(
                 if writer is not None:
                     writer(index, name, mask)
 
-            part = count(
-                predictor,
-                dataset,
-                trimap=widths,
-                rank=processes.rank,
-                count=processes.count,
-                each=each,
-            )
+            if cluster is None:
+                part = count(predictor, dataset, trimap=widths, indices=mine, each=each)
+            else:
+                part = evaluate_pictures(
+                    dataset,
+                    cluster=cluster,
+                    data=data,
+                    model=model,
+                    told=told,
+                    trimap=widths,
+                    advance=lambda: bar.advance(task),
+                )
         found = functools.reduce(Evaluation.merge, processes.gather(part))
         if not processes.first:
             return

@@ -148,7 +148,7 @@ def plan_jobs(
                     "give them in two runs with two output folders."
                 )
         jobs.append(Job(photo, files, base))
-    there = _which_exist(output, taken)
+    there = which_exist(output, taken)
     for file in there:
         if isinstance(file, Path) and file.is_dir() and file.suffix != CLIP_SUFFIXES["mask-pngs"]:
             raise OutputError(f"output: {file} is a folder; choose another with -o.")
@@ -173,7 +173,7 @@ def _check_large(photo: Place, kinds: Sequence[str]) -> None:
             )
 
 
-def _which_exist(output: Place, files: Iterable[Place]) -> list[Place]:
+def which_exist(output: Place, files: Iterable[Place]) -> list[Place]:
     """Return which files are there already; elsewhere, one listing tells, and that it may."""
     if isinstance(output, Path):
         return [file for file in files if os.path.lexists(file)]

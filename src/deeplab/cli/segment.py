@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
@@ -163,6 +163,13 @@ def segment(
             help="End each video after so much of it.",
         ),
     ] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            metavar="auto|local|ADDRESS",
+            help="Photos over a Ray cluster (ray://head:10001); goes on with what is there.",
+        ),
+    ] = None,
     show: Annotated[
         bool, typer.Option("--show", help="Draw a preview of videos into the terminal.")
     ] = False,
@@ -175,6 +182,7 @@ def segment(
 ) -> None:
     """Segment photos and videos: masks, overlays, cut-outs and more, at each one's own size."""
     from deeplab.cli import clips as video
+    from deeplab.cli.cluster import ClusterWork
     from deeplab.cli.data_sets import plan_data_sets
     from deeplab.cli.photos import find_photos
     from deeplab.cli.work import Work
@@ -204,7 +212,12 @@ def segment(
     here = [photo for photo, _ in found if isinstance(photo, Path)]
     large = tiling.find_large(here, windows, memory=budget)
     plan = partial(
-        plan_jobs, found, kinds=kinds, overwrite=overwrite, clips=clips.paths, large=large
+        plan_jobs,
+        found,
+        kinds=kinds,
+        overwrite=overwrite or cluster is not None,
+        clips=clips.paths,
+        large=large,
     )
     jobs = plan(output=folder) if folder else [Job(photo, {}) for photo, _ in found]
     photo_jobs = [job for job in jobs if job.photo not in clips.paths]
@@ -216,6 +229,8 @@ def segment(
     _check_settings(runtime, precision)
     if show and not stderr().is_terminal:
         raise InputError("--show: draws into a terminal, and this is none.")
+    if cluster is not None:
+        _check_cluster(kinds, clips=bool(clip_jobs), data_sets=bool({*asked} & {*DATA_SETS}))
     if clip_jobs:
         _refuse_for_clips(crf=crf, unknown=unknown, scales=scales, flip=flip)
     if (windows is not None or large) and (scales != "1" or flip):
@@ -248,27 +263,44 @@ def segment(
             at_once = min(workers or count_cores(), len(photo_jobs))
             # Many photos are worked on with one thread each, one with all of them.
             told |= {"threads": threads if len(photo_jobs) == 1 else 1, "streams": at_once}
+            here_only = {} if cluster is None else {"device": None, "streams": 1}
             segmenter = _open_checked(
-                model or "voc", kept=kept, kinds=kinds, unknown=unknown, **told
+                model or "voc", kept=kept, kinds=kinds, unknown=unknown, **{**told, **here_only}
             )
-            work = Work(
-                segmenter,
-                workers=at_once,
-                budget=budget,
-                before=before,
-                only=kept,
-                crf=crf,
-                overwrite=overwrite,
-                summaries=as_json,
-                windows=None if windows is None else windows.arguments,
-                large=large,
-                unknown=unknown,
-                encoders=data_sets.encoders,
-            )
-            done = data_sets.keep(work.run(photo_jobs))
+            wishes: dict[str, Any] = {
+                "only": kept, "crf": crf, "unknown": unknown, "large": large, "summaries": as_json,
+                "windows": None if windows is None else windows.arguments,
+            }  # fmt: skip
             with contextlib.ExitStack() as stack:
-                if windows is not None and len(photo_jobs) == 1:  # of several, photos are counted
-                    work.progress = stack.enter_context(show_stages())
+                if cluster is None:
+                    work = Work(
+                        segmenter,
+                        workers=at_once,
+                        budget=budget,
+                        before=before,
+                        overwrite=overwrite,
+                        encoders=data_sets.encoders,
+                        **wishes,
+                    )
+                    if windows is not None and len(photo_jobs) == 1:  # of several, photos count
+                        work.progress = stack.enter_context(show_stages())
+                    done = data_sets.keep(work.run(photo_jobs))
+                else:
+                    assert folder is not None
+                    spread = ClusterWork(
+                        photo_jobs,
+                        cluster=cluster,
+                        output=folder,
+                        model=model or "voc",
+                        told=told,
+                        settings=wishes,
+                        kinds=kinds,
+                        overwrite=overwrite,
+                        memory=budget if memory else None,
+                        limit=workers,
+                    )
+                    photo_jobs = spread.due
+                    done = spread.run()
                 if as_json:
                     entries["photos"], failed = _collect(done)
                 else:
@@ -347,6 +379,15 @@ def _check_settings(runtime: str | None, precision: str) -> None:
 
     check_choices("--precision", [precision], get_args(Precision))
     check_choices("--runtime", [runtime] if runtime else [], get_args(Runtime))
+
+
+def _check_cluster(kinds: list[str], *, clips: bool, data_sets: bool) -> None:
+    if clips:
+        raise InputError("--cluster: is for photos; leave the videos out.")
+    if data_sets:
+        raise InputError("--cluster: a data set is made by one machine; leave its name out of --save.")
+    if not kinds:
+        raise InputError("--cluster: writes files for each photo; give -o DIR or --save.")
 
 
 def _refuse_for_clips(*, crf: bool, unknown: float | None, scales: str, flip: bool) -> None:
@@ -465,7 +506,7 @@ def _names(written: list[Job]) -> str:
     ends = dict.fromkeys(SUFFIXES[kind] for kind in written[0].files)
     for job in written:
         for kind, path in job.files.items():
-            if path.suffix != Path(SUFFIXES[kind]).suffix:
+            if not path.name.endswith(PurePath(f"x{SUFFIXES[kind]}").suffix):
                 ends[f".{kind}{path.suffix}"] = None
     return ", ".join(f"*{end}" for end in ends)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -480,18 +480,17 @@ def evaluate(
     dataset: Dataset,
     *,
     trimap: Sequence[int] = (),
-    rank: int = 0,
-    count: int = 1,
+    indices: Iterable[int] | None = None,
     each: Callable[[int, str, UInt8], None] | None = None,
 ) -> Evaluation:
-    """Predict every picture (or this process's part of them) and count.
+    """Predict every picture (or some of them) and count.
 
     Args:
         predictor: what is measured.
         dataset: with truth.
         trimap: widths, in pixels, of bands around label borders to score by themselves.
-        rank: 0-based number of this process.
-        count: how many processes share the pictures; merge their results.
+        indices: the pictures, where several processes share them; merge their results. None is
+            all of them.
         each: called with (index, name, mask) after each picture, to show progress or save masks.
 
     Where the two have not the same classes, those with one name are scored. What the network calls
@@ -506,7 +505,7 @@ def evaluate(
         raise DataError(f"data: the split '{dataset.split}' is empty; nothing to evaluate.")
     protocol = {**predictor.describe(), "split": dataset.split, "pictures": len(dataset)}
     translate, result = begin(predictor.labels, dataset.labels, protocol=protocol, trimap=trimap)
-    for index in range(rank, len(dataset), count):
+    for index in range(len(dataset)) if indices is None else indices:
         sample = dataset[index]
         start = time.perf_counter()
         mask = translate[predictor(sample.image)]

@@ -100,18 +100,16 @@ class DatasetJudge:
     ) -> Evaluation | None:
         """Judge this process's part of the pictures; None where that is given up."""
         processes, done = self.processes, 0
-        total = len(range(processes.rank, len(self.dataset), processes.count))
+        mine = range(processes.rank, len(self.dataset), processes.count)
 
         def each(index: int, name: str, mask: UInt8) -> None:
             nonlocal done
             done += 1
-            if watch(done, total):
+            if watch(done, len(mine)):
                 raise _GivenUpError
 
         try:
-            return evaluate(
-                predictor, self.dataset, rank=processes.rank, count=processes.count, each=each
-            )
+            return evaluate(predictor, self.dataset, indices=mine, each=each)
         except _GivenUpError:
             return None
 

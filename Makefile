@@ -5,7 +5,7 @@ DEMO_ENV := build/demo-env
 ENV := .venv
 CLIENTS := build/clients
 ORACLES := build/oracles
-ORACLE_PACKAGES := datumaro==1.13.12 label-studio-sdk==2.1.2 pycocotools==2.0.11 supervision==0.31.2
+ORACLE_PACKAGES := datumaro==1.13.12 label-studio-sdk==2.1.2 pycocotools==2.0.11 supervision==0.31.2 webdataset==1.0.2 datasets==5.2.0
 # The newest Python for which the Task Library was built.
 CLIENT_PYTHON ?= $(or $(shell command -v python3.11),$(PYTHON))
 PAGE := src/deeplab/web

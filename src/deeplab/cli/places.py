@@ -9,8 +9,10 @@ from pathlib import Path
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from deeplab.cli.console import stderr
+from deeplab.data.layouts import find_folder
+from deeplab.data.shards import names_shards
 from deeplab.remote.address import Place, find_address
-from deeplab.remote.copies import keep_file, keep_folder, working_folder
+from deeplab.remote.copies import keep_file, working_folder
 from deeplab.remote.store import is_file
 from deeplab.zoo import home
 
@@ -24,7 +26,7 @@ def bring(path: Place) -> Path:
     address = find_address(path)
     if address is None:
         return Path(path)
-    if is_file(address):
+    if not names_shards(address) and is_file(address):
         return keep_file(address, home())
     columns = TextColumn("fetching"), BarColumn(), DownloadColumn(), TimeRemainingColumn()
     with Progress(*columns, console=stderr(), transient=True) as bar:
@@ -33,7 +35,7 @@ def bring(path: Place) -> Path:
         def show(done: int, total: int) -> None:
             bar.update(task, completed=done, total=total)
 
-        return keep_folder(address, home(), progress=show)
+        return find_folder(address, progress=show)
 
 
 @contextlib.contextmanager

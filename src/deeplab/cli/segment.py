@@ -385,7 +385,7 @@ def _check_cluster(kinds: list[str], *, clips: bool, data_sets: bool) -> None:
     if clips:
         raise InputError("--cluster: is for photos; leave the videos out.")
     if data_sets:
-        raise InputError("--cluster: a data set is made by one machine; leave its name out of --save.")
+        raise InputError("--cluster: one machine makes a data set; leave its name out of --save.")
     if not kinds:
         raise InputError("--cluster: writes files for each photo; give -o DIR or --save.")
 

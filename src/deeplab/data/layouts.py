@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from deeplab import zoo
-from deeplab.data import ade20k, camvid, cityscapes, folder, roboflow, voc
+from deeplab.data import ade20k, camvid, cityscapes, folder, roboflow, shards, voc
 from deeplab.data.description import FILE_NAME
 from deeplab.data.sample import FileDataset
 from deeplab.errors import DataError
@@ -28,7 +28,7 @@ class Layout(NamedTuple):
 
 LAYOUTS = tuple(
     Layout(module.NAME, module.LOOKS_FOR, module.find, module.splits, module.open_split)
-    for module in (voc, cityscapes, ade20k, camvid, roboflow, folder)
+    for module in (voc, cityscapes, ade20k, camvid, roboflow, shards, folder)
 )
 """In the order in which they are tried. A dataset.toml comes before them all."""
 
@@ -60,14 +60,18 @@ def find_folder(path: str | PathLike[str], *, progress: Progress | None = None) 
         DownloadError: there is no such folder, it may not be read, or there is no room for it.
     """
     address = find_address(path)
-    return Path(path) if address is None else keep_folder(address, zoo.home(), progress=progress)
+    if address is None:
+        return Path(path)
+    if shards.names_shards(address):  # with what lies beside them
+        return keep_folder(address.parent, zoo.home(), progress=progress) / address.name
+    return keep_folder(address, zoo.home(), progress=progress)
 
 
 def find_layout(path: Path) -> tuple[Layout, Path] | None:
     """Return the layout in which ``path`` stands, and its folder; None if it is in none."""
     described = (path / FILE_NAME).is_file()
     for layout in LAYOUTS:
-        if described and layout.name != folder.NAME:
+        if described and layout.name not in (shards.NAME, folder.NAME):
             continue
         root = layout.find(path)
         if root is not None:
@@ -76,7 +80,7 @@ def find_layout(path: Path) -> tuple[Layout, Path] | None:
 
 
 def _recognise(path: Path) -> tuple[Layout, Path]:
-    if not path.is_dir():
+    if not path.is_dir() and not shards.names_shards(path):
         raise DataError(f"{path}: there is no such folder; expected the folder of a data set.")
     found = find_layout(path)
     if found is not None:

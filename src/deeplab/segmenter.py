@@ -27,6 +27,7 @@ from deeplab.limits import MAX_THREADS, MAX_WORKERS, check_whole
 from deeplab.photo.confidence import Scores, check_temperature, mean_argmax
 from deeplab.photo.images import Fit, Geometry, InputSpec, Photo, Source
 from deeplab.photo.memory import Budget, default_budget, estimate_source, parse_bytes
+from deeplab.photo.notebook_bar import counted
 from deeplab.photo.results import Segmentation
 from deeplab.photo.upsample import argmax_bilinear
 from deeplab.runtimes import (
@@ -254,7 +255,7 @@ class Segmenter:
         """Segment many photos over all cores, in the order in which they are given.
 
         Photos are taken from the iterable as they are needed, a few ahead of the results. The
-        results do not depend on the number of workers.
+        results do not depend on the number of workers. In a notebook a line counts them.
 
         Args:
             photos: what :meth:`__call__` takes, any number.
@@ -273,7 +274,9 @@ class Segmenter:
             raise InputError(f"on_error: got '{on_error}', expected 'raise' or 'yield'.")
         amount = parse_bytes("memory", memory) if isinstance(memory, str) else memory
         budget = Budget(default_budget() if amount is None else amount)
-        return self._map(photos, workers, budget, on_error == "raise")
+        return counted(
+            self._map(photos, workers, budget, on_error == "raise"), photos, what="photos"
+        )
 
     def _map(
         self, photos: Iterable[Source], workers: int, budget: Budget, stop: bool

@@ -17,6 +17,7 @@ from deeplab.data import open_dataset
 from deeplab.data.check import check
 from deeplab.data.layouts import list_splits
 from deeplab.errors import DataError
+from deeplab.remote import copies
 from tiny_folder import NAMES, make_folder
 
 WRITER = Path(__file__).parents[1] / "oracles" / "write_packed.py"
@@ -199,7 +200,7 @@ def test_tables_are_the_folder_that_they_were_made_of(pets, tmp_path):
         open_dataset(folder)
 
 
-def test_shards_at_an_address(pets, tmp_path):
+def test_shards_at_an_address_which_a_training_lists_once(pets, tmp_path, monkeypatch):
     fsspec = pytest.importorskip("fsspec")
     folder = make_shards(pets, tmp_path / "shards")
     store = fsspec.filesystem("memory")
@@ -209,6 +210,15 @@ def test_shards_at_an_address(pets, tmp_path):
         assert_same(
             open_dataset("memory://bucket/set/val-{0..0}.tar", split="all"), pets, [7, 8, 9]
         )
+        listings = []
+        plain = copies.list_files
+        monkeypatch.setattr(copies, "list_files", lambda at: listings.append(at) or plain(at))
+        with copies.listed_once():
+            for split in ("train", "val", "train"):
+                open_dataset("memory://bucket/set", split=split)
+        assert len(listings) == 1
+        open_dataset("memory://bucket/set")
+        assert len(listings) == 2
     finally:
         store.rm("/bucket", recursive=True)
 

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from deeplab import Segmenter
+from deeplab.training.progress_line import ProgressLine
 from documents import ROOT
 
 NOTEBOOKS = sorted((ROOT / "examples").glob("*.ipynb"))
@@ -174,3 +175,45 @@ def test_supervision_takes_it(oracles):
         [oracles, "-c", SUPERVISION, str(ROOT / "src")], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture
+def cell(monkeypatch):
+    """Be in a notebook; return the outputs of its cell, as the browser would have them."""
+    outputs: list[dict[str, str]] = []
+
+    def display(bundle, *, raw, display_id):
+        assert raw
+        assert display_id
+        outputs.append(bundle)
+        at = len(outputs) - 1
+        return SimpleNamespace(update=lambda new, raw: outputs.__setitem__(at, new))
+
+    shell = SimpleNamespace(kernel=object())
+    module = SimpleNamespace(get_ipython=lambda: shell, display=SimpleNamespace(display=display))
+    monkeypatch.setitem(sys.modules, "IPython", module)
+    monkeypatch.setitem(sys.modules, "IPython.display", module.display)
+    return outputs
+
+
+def test_many_photos_are_counted_in_one_line_of_a_notebook(cell):
+    photo = np.full((20, 30, 3), 90, np.uint8)
+    segmenter = Segmenter("voc-fast")
+    assert len(list(segmenter.map([photo] * 7))) == 7
+    (line,) = cell
+    assert line["text/plain"].startswith("7/7 photos")
+    assert 'value="7" max="7"' in line["text/html"]
+    list(segmenter.map(photo for _ in range(2)))
+    assert cell[1]["text/plain"].startswith("2 photos")
+
+
+def test_a_training_is_one_line_of_a_notebook(cell):
+    told: list[str] = []
+    with ProgressLine(300, 0, show=True, tell=told.append) as line:
+        for step in range(1, 301):
+            line.looks("judging", 1, 2)
+            line.update(step, f"loss {step}")
+    assert told == []
+    (line,) = cell
+    assert line["text/plain"].startswith("300/300 steps")
+    assert line["text/plain"].endswith("loss 300")

@@ -90,6 +90,8 @@ def train(
     console = stderr()
     console.print("Getting ready: PyTorch is loaded …")  # 3 s, and 20 where others work too
     from deeplab.cli.places import bring, sending
+    from deeplab.data.shards import names_shards
+    from deeplab.remote.copies import listed_once
     from deeplab.training.experiment import run_experiment
     from deeplab.training.preset import choose_settings, deadline
     from deeplab.training.settings import apply_overrides, read_tables
@@ -111,12 +113,14 @@ def train(
         tables = read_tables(recipe)
     else:
         assert data is not None
-        tables = {"name": data.resolve().name}
+        of_set = data.resolve().parent if names_shards(data) else data.resolve()
+        tables = {"name": of_set.name}
     own_plan = bool({"schedule", "optimiser"} & set(tables))
     values = apply_overrides(tables, overrides)
-    if address := find_address(values.get("data", {}).get("path")):
-        bring(address)
-    with sending(folder or Path("runs") / str(values["name"])) as here:
+    folder = folder or Path("runs") / str(values["name"])
+    with listed_once(), sending(folder) as here:
+        if address := find_address(values.get("data", {}).get("path")):
+            bring(address)
         chosen = choose_settings(
             values,
             folder=here,

@@ -8,12 +8,18 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
 from pathlib import Path, PurePosixPath
 
 from deeplab.errors import DownloadError
 from deeplab.files import is_partial, replacing
 from deeplab.remote.address import Address
 from deeplab.remote.store import Entry, describe, get_file, list_files, put_file
+
+_looked_at: ContextVar[dict[tuple[Address, Path], Path] | None] = ContextVar(
+    "looked_at", default=None
+)
+"""Copies of folders that need not be looked at again, see :func:`listed_once`."""
 
 _TOGETHER = 16
 """Files that are fetched at the same time."""
@@ -43,6 +49,9 @@ def keep_folder(address: Address, folder: Path, *, progress: Progress | None = N
             is no room for it.
         MissingExtraError: a package for such addresses is not installed.
     """
+    looked_at = _looked_at.get()
+    if looked_at is not None and (address, folder) in looked_at:
+        return looked_at[address, folder]
     files = list_files(address)
     if not files:
         raise DownloadError(f"{address}: there is no such folder, or nothing is in it.")
@@ -76,7 +85,19 @@ def keep_folder(address: Address, folder: Path, *, progress: Progress | None = N
                 for future, _ in waiting:
                     future.cancel()
         copies.forget_others(set(names.values()))
+    if looked_at is not None:
+        looked_at[address, folder] = place
     return place
+
+
+@contextlib.contextmanager
+def listed_once() -> Iterator[None]:
+    """Keep the copy of each folder as it was when it was first asked for, until the block ends."""
+    token = _looked_at.set({})
+    try:
+        yield
+    finally:
+        _looked_at.reset(token)
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""How far a training is, for whoever waits: a bar on a terminal, plain lines in a log."""
+"""How far a training is, for whoever waits: a bar on terminals and in notebooks, lines in logs."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from deeplab.photo.notebook_bar import NotebookBar, in_notebook
 
 _SILENCE = 4.0  # seconds after which somebody who waits hears how far it is
 
@@ -28,15 +30,16 @@ class Patience:
 
 
 class ProgressLine:
-    """A bar with throughput and remaining time on a terminal; plain lines in a log."""
+    """A bar with throughput and remaining time on a terminal or notebook; plain lines in a log."""
 
     def __init__(self, total: int, start: int, *, show: bool, tell: Callable[[str], None]) -> None:
         console = Console(stderr=True)
         self._tell, self._show = tell, show
         self._begin, self._start, self._total = time.perf_counter(), start, total
-        self._told = self._begin
+        self._told, self._done = self._begin, start
         self._bar: Progress | None = None
-        if show and console.is_terminal:
+        self._line = NotebookBar("steps") if show and in_notebook() else None
+        if show and console.is_terminal and self._line is None:
             self._bar = Progress(
                 MofNCompleteColumn(),
                 BarColumn(),
@@ -64,14 +67,19 @@ class ProgressLine:
         """Show that a validation has seen ``done`` of ``total`` pictures."""
         if self._bar:
             self._bar.update(self._task, description=f"{what}: {done}/{total} pictures judged")
+        elif self._line:
+            self._line.update(self._done, self._total, f"{what}: {done}/{total} pictures judged")
         elif self._show and done < total and time.perf_counter() - self._told > _SILENCE:
             self._told = time.perf_counter()
             self._tell(f"{what}: {done}/{total} pictures judged")
 
     def update(self, done: int, words: str) -> None:
         """Show that ``done`` steps are finished."""
+        self._done = done
         if self._bar:
             self._bar.update(self._task, completed=done, description=words)
+        elif self._line:
+            self._line.update(done, self._total, words, last=done == self._total)
         elif self._show:
             self._told = time.perf_counter()
             pace = (time.perf_counter() - self._begin) / max(done - self._start, 1)

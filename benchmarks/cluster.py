@@ -140,12 +140,13 @@ def workers_of(run: subprocess.Popen[bytes]) -> list[psutil.Process]:
 
 
 def measure_nodes(folder: Path, alone: Timed) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    with socket.socket() as one, socket.socket() as two:
+        for free in (one, two):
+            free.bind(("127.0.0.1", 0))
+        port, client = one.getsockname()[1], two.getsockname()[1]
     ray = [str(Path(sys.executable).parent / "ray"), "start", "--block", "--num-cpus=1"]
     head = [*ray, "--head", f"--port={port}", "--include-dashboard=false"]
-    head += ["--ray-client-server-port=0"]
+    head += [f"--ray-client-server-port={client}"]
     other = [*ray, f"--address=127.0.0.1:{port}"]
     quiet: dict[str, int] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     nodes = []

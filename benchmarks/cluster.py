@@ -153,7 +153,7 @@ def measure_nodes(folder: Path, alone: Timed) -> None:
     try:
         for one in (head, other):
             nodes.append(subprocess.Popen(one, **quiet))
-            time.sleep(8)
+            time.sleep(12)
         many = timed(segment(folder, "nodes", "--cluster", f"127.0.0.1:{port}"), folder / "nodes")
         print(f"two Ray nodes:    {many}")
         print(f"against segment:  {compare(folder, 'nodes')}")

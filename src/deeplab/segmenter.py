@@ -101,6 +101,7 @@ class Segmenter:
             logits or probabilities.
 
     Attributes:
+        path: the network file.
         card: what is known of the network file; ``card.assumed`` says what nobody said.
         spec: what the network is fed with.
         labels: its classes.
@@ -117,6 +118,7 @@ class Segmenter:
         MissingExtraError: the runtime is not installed.
     """
 
+    path: Path
     card: NetworkCard
     spec: InputSpec
     labels: LabelSet
@@ -167,9 +169,13 @@ class Segmenter:
             "flip": flip,
         }
         located = zoo.locate_file(model)
+<<<<<<< HEAD
         known, path = located.entry, located.path
         if known is not None and zoo.is_name(model) and read_device(device).kind == "gpu":
             path = zoo.find_float16(known) or path  # LiteRT's GPU computes in floats
+=======
+        self.path, known = located.path, located.entry
+>>>>>>> 0213032 (Serve Label Studio: predict its tasks, learn from corrections)
         file = describe(
             path,
             runtime=runtime,

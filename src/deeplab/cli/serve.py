@@ -113,7 +113,7 @@ def serve(
     ] = None,
     api: Annotated[
         list[str] | None,
-        typer.Option(help="Of other programs: kserve, huggingface; may be repeated."),
+        typer.Option(help="Of other programs: kserve, huggingface, label-studio; may be repeated."),
     ] = None,
     workers: Annotated[
         int, typer.Option(min=1, max=MAX_THREADS, help="Processes, each with models of its own.")
@@ -161,6 +161,11 @@ def serve(
         complain(
             f"note: the browser page does not know {' and '.join(left_out)}, so it offers no "
             "model; the API does."
+        )
+    if "label-studio" in (api or []) and workers > 1:
+        raise InputError(
+            f"--workers: got {workers} with --api label-studio, which learns in one process; leave "
+            "it out."
         )
     memory_bytes = parse_bytes("--memory", memory) if memory else default_budget()
     limits = Limits(

@@ -10,7 +10,7 @@ Source: labelstud.io, "Export annotations"; HumanSignal/label-studio-sdk, label_
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from deeplab.data.export import (
     Annotated,
     Drawing,
     Export,
+    Painted,
     Region,
     Request,
     listed,
@@ -115,6 +116,36 @@ def read_label_studio(path: Path, content: list[Any], request: Request) -> Expor
             f"the newest, was taken: {listed(several)}"
         )
     return Export("Label Studio", tuple(sorted(set(names))), tuple(drawings), notes=tuple(notes))
+
+
+def paint_results(
+    results: Sequence[dict[str, Any]], size: Size, ids: Mapping[str, int], rest: int
+) -> Painted:
+    """Return the label of one photo from the results of its annotation.
+
+    Args:
+        results: of the annotation, as Label Studio has them.
+        size: (height, width) of the photo.
+        ids: class name → id.
+        rest: the id of pixels outside all regions.
+    """
+    drawn = partial(_regions, [result for result in results if _is_drawn(result)])
+    return Drawing(Path(), "", size, drawn).paint(size, ids, rest)
+
+
+def photo_address(data: dict[str, Any], key: str | None = None) -> str:
+    """Return where the photo of a task is, as its data has it.
+
+    Args:
+        data: of the task.
+        key: the name under which it stands there; None looks for it.
+
+    Raises:
+        UnreadableError: it is not there.
+    """
+    if key is not None and isinstance(data.get(key), str):
+        return str(data[key])
+    return _file_name({"data": data})
 
 
 def _results(task: dict[str, Any]) -> tuple[list[dict[str, Any]] | None, int]:

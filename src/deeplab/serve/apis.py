@@ -11,10 +11,10 @@ from typing import Any, Literal, Protocol
 
 from starlette.routing import BaseRoute
 
-from deeplab.serve import api_huggingface, api_kserve
+from deeplab.serve import api_huggingface, api_kserve, api_label_studio
 from deeplab.serve.service import Service
 
-Api = Literal["kserve", "huggingface"]
+Api = Literal["kserve", "huggingface", "label-studio"]
 
 
 class ApiModule(Protocol):
@@ -27,4 +27,8 @@ class ApiModule(Protocol):
         """Return its part of ``openapi.json``: path → method → operation."""
 
 
-APIS: Mapping[Api, ApiModule] = {"kserve": api_kserve, "huggingface": api_huggingface}
+APIS: Mapping[Api, ApiModule] = {
+    "kserve": api_kserve,
+    "huggingface": api_huggingface,
+    "label-studio": api_label_studio,
+}

@@ -68,6 +68,8 @@ def build_app(
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
         service.workers.close()
+        for close in service.closing:
+            close()
 
     app = FastAPI(
         title="deeplab",

@@ -33,6 +33,7 @@ class Service:
         uploads: reads bodies.
         metrics: counts.
         draining: it is about to end.
+        closing: called when it has ended.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class Service:
         self.segmenters, self.limits, self.metrics = segmenters, limits, metrics
         self.workers, self.uploads = Workers(limits), Uploads(limits)
         self.draining = False
+        self.closing: list[Callable[[], None]] = []
 
     def find(self, model: str | None) -> tuple[str, Segmenter]:
         """Return the name and the segmenter of a model; the default where none is named.

@@ -25,7 +25,12 @@ from deeplab.training.feed import Feed, open_feed
 from deeplab.training.fit import can_fit, fit_classifier
 from deeplab.training.folder import RunFolder
 from deeplab.training.guard import failures_in_words, interrupt_on_termination
-from deeplab.training.initialise import choose_config, locate_start, take_over
+from deeplab.training.initialise import (
+    choose_config,
+    classifier_rows,
+    locate_start,
+    take_over,
+)
 from deeplab.training.judge import DatasetJudge
 from deeplab.training.loop import NOBODY, Callbacks, Surroundings, train
 from deeplab.training.normalisation import (
@@ -207,16 +212,8 @@ def _start(settings: Settings, labels: LabelSet, tell: Callable[[str], None]) ->
         fresh=report.rebuilt,
         knows_classes=len(report.classes) == classes,
         known=report.classes,
-        rows=_classifier_rows(state),
+        rows=classifier_rows(state),
     )
-
-
-def _classifier_rows(state: Mapping[str, torch.Tensor]) -> torch.Tensor | None:
-    """Return (K, D + 1), weights and biases of a classifier; None where it is not one layer."""
-    weight, bias = state.get("classifier.weight"), state.get("classifier.bias")
-    if weight is None or bias is None:
-        return None
-    return torch.cat([weight.flatten(1), bias[:, None]], 1)
 
 
 def _fit(

@@ -16,7 +16,7 @@ are right.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -107,6 +107,7 @@ def fit_classifier(
     device: torch.device | None = None,
     seed: int = 0,
     watch: Watch | None = None,
+    remembered: MutableMapping[str, Tensor] | None = None,
 ) -> FitReport:
     """Compute the classifier of ``network`` from the training photos, in place.
 
@@ -120,6 +121,8 @@ def fit_classifier(
         device: where to compute features; None is the CPU.
         seed: chooses the photos where there are more than ``MOST_PHOTOS``, and the cells.
         watch: called with (photos done, of how many) after each.
+        remembered: the features of photos, by their ids, that an earlier call for the same weights
+            and frame has computed; those of this one are added.
 
     Raises:
         DataError, ImageError: a pair cannot be read.
@@ -139,9 +142,14 @@ def fit_classifier(
     for done, index in enumerate(chosen, 1):
         sample = dataset[index]
         geometry = Geometry(sample.label.shape[:2], (frame.height, frame.width), frame.fit)
-        image = geometry.place(Image.fromarray(sample.image), frame.padding)
-        batch = _as_batch(image).to(device, memory_format=torch.channels_last)
-        features = look(network, batch)[0].float().cpu()
+        features = None if remembered is None else remembered.get(sample.id)
+        if features is None:
+            image = geometry.place(Image.fromarray(sample.image), frame.padding)
+            batch = _as_batch(image).to(device, memory_format=torch.channels_last)
+            features = look(network, batch)[0].float().cpu()
+            if remembered is not None:
+                remembered[sample.id] = features.half()
+        features = features.float()
         cells = label_cells(sample.label, geometry, features.shape[1:])
         rows = features.flatten(1).T[torch.from_numpy(cells != IGNORE)]
         truth = torch.from_numpy(cells[cells != IGNORE].astype(np.int64))

@@ -117,6 +117,14 @@ def start_frame(path: Path) -> tuple[int, int]:
     return 513, 513
 
 
+def classifier_rows(state: Mapping[str, Tensor]) -> Tensor | None:
+    """Return (K, D + 1), weights and biases of a classifier; None where it is not one layer."""
+    weight, bias = state.get("classifier.weight"), state.get("classifier.bias")
+    if weight is None or bias is None:
+        return None
+    return torch.cat([weight.flatten(1), bias[:, None]], 1)
+
+
 def _short(names: Sequence[str]) -> str:
     """List layers rather than tensors: four tensors of a batch norm are one word."""
     layers = list(dict.fromkeys(name.rsplit(".", 1)[0] for name in names))

@@ -45,7 +45,7 @@ fuzz: $(ENV)/.installed
 	$(ENV)/bin/python tests/fuzz/run.py --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
 ## clients: environments with other people's programs; the tests then show them our files and server
-clients: $(addprefix $(CLIENTS)/,$(addsuffix /.installed,mediapipe tflite-support tritonclient schemathesis cvat label-studio-sdk))
+clients: $(addprefix $(CLIENTS)/,$(addsuffix /.installed,mediapipe tflite-support tritonclient schemathesis cvat))
 
 ## oracles: an environment with other people's readers of annotations; the tests then ask them
 oracles: $(ORACLES)/.installed
@@ -90,7 +90,6 @@ $(CLIENTS)/tritonclient/.installed: PACKAGE := 'tritonclient[http]==2.73.0' pill
 $(CLIENTS)/schemathesis/.installed: PACKAGE := schemathesis==4.32.5 pillow
 # CVAT's command line imports the package itself.
 $(CLIENTS)/cvat/.installed: PACKAGE := cvat-sdk==2.80.0 cvat-cli==2.80.0 .
-$(CLIENTS)/label-studio-sdk/.installed: PACKAGE := label-studio-sdk==2.1.2
 $(CLIENTS)/%/.installed:
 	$(CLIENT_PYTHON) -m venv $(@D)
 	$(@D)/bin/python -m pip install --quiet $(PACKAGE)

@@ -1,4 +1,8 @@
+<<<<<<< HEAD
 """``deeplab data``: check a data set, convert an export into one, show what a training sees."""
+=======
+"""``deeplab data``: check a data set, convert an export into one, and say what to label next."""
+>>>>>>> 6e16eca (Say which photos to label next; resize confidence masks in bands)
 
 from __future__ import annotations
 
@@ -9,14 +13,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deeplab.cli.console import check_number, stderr, stdout, swatch
+from deeplab.cli import model_options
+from deeplab.cli.console import check_number, complain, stderr, stdout, swatch
+from deeplab.errors import InputError
 from deeplab.limits import MAX_COUNT
 
 if TYPE_CHECKING:
     from deeplab.data.check import Report
 
 data_app = typer.Typer(
-    name="data", help="Check data sets, and convert exports into them.", no_args_is_help=True
+    name="data",
+    help="Check data sets, convert exports into them, and say what to label next.",
+    no_args_is_help=True,
 )
 
 _LISTED = 3  # suspects of a fault in the terminal; the page and the JSON have them all
@@ -155,6 +163,7 @@ def convert(
 
 
 @data_app.command()
+<<<<<<< HEAD
 def show(
     recipe: Annotated[
         Path,
@@ -182,6 +191,83 @@ def show(
         overrides["data.path"] = str(bring(data))
     count = write_batch_page(read_recipe(recipe, overrides), output, steps=steps)
     typer.echo(f"page: {output} ({count} pictures)")
+=======
+def suggest(
+    photos: Annotated[
+        list[str], typer.Argument(metavar="PHOTO|FOLDER…", help="Photos without labels.")
+    ],
+    model: Annotated[
+        str, typer.Option("-m", "--model", help="A name or a file; the network that is to learn.")
+    ] = "voc",
+    count: Annotated[int, typer.Option(min=1, max=MAX_COUNT, help="How many photos.")] = 20,
+    labelled: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Photos that are labelled already: others should be unlike them. May be repeated.",
+        ),
+    ] = None,
+    uncertainty: Annotated[
+        float,
+        typer.Option(
+            metavar="POWER",
+            min=0,
+            max=100,
+            callback=check_number,
+            help="How much uncertainty counts: distances are multiplied by its power of this.",
+        ),
+    ] = 0.0,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="FILE", help="Write the list, a path a line."),
+    ] = None,
+    page: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write an HTML page with pictures.")
+    ] = None,
+    device: model_options.Device = None,
+    labels: model_options.Labels = None,
+    normalisation: model_options.Normalise = None,
+) -> None:
+    """Say which photos to label next: unlike each other, and of which the network is unsure."""
+    from deeplab.cli.photos import find_and_tell
+    from deeplab.evaluation.suggest import suggest as choose_photos
+    from deeplab.evaluation.suggest_page import write_page
+    from deeplab.files import replacing
+    from deeplab.segmenter import Segmenter
+
+    told = model_options.read_model_options(
+        labels=labels, normalisation=normalisation, fit=None, size=None, output_name=None
+    )
+    known = {path.resolve() for path in find_and_tell(labelled)} if labelled else set()
+    found = [path for path in find_and_tell(photos) if path.resolve() not in known]
+    if not found:
+        raise InputError("photos: all of them are among the labelled ones.")
+    segmenter = Segmenter(model, device=device, **told)
+    model_options.tell_assumed(model, segmenter.card)
+    with _bar("looking") as progress:
+        made = choose_photos(
+            found,
+            segmenter,
+            count=count,
+            labelled=sorted(known),
+            uncertainty=uncertainty,
+            progress=progress,
+        )
+    for one in made.chosen:
+        typer.echo(f"{one.photo}  unsure {100 * one.uncertainty:.1f} %, new {one.novelty:.2f}")
+    for _, words in made.failed:
+        complain(words)
+    if output is not None:
+        with replacing(output) as partial:
+            text = "".join(f"{one.photo}\n" for one in made.chosen)
+            partial.write_text(text, "utf-8", "surrogateescape")
+        typer.echo(f"list: {output}")
+    if page is not None:
+        write_page(made, segmenter, page)
+        typer.echo(f"page: {page}")
+    if made.failed:
+        raise typer.Exit(1)
+>>>>>>> 6e16eca (Say which photos to label next; resize confidence masks in bands)
 
 
 def _print_report(report: Report) -> None:

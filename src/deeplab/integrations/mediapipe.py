@@ -378,31 +378,56 @@ def _plan_planes(
     Both resizes, the file's own and MediaPipe's, are one matrix for the rows and one for the
     columns.
     """
-    matrices: list[Float32] = []
+    prepared: list[_Resize] = []
+    lock = threading.Lock()
 
     def make(index: int) -> Float32:
-        if not matrices:
-            grid = model.grid(logits)
-            for small, own, length in zip(logits.shape[:2], grid, size, strict=True):
-                matrices.append(_weigh(small, own, length, align_corners=model.align_corners))
-        return _multiply(matrices[0], np.ascontiguousarray(logits[:, :, index]), matrices[1])
+        with lock:
+            if not prepared:
+                grid = model.grid(logits)
+                weights = [
+                    _weigh(small, own, length, align_corners=model.align_corners)
+                    for small, own, length in zip(logits.shape[:2], grid, size, strict=True)
+                ]
+                prepared.append(_Resize(*weights, count=logits.shape[2]))
+        return prepared[0](np.ascontiguousarray(logits[:, :, index]), index)
 
     return make
 
 
-def _multiply(rows: Float32, grid: Float32, columns: Float32) -> Float32:
-    """Return ``rows @ grid @ columns.T``, a few rows at a time.
+class _Resize:
+    """Resizes a grid by one matrix for the rows and one for the columns.
 
-    So each product stays below the size from which OpenBLAS takes all cores; where they are at work
-    already, waiting for each other takes ten times as long as the product.
+    A row of the result is a mixture of few rows of the grid, and so are those below it: each such
+    band is one small product. They stay below the size from which OpenBLAS takes all cores; where
+    those are at work already, waiting for each other takes ten times as long as the product.
     """
-    plane = np.empty((len(rows), len(columns)), np.float32)
-    across = np.ascontiguousarray(columns.T)
-    step = max(1, _ONE_THREAD // across.size)
-    for start in range(0, len(rows), step):
-        part = slice(start, start + step)
-        np.matmul(rows[part] @ grid, across, out=plane[part])
-    return plane
+
+    def __init__(self, rows: Float32, columns: Float32, *, count: int) -> None:
+        self._across = np.ascontiguousarray(columns.T)
+        # One block for all planes: from four megabytes on the system gives memory in large pages,
+        # which takes a fraction of the time. What is not looked at takes no memory.
+        self._planes = np.empty((count, len(rows), len(columns)), np.float32)
+        used = rows != 0
+        first, last = used.argmax(axis=1), rows.shape[1] - used[:, ::-1].argmax(axis=1)
+        ends = [*(np.flatnonzero(np.diff(first)) + 1).tolist(), len(rows)]
+        self._bands = [
+            (slice(start, end), slice(low := int(first[start]), high := int(last[start:end].max())),
+             np.ascontiguousarray(rows[start:end, low:high]))
+            for start, end in zip([0, *ends], ends, strict=False)
+        ]  # fmt: skip
+
+    def __call__(self, grid: Float32, index: int) -> Float32:
+        """Return plane ``index``: ``rows @ grid @ columns.T``."""
+        plane: Float32 = self._planes[index]
+        step = max(1, _ONE_THREAD // self._across.size)
+        wide = np.empty((len(grid), plane.shape[1]), np.float32)
+        for start in range(0, len(grid), step):
+            part = slice(start, start + step)
+            np.matmul(grid[part], self._across, out=wide[part])
+        for rows, cells, weights in self._bands:
+            np.matmul(weights, wide[cells], out=plane[rows])
+        return plane
 
 
 def _weigh(small: int, own: int, length: int, *, align_corners: bool) -> Float32:

@@ -222,7 +222,8 @@ class Projects:
             project.learnt, project.said = "", "nothing has been labelled that can be learnt"
             return
         if project.learner is None:
-            project.learner = Learner(self._segmenter.path, project.config.labels)
+            known = project.config.match(self._segmenter.labels)
+            project.learner = Learner(self._segmenter.path, project.config.labels, known=known)
         segmenter, report = project.learner.learn(corrections)
         project.segmenter = segmenter
         project.version = f"{self._model}+{len(corrections)}-{state}"

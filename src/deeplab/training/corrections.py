@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 from deeplab import weights
@@ -17,7 +18,7 @@ from deeplab.data.masks import MaskEncoding
 from deeplab.data.sample import Sample
 from deeplab.errors import InputError
 from deeplab.labels import LabelSet
-from deeplab.models import build
+from deeplab.models import DeepLab, build
 from deeplab.photo.images import InputSpec, Photo
 from deeplab.segmenter import Segmenter
 from deeplab.training.fit import FitReport, can_fit, fit_classifier
@@ -49,7 +50,7 @@ class Correction:
 class _Corrections:
     """A data set of corrections, as the fit reads it."""
 
-    split, encoding = "train", MaskEncoding(values=())
+    split, encoding = "train", MaskEncoding(values=(0,))
     images: tuple[Path, ...] = ()
     masks: tuple[Path, ...] = ()
 
@@ -71,14 +72,19 @@ class Learner:
 
     Args:
         model: a name or a file of weights; its features stay as they are.
-        labels: the classes to learn.
+        labels: the classes to learn; the first is the background.
+        known: class id of the network → name of the class that is the same. As long as no photo
+            shows such a class, it is seen where the network as it was would have seen it, about.
 
     Raises:
         InputError: the network's last layer cannot be fitted.
         WeightsError, ModelNotFoundError: there are no such weights.
     """
 
-    def __init__(self, model: str | Path, labels: LabelSet) -> None:
+    def __init__(
+        self, model: str | Path, labels: LabelSet, *, known: Mapping[int, str] | None = None
+    ) -> None:
+        self._known = {name: index for index, name in (known or {}).items()}
         self._file = locate_start(str(model))
         self._config, self._state, _ = weights.load_with_report(self._file)
         self._labels = labels
@@ -125,6 +131,7 @@ class Learner:
                 start_rows=classifier_rows(self._state),
                 remembered=self._remembered,
             )
+            self._keep_absent(network, found.absent, source)
             self._fits += 1
             path = Path(self._folder.name) / f"fit-{self._fits}"
             save(path, config, network.state_dict(), labels=self._labels, input_spec=frame)
@@ -132,6 +139,33 @@ class Learner:
             for old in Path(self._folder.name).glob(f"fit-{self._fits - 1}.*"):
                 old.unlink()
             return segmenter, found
+
+    @torch.no_grad()
+    def _keep_absent(
+        self, network: DeepLab, absent: Sequence[str], source: LabelSet | None
+    ) -> None:
+        """Give classes that no photo shows their old distances from those that photos show.
+
+        That is their mean, as a linear layer cannot keep all of them.
+        """
+        rows, layer = classifier_rows(self._state), network.classifier
+        if rows is None or layer is None or layer.bias is None:
+            return
+        if source is None or source.background is None:
+            return
+        fitted = torch.cat([layer.weight[:, :, 0, 0], layer.bias[:, None]], 1)
+        shown = {0: source.background}
+        shown |= {
+            self._labels.index(name): index
+            for name, index in self._known.items()
+            if name not in absent
+        }
+        offsets = torch.stack([fitted[own] - rows[old] for own, old in shown.items()]).mean(0)
+        for name in absent:
+            if name in self._known:
+                row = rows[self._known[name]] + offsets
+                index = self._labels.index(name)
+                layer.weight[index, :, 0, 0], layer.bias[index] = row[:-1], row[-1]
 
     def close(self) -> None:
         """Remove what was kept on the disk."""

@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""``deeplab data``: check a data set, convert an export into one, show what a training sees."""
-=======
-"""``deeplab data``: check a data set, convert an export into one, and say what to label next."""
->>>>>>> 6e16eca (Say which photos to label next; resize confidence masks in bands)
+"""``deeplab data``: check, convert and show data sets, and say what to label next."""
 
 from __future__ import annotations
 
@@ -163,7 +159,6 @@ def convert(
 
 
 @data_app.command()
-<<<<<<< HEAD
 def show(
     recipe: Annotated[
         Path,
@@ -191,7 +186,9 @@ def show(
         overrides["data.path"] = str(bring(data))
     count = write_batch_page(read_recipe(recipe, overrides), output, steps=steps)
     typer.echo(f"page: {output} ({count} pictures)")
-=======
+
+
+@data_app.command()
 def suggest(
     photos: Annotated[
         list[str], typer.Argument(metavar="PHOTO|FOLDER…", help="Photos without labels.")
@@ -267,7 +264,6 @@ def suggest(
         typer.echo(f"page: {page}")
     if made.failed:
         raise typer.Exit(1)
->>>>>>> 6e16eca (Say which photos to label next; resize confidence masks in bands)
 
 
 def _print_report(report: Report) -> None:

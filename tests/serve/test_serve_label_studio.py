@@ -206,9 +206,9 @@ def test_a_correction_makes_better_predictions(backend: Server, pair: Path) -> N
         assert (found & truth).sum() / (found | truth).sum() > 0.7, name
     # Nobody has labelled a dog yet; those that the network knew are still seen.
     (dog,) = predict(backend, "dog")["results"]
-    truth = Segmenter(pair)(PHOTOS / "dog.jpg").mask == 12
+    truth = Segmenter("voc-fast")(PHOTOS / "dog.jpg").mask == 12
     found = brush_of(dog, "dog")
-    assert (found & truth).sum() / (found | truth).sum() > 0.7
+    assert (found & truth).sum() / (found | truth).sum() > 0.6
     # The button "Start training" asks Label Studio for all that is labelled there.
     _Studio.labelled = [{**task("coffee"), "annotations": [annotation("cup", cup)]}]
     assert ask(backend, "/webhook", {"action": "START_TRAINING", **about}).status == 201

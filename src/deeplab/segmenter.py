@@ -169,13 +169,10 @@ class Segmenter:
             "flip": flip,
         }
         located = zoo.locate_file(model)
-<<<<<<< HEAD
+        self.path = located.path
         known, path = located.entry, located.path
         if known is not None and zoo.is_name(model) and read_device(device).kind == "gpu":
             path = zoo.find_float16(known) or path  # LiteRT's GPU computes in floats
-=======
-        self.path, known = located.path, located.entry
->>>>>>> 0213032 (Serve Label Studio: predict its tasks, learn from corrections)
         file = describe(
             path,
             runtime=runtime,

@@ -389,8 +389,8 @@ def _plan_planes(
                     _weigh(small, own, length, align_corners=model.align_corners)
                     for small, own, length in zip(logits.shape[:2], grid, size, strict=True)
                 ]
-                prepared.append(_Resize(*weights, count=logits.shape[2]))
-        return prepared[0](np.ascontiguousarray(logits[:, :, index]), index)
+                prepared.append(_Resize(*weights))
+        return prepared[0](np.ascontiguousarray(logits[:, :, index]))
 
     return make
 
@@ -403,11 +403,8 @@ class _Resize:
     those are at work already, waiting for each other takes ten times as long as the product.
     """
 
-    def __init__(self, rows: Float32, columns: Float32, *, count: int) -> None:
-        self._across = np.ascontiguousarray(columns.T)
-        # One block for all planes: from four megabytes on the system gives memory in large pages,
-        # which takes a fraction of the time. What is not looked at takes no memory.
-        self._planes = np.empty((count, len(rows), len(columns)), np.float32)
+    def __init__(self, rows: Float32, columns: Float32) -> None:
+        self._across, self._height = np.ascontiguousarray(columns.T), len(rows)
         used = rows != 0
         first, last = used.argmax(axis=1), rows.shape[1] - used[:, ::-1].argmax(axis=1)
         ends = [*(np.flatnonzero(np.diff(first)) + 1).tolist(), len(rows)]
@@ -417,9 +414,9 @@ class _Resize:
             for start, end in zip([0, *ends], ends, strict=False)
         ]  # fmt: skip
 
-    def __call__(self, grid: Float32, index: int) -> Float32:
-        """Return plane ``index``: ``rows @ grid @ columns.T``."""
-        plane: Float32 = self._planes[index]
+    def __call__(self, grid: Float32) -> Float32:
+        """Return ``rows @ grid @ columns.T``."""
+        plane = np.empty((self._height, self._across.shape[1]), np.float32)
         step = max(1, _ONE_THREAD // self._across.size)
         wide = np.empty((len(grid), plane.shape[1]), np.float32)
         for start in range(0, len(grid), step):

@@ -13,6 +13,8 @@ COPY web/package.json web/package-lock.json web/
 RUN cd web && npm ci --silent
 COPY web web
 COPY examples/photos examples/photos
+COPY docs/browser.md docs/browser.md
+COPY LICENSE LICENSE
 RUN cd web && npm run --silent build
 
 FROM python:3.12-slim-bookworm AS package

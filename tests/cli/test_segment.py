@@ -126,6 +126,20 @@ def test_a_folder_without_pictures(run: Run, tmp_path: Path) -> None:
     assert f"the folder {tmp_path} has no pictures" in err
 
 
+def test_texts_beside_photos_are_counted_but_make_no_noise(run: Run, tmp_path: Path) -> None:
+    shutil.copy(CAT, tmp_path / "cat.jpg")
+    for name in ("LICENSE", "LICENSES.md", "notes.txt"):
+        (tmp_path / name).write_text("who took them")
+    code, out, err = run("segment", tmp_path, "--json")
+    assert code == 0
+    assert json.loads(out)["passed_over"] == {"licences and the like": 1, ".md": 1, ".txt": 1}
+    assert "passed over" not in err
+    (tmp_path / "raw").write_text("what is it?")
+    _, _, err = run("segment", tmp_path, "-o", tmp_path / "out", "--save", "none")
+    assert "1 without suffix" in err
+    assert "1 .txt" in err
+
+
 def test_what_is_passed_over_is_counted_and_said(run: Run, tmp_path: Path) -> None:
     shutil.copy(CAT, tmp_path / "cat.jfif")
     for name in ("a.nef", "b.nef", "notes.txt"):

@@ -28,7 +28,7 @@ def test_what_is_no_picture_is_counted_by_suffix(tmp_path: Path) -> None:
     listing = list_pictures(tmp_path)
     assert sorted(listing.pictures) == sorted(pictures)
     assert listing.passed_over == {
-        ".nef": 2, ".mp4": 1, "without suffix": 1, "hidden": 1, ".txt": 1
+        ".nef": 2, ".mp4": 1, "licences and the like": 1, "hidden": 1, ".txt": 1
     }  # fmt: skip
     told = describe_passed_over(listing.passed_over)
     assert told.startswith("2 .nef (a camera's raw files: export them as JPEG), 1 .mp4 (videos: ")

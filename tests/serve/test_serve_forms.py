@@ -129,13 +129,44 @@ def test_several_photos_come_back_in_their_order(server: Server, segmenter: Segm
             assert (mask == segmenter(data).mask).all()
     answer = send(server, ("output", "", b"overlay"), *parts, Accept="image/png")
     assert "overlay of several photos is application/zip" in detail(answer, 406)
-    # One that is none, and no photo is worked on.
-    before = server.metric('deeplab_photos_total{model="tiny"}')
-    answer = send(server, *parts, ("photo", '; filename="c.txt"', b"text"))
-    assert "photo 4 (c.txt): is not a picture" in detail(answer, 415)
-    assert server.metric('deeplab_photos_total{model="tiny"}') == before
     answer = send(server, *parts * 6)
     assert "more than 16 photos" in detail(answer, 422)
+
+
+def test_each_photo_of_several_has_its_own_answer(server: Server, segmenter: Segmenter) -> None:
+    good, whole = encode(draw_photo(40, 60)), encode(draw_photo(50, 60, seed=2), "JPEG")
+    cut = encode(draw_photo(400, 600, seed=3))[:-3000]  # its header is right
+    no_picture = ("photo", '; filename="c.txt"', b"text")
+    parts = [
+        ("photo", '; filename="a.png"', good),
+        no_picture,
+        ("photo", '; filename="cut.png"', cut),
+        ("photo", '; filename="b.jpg"', whole),
+    ]
+    answer = send(server, *parts)
+    assert answer.status == 207
+    first, second, third, fourth = answer.json()["photos"]
+    assert (first["photo"], first["height"], fourth["height"]) == ("a.png", 40, 50)
+    assert second["photo"] == "c.txt"
+    assert second["error"]["status"] == 415
+    assert "photo 2 (c.txt): is not a picture" in second["error"]["detail"]
+    assert (third["photo"], third["error"]["status"]) == ("cut.png", 422)
+    alone = send(server, ("photo", '; filename="cut.png"', cut))
+    assert alone.status == 422
+    answer = send(server, ("output", "", b"mask"), *parts)
+    assert (answer.status, answer.headers["Content-Type"]) == (207, "application/zip")
+    with zipfile.ZipFile(io.BytesIO(answer.body)) as packed:
+        assert packed.namelist() == ["a.png", "b.png", "refused.json"]
+        mask = np.asarray(Image.open(io.BytesIO(packed.read("b.png"))))
+        told = json.loads(packed.read("refused.json"))["photos"]
+    assert (mask == segmenter(whole).mask).all()
+    assert [(one["number"], one["photo"]) for one in told] == [(2, "c.txt"), (3, "cut.png")]
+    # Where none can be read, it is refused as a whole, and no photo is worked on.
+    before = server.metric('deeplab_photos_total{model="tiny"}')
+    assert "photo 1 (c.txt): is not a picture" in detail(send(server, no_picture, no_picture), 415)
+    damaged = ("photo", '; filename="cut.png"', cut)
+    assert "photo 1 (cut.png)" in detail(send(server, damaged, damaged), 422)
+    assert server.metric('deeplab_photos_total{model="tiny"}') == before
 
 
 def test_blur_replace_and_contour_are_the_segmentations(

@@ -3,6 +3,7 @@
 import type { ClassShares } from './class_shares';
 import type { Size } from './geometry';
 import type { LabelSet } from './labels';
+import { NOT_STARTED } from './load';
 import type { EngineOptions } from './network';
 import type { Hints } from './understand';
 
@@ -63,9 +64,6 @@ export interface SegmentRequest extends SegmentOptions {
 
 export type Request = LoadRequest | SegmentRequest;
 export type Answer = { id: number; result?: Loaded | Segmented; error?: string };
-
-const NOT_STARTED =
-  'A file of this page is no longer where it was: its host has a newer version. Reload the page.';
 
 interface Waiting {
   resolve: (result: never) => void;

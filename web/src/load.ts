@@ -1,79 +1,111 @@
-/** Loading large files: how far it is, how long it will take, and words where it fails. */
+/** Loading large files by a worker: how far it is, and how long it will take. */
 
-/** Bytes so far and in all, of all files that are being loaded. */
+import type { Wanted } from './read';
+
+/** Bytes so far and in all, of all files that are being loaded; as they come over the line. */
 export type OnProgress = (loaded: number, total: number) => void;
 
-/** Progress is told this often, so that telling it costs nothing. */
-const EVERY_MS = 100;
+export interface LoadQuestion extends Wanted {
+  kind: 'bytes' | 'module';
+  id: number;
+}
+
+export interface LoadedBytes {
+  bytes: Uint8Array<ArrayBuffer>;
+  /** null where the browser computes none: neither https nor localhost. */
+  sha256: string | null;
+}
+
+/** How far a file is, or the file, or why not. */
+export type LoadAnswer = { id: number } & (
+  | { loaded: number; total: number }
+  | LoadedBytes
+  | { module: WebAssembly.Module }
+  | { error: string; isCompileError: boolean }
+);
+
+interface Waiting {
+  onRead: OnProgress;
+  resolve: (result: never) => void;
+  reject: (error: Error) => void;
+}
+
+const waiting = new Map<number, Waiting>();
+let worker: Worker | undefined;
+let lastId = 0;
 
 export class Loading {
   private readonly files: { loaded: number; total: number }[] = [];
-  private toldAt = 0;
 
   constructor(private readonly onProgress: OnProgress) {}
 
   /**
-   * Return the bytes at an address; `total` is how many they will be.
+   * Return the bytes at an address, and their hash; `total` is how many they will be.
    *
    * Throws an Error in plain words, which name what is being loaded by `title`.
    */
-  async fetch(address: string, title: string, total: number): Promise<Uint8Array<ArrayBuffer>> {
-    const parts: Uint8Array<ArrayBuffer>[] = [];
-    const size = await this.read(address, title, total, (part) => parts.push(part));
-    const bytes = new Uint8Array(size);
-    let at = 0;
-    for (const part of parts) {
-      bytes.set(part, at);
-      at += part.length;
-    }
-    return bytes;
+  async bytes(address: string, title: string, total: number): Promise<LoadedBytes> {
+    return this.load<LoadedBytes>('bytes', { address, title, total });
   }
 
-  /** Load a file that is only to be kept by the browser, for somebody else to read. */
-  async prepare(address: string, title: string, total: number): Promise<void> {
-    await this.read(address, title, total, () => {});
+  /** Return the WebAssembly at an address, compiled; as `bytes`, and a CompileError. */
+  async module(address: string, title: string, total: number): Promise<WebAssembly.Module> {
+    const wanted = { address, title, total };
+    return (await this.load<{ module: WebAssembly.Module }>('module', wanted)).module;
   }
 
-  private async read(
-    address: string,
-    title: string,
-    total: number,
-    onPart: (part: Uint8Array<ArrayBuffer>) => void,
-  ): Promise<number> {
-    const file = { loaded: 0, total };
+  private async load<Result>(kind: LoadQuestion['kind'], wanted: Wanted) {
+    const file = { loaded: 0, total: wanted.total };
     this.files.push(file);
-    const response = await fetch(address).catch(() => {
-      throw new Error(
-        `${title} is not on this device yet, and its host cannot be reached. What was opened once ` +
-          'works without a connection; for the rest, connect and try again.',
-      );
+    const result = await ask<Result>({ ...wanted, kind }, (loaded, total) => {
+      Object.assign(file, { loaded, total });
+      this.tell();
     });
-    if (!response.ok) throw new Error(`${title} could not be loaded (${response.status}).`);
-    try {
-      const reader = response.body!.getReader();
-      for (;;) {
-        const { done, value } = await reader.read();
-        if (done) break;
-        onPart(value);
-        file.loaded += value.length;
-        this.tell();
-      }
-    } catch {
-      throw new Error(`${title}: the connection broke while it was loaded. Try again.`);
-    }
-    file.total = file.loaded;
-    this.tell(true);
-    return file.loaded;
+    file.loaded = file.total;
+    this.tell();
+    return result;
   }
 
-  private tell(isDone = false): void {
-    const now = performance.now();
-    if (!isDone && now - this.toldAt < EVERY_MS) return;
-    this.toldAt = now;
+  private tell(): void {
     const sum = (key: 'loaded' | 'total') => this.files.reduce((all, file) => all + file[key], 0);
     this.onProgress(sum('loaded'), Math.max(sum('loaded'), sum('total')));
   }
 }
+
+function ask<Result>(
+  question: Omit<LoadQuestion, 'id'>,
+  onRead: Waiting['onRead'],
+): Promise<Result> {
+  worker ??= start();
+  const id = ++lastId;
+  // Absolute: a worker's addresses are relative to its own script.
+  const address = new URL(question.address, document.baseURI).href;
+  return new Promise<Result>((resolve, reject) => {
+    waiting.set(id, { onRead, resolve: resolve as Waiting['resolve'], reject });
+    worker!.postMessage({ ...question, address, id });
+  });
+}
+
+function start(): Worker {
+  const started = new Worker(new URL('./load.worker.ts', import.meta.url));
+  started.onmessage = ({ data }: MessageEvent<LoadAnswer>) => {
+    const { onRead, resolve, reject } = waiting.get(data.id)!;
+    if ('loaded' in data) return onRead(data.loaded, data.total);
+    waiting.delete(data.id);
+    if (!('error' in data)) return resolve(data as never);
+    const Kind = data.isCompileError ? WebAssembly.CompileError : Error;
+    reject(new Kind(data.error));
+  };
+  started.onerror = (event) => {
+    worker = undefined;
+    for (const { reject } of waiting.values()) reject(new Error(event.message || NOT_STARTED));
+    waiting.clear();
+  };
+  return started;
+}
+
+export const NOT_STARTED =
+  'A file of this page is no longer where it was: its host has a newer version. Reload the page.';
 
 /** Words for a progress: "3.1 of 11.9 MB, 20 s left". */
 export function progressWords(loaded: number, total: number, elapsedMs: number): string {

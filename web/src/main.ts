@@ -44,6 +44,7 @@ const networks = new NetworkChoice(
     pipeline.useLabels(labels);
   },
   onProblem,
+  () => look.hidden.size === 0 && !look.dropped && Boolean(page.news.hidden),
 );
 let facing: Facing = 'environment';
 

@@ -86,11 +86,11 @@ async function tryModel(
 ): Promise<ModelData | null> {
   const { file, sha256, bytes } = (graphics && sibling) || model;
   const address = `${file}?${sha256.slice(0, 16)}${suffix}`;
-  const data = await loading.fetch(address, title, bytes ?? 0);
+  const got = await loading.bytes(address, title, bytes ?? 0);
   // Without https there is no hash to compare with, and no service worker that kept an old file.
-  if (crypto.subtle && (await hash(data)) !== sha256) return null;
+  if (got.sha256 !== null && got.sha256 !== sha256) return null;
   const { labels, mean, std } = model;
-  return { name: title, data, hints: { labels, mean, std } };
+  return { name: title, data: got.bytes, hints: { labels, mean, std } };
 }
 
 /** Read a model that was dropped or picked. */

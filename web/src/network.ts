@@ -16,6 +16,8 @@ export interface EngineOptions {
   threads: number;
   /** The folder with LiteRT's WebAssembly files. */
   wasmFolder: string;
+  /** The one of them that this choice takes, compiled; null leaves it to LiteRT. */
+  module: WebAssembly.Module | null;
 }
 
 /** Between the graphics processor's answer and the CPU's, in parts of the answer's spread. */
@@ -24,7 +26,7 @@ const MOST_ERROR = 0.02;
 let engine: Promise<LiteRt> | undefined;
 
 /** Load LiteRT's WebAssembly into this worker, once. */
-export function openEngine({ threads, wasmFolder }: EngineOptions): Promise<LiteRt> {
+export function openEngine({ threads, wasmFolder, module }: EngineOptions): Promise<LiteRt> {
   const isThreaded = threads > 1;
   // LiteRT starts as many helpers as there are cores; this is the only way to tell it otherwise.
   Object.defineProperty(navigator, 'hardwareConcurrency', { value: threads });
@@ -33,6 +35,7 @@ export function openEngine({ threads, wasmFolder }: EngineOptions): Promise<Lite
     Module: {
       locateFile: (file: string) => wasmFolder + file,
       mainScriptUrlOrBlob: `${wasmFolder}litert_wasm_threaded_internal.js`,
+      ...(module && { instantiateWasm: instantiate(module) }),
       // It writes all it does to the console's errors.
       printErr: (text: string) =>
         (/^(ERROR|FATAL)/.test(text) ? console.error : console.debug)(text),
@@ -40,6 +43,17 @@ export function openEngine({ threads, wasmFolder }: EngineOptions): Promise<Lite
   });
   engine ??= loadLiteRt(wasmFolder, { threads: isThreaded });
   return engine;
+}
+
+/** Emscripten's hook for what is compiled already. */
+function instantiate(module: WebAssembly.Module) {
+  return (
+    imports: WebAssembly.Imports,
+    done: (instance: WebAssembly.Instance, module: WebAssembly.Module) => void,
+  ) => {
+    void WebAssembly.instantiate(module, imports).then((instance) => done(instance, module));
+    return {};
+  };
 }
 
 type Wasm = LiteRt['liteRtWasm'];

@@ -1,18 +1,20 @@
 /** The choice of model, processor and threads: opens the engine that they ask for. */
 
-import { Engine, type Loaded, type ModelData } from './engine';
+import type { Engine, Loaded, ModelData } from './engine';
 import { offeredGpu } from './gpu';
 import { readLabelFile, numberedLabels, type LabelSet } from './labels';
 import { Loading, progressWords } from './load';
 import { showModelCard } from './model_card';
 import { fetchModel, readCatalogue, readModel, type Catalogue, type ModelCard } from './models';
+import { openNetwork, type Opened, type Wish } from './opening';
 import { page, showBusy } from './page';
-import { loadRuntime, wasmFolder } from './runtime';
-import { TfliteFile } from './tflite';
+import { loadRuntime } from './runtime';
 import { checkLabels } from './understand';
 
 const MOST_THREADS = 8;
 const LISTS = [page.model, page.processor, page.threads];
+/** A line that has not brought the runtime by then gets the smaller model first. */
+const SLOW_MS = 1500;
 
 /** A network that is open, and what there is to say about it. */
 interface Current {
@@ -35,11 +37,15 @@ export class NetworkChoice {
   private isLive = false;
   /** The list of models has been read. */
   private hasStarted = false;
+  /** The model for photos is still to come; the one for moving pictures stands in for it. */
+  private standsIn = false;
 
   constructor(
     private readonly onNetwork: (engine: Engine, labels: LabelSet, tellsMore: boolean) => void,
     private readonly onLabels: (labels: LabelSet) => void,
     private readonly onProblem: (error: Error) => void,
+    /** Whether nobody has done anything yet that another network would undo. */
+    private readonly isUntouched: () => boolean,
   ) {}
 
   /** Whether no network is open, and none on its way. */
@@ -84,7 +90,7 @@ export class NetworkChoice {
         new Error(`The address names the model '${title}', which is not listed here.`),
       );
     }
-    if (this.catalogue.models.length) await this.open();
+    if (this.catalogue.models.length) await this.openFirst();
     else this.say('No model is shipped with this page: drop a .tflite on it, or open one.');
   }
 
@@ -92,11 +98,57 @@ export class NetworkChoice {
   async suit(isLive: boolean): Promise<void> {
     if (this.isChosen || isLive === this.isLive || !this.catalogue.models.length) return;
     this.isLive = isLive;
-    const live = this.catalogue.models.findIndex((model) => model.live);
-    const wanted = `shipped ${isLive && live >= 0 ? live : 0}`;
+    if (this.standsIn) return;
+    const wanted = `shipped ${isLive ? this.forMoving : 0}`;
     if (page.model.value === wanted) return;
     page.model.value = wanted;
     await this.open();
+  }
+
+  private get forMoving(): number {
+    return Math.max(
+      this.catalogue.models.findIndex((model) => model.live),
+      0,
+    );
+  }
+
+  /**
+   * Open the model of the list; on a slow line the smaller one first, and that one after it.
+   *
+   * Every network needs the runtime, so it is loaded before any, and its way tells of the line.
+   */
+  private async openFirst(): Promise<void> {
+    const [first, small] = [this.catalogue.models[0]!, this.catalogue.models[this.forMoving]!];
+    const isOpen = () => this.openings > 0; // somebody opened one meanwhile
+    page.model.value ||= 'shipped 0';
+    if (this.isChosen || (small.bytes ?? 0) >= (first.bytes ?? 0)) return void (await this.open());
+    const { graphics, threads } = this.wish;
+    const loading = loudly(() => this.openings <= 1);
+    const runtime = loadRuntime(graphics ? 1 : threads, loading).then(
+      () => true,
+      () => true, // what is wrong is told where it is opened
+    );
+    const isFast = await Promise.race([runtime, after(SLOW_MS).then(() => false)]);
+    if (isOpen()) return;
+    if (isFast) return void (await this.open(loading));
+    page.model.value = `shipped ${this.forMoving}`;
+    this.standsIn = await this.open(loading);
+    if (this.standsIn) void this.openBetter();
+  }
+
+  /** Load the model for photos while another works, and take its place when it is ready. */
+  private async openBetter(): Promise<void> {
+    const own = this.openings;
+    const [first] = this.catalogue.models;
+    this.say(`${page.note.textContent} ${first!.title}, which is better, is on its way.`);
+    const quietly = new Loading(() => {});
+    const better = await this.openModel('shipped 0', quietly).catch(() => null); // it stays as it is
+    this.standsIn = false;
+    if (!better) return;
+    const isWanted = own === this.openings && !this.isChosen && !this.isLive && this.isUntouched();
+    if (!isWanted) return better.engine.close();
+    page.model.value = 'shipped 0';
+    this.take(better);
   }
 
   /** The title of the model that somebody chose from the list; null where nobody did. */
@@ -137,8 +189,8 @@ export class NetworkChoice {
   }
 
   /** The chosen model: as it is, or its file for graphics processors where it has one. */
-  private async load(graphics: boolean, loading: Loading): Promise<ModelData> {
-    const [kind, index] = page.model.value.split(' ');
+  private async load(which: string, graphics: boolean, loading: Loading): Promise<ModelData> {
+    const [kind, index] = which.split(' ');
     if (kind === 'dropped') return this.dropped[Number(index)]!.model;
     return fetchModel(this.catalogue.models[Number(index)]!, graphics, loading);
   }
@@ -150,96 +202,49 @@ export class NetworkChoice {
   }
 
   /** Open what the lists say. Where that fails, all stays as it was. */
-  private async open(): Promise<boolean> {
+  private async open(begun?: Loading): Promise<boolean> {
     const opening = ++this.openings;
     page.model.value ||= 'shipped 0';
-    const begin = performance.now();
-    showBusy('Loading the network…');
-    const loading = new Loading((loaded, total) => {
-      if (opening !== this.openings) return;
-      const words = progressWords(loaded, total, performance.now() - begin);
-      showBusy(
-        loaded < total ? `Loading the network: ${words}` : 'Starting the network…',
-        loaded < total ? loaded / total : undefined,
-      );
-    });
+    const isCurrent = () => opening === this.openings;
     try {
-      const notes: string[] = [];
-      const { model, engine, loaded } = await this.openEngine(loading, notes);
-      if (opening !== this.openings) {
-        engine.close();
-        return true;
-      }
-      const labels = this.labelsOf(model, loaded, notes);
-      this.current = { model, loaded, engine };
-      this.inUse = LISTS.map((list) => list.value);
-      if (loaded.assumed.length) notes.push(`Assumed: ${loaded.assumed.join('; ')}.`);
-      notes.unshift(`${loaded.width} × ${loaded.height} pixels, ${labels.names.length} classes.`);
-      this.say(notes.join(' '));
-      showModelCard(model, labels, this.card);
-      page.status.textContent = `${model.name} is ready.`;
-      this.onNetwork(engine, labels, loaded.hasConfidence);
+      const opened = await this.openModel(page.model.value, begun ?? loudly(isCurrent));
+      if (isCurrent()) this.take(opened);
+      else opened.engine.close();
       return true;
     } catch (error) {
-      if (opening !== this.openings) return false;
+      if (!isCurrent()) return false;
       LISTS.forEach((list, i) => (list.value = this.inUse[i]!));
       page.status.textContent = '';
       this.onProblem(error as Error);
       return false;
     } finally {
-      if (opening === this.openings) showBusy(null);
+      if (isCurrent()) showBusy(null);
     }
   }
 
-  /**
-   * Open the chosen model on the processor that suits its weights.
-   *
-   * Integer networks go to the CPU, whatever is wished for; a wish for the graphics processor stays
-   * in the list, for the next model.
-   */
-  private async openEngine(loading: Loading, notes: string[]) {
-    const wish = page.processor.value;
-    const threads = Number(page.threads.value);
-    if (wish === 'gpu' || (wish === 'auto' && this.hasGpu)) {
-      const runtime = loadRuntime(1, loading);
-      const [model] = await Promise.all([this.load(true, loading), runtime]);
-      if (new TfliteFile(model.name, model.data).isInteger) {
-        notes.push('Its weights are integers, which the CPU is for.');
-      } else {
-        try {
-          const opened = await this.startEngine(model, { processor: 'gpu', threads: 1 });
-          notes.push('It runs on the graphics processor.');
-          return opened;
-        } catch (error) {
-          // What is no model at all is refused once more below, in the same words.
-          notes.push((error as Error).message);
-        }
-      }
-    }
-    const [model] = await Promise.all([this.load(false, loading), loadRuntime(threads, loading)]);
-    try {
-      const opened = await this.startEngine(model, { processor: 'cpu', threads });
-      notes.push(threads > 1 ? `It runs on the CPU, ${threads} threads.` : 'It runs on the CPU.');
-      if (!crossOriginIsolated) {
-        notes.push('One thread: more need headers that this page was served without.');
-      }
-      return opened;
-    } catch (error) {
-      // Threads need instructions that not every browser has.
-      if (threads === 1 || !/threads|SIMD/i.test((error as Error).message)) throw error;
-      page.threads.value = '1';
-      notes.push('It runs on the CPU. One thread: this browser lacks what more of them need.');
-      return this.startEngine(model, { processor: 'cpu', threads: 1 });
-    }
+  private openModel(which: string, loading: Loading): Promise<Opened> {
+    const load = (graphics: boolean) => this.load(which, graphics, loading);
+    return openNetwork(load, this.wish, this.catalogue.labelSets, loading);
   }
 
-  private async startEngine(
-    model: ModelData,
-    options: { processor: 'gpu' | 'cpu'; threads: number },
-  ) {
-    const known = this.catalogue.labelSets;
-    const wasm = { ...options, wasmFolder: wasmFolder() };
-    return { model, ...(await Engine.open(model, known, wasm)) };
+  private get wish(): Wish {
+    const { value } = page.processor;
+    const graphics = value === 'gpu' || (value === 'auto' && this.hasGpu);
+    return { graphics, threads: Number(page.threads.value) };
+  }
+
+  /** Work with a network from now on. */
+  private take({ model, engine, loaded, notes, threads }: Opened): void {
+    if (threads) page.threads.value = String(threads);
+    const labels = this.labelsOf(model, loaded, notes);
+    this.current = { model, loaded, engine };
+    this.inUse = LISTS.map((list) => list.value);
+    if (loaded.assumed.length) notes.push(`Assumed: ${loaded.assumed.join('; ')}.`);
+    notes.unshift(`${loaded.width} × ${loaded.height} pixels, ${labels.names.length} classes.`);
+    this.say(notes.join(' '));
+    showModelCard(model, labels, this.card);
+    page.status.textContent = `${model.name} is ready.`;
+    this.onNetwork(engine, labels, loaded.hasConfidence);
   }
 
   private labelsOf(model: ModelData, loaded: Loaded, notes: string[]): LabelSet {
@@ -254,4 +259,20 @@ export class NetworkChoice {
   private say(note: string): void {
     page.note.textContent = note;
   }
+}
+
+/** Loading that is told of over the picture, as long as it is of interest. */
+function loudly(isCurrent: () => boolean): Loading {
+  const begin = performance.now();
+  showBusy('Loading the network…');
+  return new Loading((loaded, total) => {
+    if (!isCurrent()) return;
+    const words = progressWords(loaded, total, performance.now() - begin);
+    if (loaded < total) showBusy(`Loading the network: ${words}`, loaded / total);
+    else showBusy('Starting the network…');
+  });
+}
+
+function after(ms: number): Promise<void> {
+  return new Promise((done) => setTimeout(done, ms));
 }

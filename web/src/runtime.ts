@@ -1,4 +1,4 @@
-/** LiteRT's WebAssembly: which of its builds this browser takes, loaded before it is needed. */
+/** LiteRT's WebAssembly: which of its builds this browser takes, compiled once for all engines. */
 
 import { supportsFeature } from '@litertjs/core';
 
@@ -9,15 +9,16 @@ declare const RUNTIME: { folder: string; bytes: Record<string, number> };
 
 export const wasmFolder = (): string => new URL(RUNTIME.folder, document.baseURI).href;
 
-const loaded = new Set<string>();
+const compiled = new Map<string, Promise<WebAssembly.Module>>();
 
 /**
- * Load what the engine will load, so that its progress is seen; the service worker then has it.
- *
- * Without a service worker it would be loaded twice, so it is left to the engine there.
+ * Return the build for so many threads, compiled while it is loaded; null where this browser cannot
+ * compile it: the engine then tries by itself, and says what is missing.
  */
-export async function loadRuntime(threads: number, loading: Loading): Promise<void> {
-  if (!navigator.serviceWorker?.controller) return;
+export async function loadRuntime(
+  threads: number,
+  loading: Loading,
+): Promise<WebAssembly.Module | null> {
   const build =
     threads > 1
       ? 'threaded_internal'
@@ -25,7 +26,18 @@ export async function loadRuntime(threads: number, loading: Loading): Promise<vo
         ? 'internal'
         : 'compat_internal';
   const file = `litert_wasm_${build}.wasm`;
-  if (loaded.has(file)) return;
-  await loading.prepare(RUNTIME.folder + file, 'The runtime of the networks', RUNTIME.bytes[file]!);
-  loaded.add(file);
+  if (!compiled.has(file)) {
+    const address = RUNTIME.folder + file;
+    const title = 'The runtime of the networks';
+    compiled.set(file, loading.module(address, title, RUNTIME.bytes[file]!));
+    // The script that goes with it: the engine asks for it later, and then it is there.
+    void loading.bytes(address.replace(/wasm$/, 'js'), title, 0).catch(() => {});
+  }
+  try {
+    return await compiled.get(file)!;
+  } catch (error) {
+    compiled.delete(file);
+    if (error instanceof WebAssembly.CompileError) return null;
+    throw error;
+  }
 }

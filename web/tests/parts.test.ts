@@ -1,8 +1,9 @@
 import { describe, expect, it } from 'vitest';
 
 import { readAddress } from '../src/address';
-import { Loading, progressWords } from '../src/load';
+import { progressWords } from '../src/load';
 import { keepAlone, objectAt, toggleObject } from '../src/objects';
+import { readBytes } from '../src/read';
 import { unzip } from '../src/zip';
 import { zip } from '../src/zip_write';
 
@@ -64,9 +65,7 @@ describe('loading', () => {
   });
 
   it('fails in words', async () => {
-    const loading = new Loading(() => {});
-    await expect(loading.fetch('http://127.0.0.1:1/', 'voc', 10)).rejects.toThrow(
-      /voc is not on this device yet/,
-    );
+    const nowhere = { address: 'http://127.0.0.1:1/', title: 'voc', total: 10 };
+    await expect(readBytes(nowhere, () => {})).rejects.toThrow(/voc is not on this device yet/);
   });
 });

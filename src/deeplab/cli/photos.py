@@ -10,7 +10,13 @@ from pathlib import Path, PurePath, PurePosixPath
 from deeplab.cli.console import complain
 from deeplab.cli.outputs import CLIP_SUFFIXES, LARGE_MASK, SUFFIXES
 from deeplab.errors import InputError, near_matches
-from deeplab.photo.find import describe_passed_over, expand_pattern, kind_of, list_pictures
+from deeplab.photo.find import (
+    describe_passed_over,
+    expand_pattern,
+    is_worth_telling,
+    kind_of,
+    list_pictures,
+)
 from deeplab.photo.formats import VIDEO_SUFFIXES, readable_suffixes
 from deeplab.remote import store
 from deeplab.remote.address import Address, Place, find_address
@@ -72,7 +78,7 @@ def find_and_tell(sources: Sequence[str]) -> list[Path]:
         InputError: as :func:`find_photos` does.
     """
     found, passed_over = find_photos(sources, output=None)
-    if passed_over:
+    if is_worth_telling(passed_over):
         complain(f"passed over: {describe_passed_over(passed_over)}")
     return [photo if isinstance(photo, Path) else keep_file(photo, home()) for photo, _ in found]
 

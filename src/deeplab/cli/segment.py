@@ -186,7 +186,7 @@ def segment(
     from deeplab.cli.data_sets import plan_data_sets
     from deeplab.cli.photos import find_photos
     from deeplab.cli.work import Work
-    from deeplab.photo.find import describe_passed_over
+    from deeplab.photo.find import describe_passed_over, is_worth_telling
     from deeplab.photo.memory import default_budget, parse_bytes, resident_bytes
     from deeplab.runtimes.looks import MAX_SCALE
     from deeplab.segmenter import count_cores
@@ -327,8 +327,9 @@ def segment(
             )
             failed += failed_clips
     if as_json:
-        typer.echo(json.dumps(entries, indent=1, ensure_ascii=False))
-    if passed_over:
+        told = {**entries, "passed_over": dict(passed_over)}
+        typer.echo(json.dumps(told, indent=1, ensure_ascii=False))
+    if is_worth_telling(passed_over):
         complain(f"passed over: {describe_passed_over(passed_over)}")
     if failed:
         what = "photos" if not clip_jobs else "videos" if not photo_jobs else "photos and videos"

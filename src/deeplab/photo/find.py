@@ -17,6 +17,10 @@ from deeplab.photo.formats import VIDEO_SUFFIXES, describe_suffix, readable_suff
 PassedOver = Mapping[str, int]
 """How many files of each kind (".txt", "hidden", …) were not looked at."""
 
+_TEXTS = ("AUTHORS", "COPYING", "LICENCE", "LICENSE", "NOTICE", "README")
+_LICENCES = "licences and the like"
+_COMPANIONS = (".md", ".txt", _LICENCES)
+
 
 @dataclass
 class Listing:
@@ -50,7 +54,7 @@ def list_pictures(
         if path.suffix.lower() in suffixes or (videos and is_video(path)):
             found.pictures.append(path)
         else:
-            found.passed_over[path.suffix.lower() or "without suffix"] += 1
+            found.passed_over[_ending(path)] += 1
     return found
 
 
@@ -134,6 +138,18 @@ def describe_passed_over(passed_over: PassedOver) -> str:
         cure = describe_suffix(kind)
         parts.append(f"{count} {kind}" + (f" ({cure})" if cure else ""))
     return ", ".join(parts)
+
+
+def is_worth_telling(passed_over: PassedOver) -> bool:
+    """Return whether more was passed over than the texts that usually stand beside photos."""
+    return any(kind not in _COMPANIONS for kind in passed_over)
+
+
+def _ending(path: Path) -> str:
+    """Return what a file that is no picture is counted as."""
+    if not path.suffix and path.name.upper() in _TEXTS:
+        return _LICENCES
+    return path.suffix.lower() or "without suffix"
 
 
 def kind_of(path: Path) -> str:

@@ -20,6 +20,7 @@ from deeplab.photo.outlines import find_objects
 from deeplab.photo.palette_png import encode_palette_png
 from deeplab.photo.results import Segmentation
 from deeplab.serve.accept import ZIP, fit_for
+from deeplab.serve.refusal import Refusal, describe_problem
 from deeplab.serve.wishes import Output, Wishes
 
 _JPEG_QUALITY = 92
@@ -67,19 +68,22 @@ class Part:
     Attributes:
         name: of the photo, as its sender calls it.
         content: of ``media_type``.
+        refusal: why there is none.
     """
 
     name: str | None
     content: bytes
     media_type: str
+    refusal: Refusal | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """What goes back: ``content`` of ``media_type``."""
+    """What goes back: ``content`` of ``media_type``; 207 where a part of it is refused."""
 
     content: bytes
     media_type: str
+    status: int = 200
 
 
 def make_part(result: Segmentation, name: str | None, order: Order) -> Part:
@@ -100,7 +104,15 @@ def make_part(result: Segmentation, name: str | None, order: Order) -> Part:
 
 
 def join(parts: Sequence[Part], *, model: str, several: bool) -> Answer:
-    """Return the answer to a request: the one part, or all in one document or zip file."""
+    """Return the answer to a request: the one part, or all in one document or zip file.
+
+    Raises:
+        Refusal: of the first part, where all are refused.
+    """
+    refusals = [part.refusal for part in parts if part.refusal]
+    if len(refusals) == len(parts):
+        raise refusals[0]
+    status = 207 if refusals else 200
     if not several:
         (part,) = parts
         if part.media_type == "application/json":
@@ -110,8 +122,14 @@ def join(parts: Sequence[Part], *, model: str, several: bool) -> Answer:
     if parts[0].media_type == "application/json":
         photos = b",".join(b'{"photo":' + _dump(p.name) + b"," + p.content[1:] for p in parts)
         content = b'{"model":' + _dump(model) + b',"photos":[' + photos + b"]}"
-        return Answer(content, parts[0].media_type)
-    return Answer(_zip(parts), ZIP)
+        return Answer(content, parts[0].media_type, status)
+    return Answer(_zip(parts), ZIP, status)
+
+
+def make_refused(refusal: Refusal, name: str | None, order: Order) -> Part:
+    """Return what stands for one photo of several that cannot be read."""
+    problem = describe_problem(refusal.status, refusal.words)
+    return Part(name, _dump({"error": problem}), order.media_type, refusal)
 
 
 def keep(result: Segmentation, only: Sequence[str]) -> Segmentation:
@@ -182,11 +200,19 @@ def _encode_picture(picture: Image.Image, media_type: str) -> bytes:
 
 
 def _zip(parts: Sequence[Part]) -> bytes:
-    """Return a zip file with a picture per photo, called like it; equal names get a number."""
+    """Return a zip file with a picture per photo, called like it; equal names get a number.
+
+    Photos that cannot be read are told in ``refused.json``.
+    """
     packed = io.BytesIO()
     used: set[str] = set()
+    refused: list[dict[str, Any]] = []
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_STORED) as archive:
         for number, part in enumerate(parts, 1):
+            if part.refusal:
+                words = describe_problem(part.refusal.status, part.refusal.words)
+                refused.append({"number": number, "photo": part.name, "error": words})
+                continue
             stem = PurePath(part.name or f"photo-{number}").stem
             ending = ".jpg" if part.media_type == "image/jpeg" else ".png"
             name = stem + ending
@@ -195,4 +221,6 @@ def _zip(parts: Sequence[Part]) -> bytes:
             used.add(name.lower())
             # A fixed date: the same photos give the same bytes.
             archive.writestr(zipfile.ZipInfo(name), part.content)
+        if refused:
+            archive.writestr(zipfile.ZipInfo("refused.json"), _dump({"photos": refused}))
     return packed.getvalue()

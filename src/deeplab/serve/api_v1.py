@@ -15,7 +15,7 @@ from starlette.routing import BaseRoute
 import deeplab
 from deeplab.serve.accept import choose_output, choose_output_of_several
 from deeplab.serve.address import Address
-from deeplab.serve.answers import Order, Part, join, make_part
+from deeplab.serve.answers import Order, Part, join, make_part, make_refused
 from deeplab.serve.body import FORM, Contents, NamedPhoto, Upload, read_content_type, read_contents
 from deeplab.serve.metrics import MEDIA_TYPE
 from deeplab.serve.refusal import Refusal
@@ -70,7 +70,7 @@ class _Api:
             )
             wishes = read_wishes([*pairs, *contents.fields])
             order = await self._order(wishes, contents, accept)
-            await service.check(contents.photos)
+            await service.check_any(contents.photos)
         except BaseException:
             upload.release()
             raise
@@ -112,6 +112,9 @@ class _Api:
         def make(result: Any, photo: NamedPhoto) -> Part:
             return make_part(result, photo.name, order)
 
+        def refused(refusal: Refusal, photo: NamedPhoto) -> Part:
+            return make_refused(refusal, photo.name, order)
+
         parts, timings_ms = await self._service.segment(
             request,
             upload,
@@ -119,6 +122,7 @@ class _Api:
             model=order.model,
             make=make,
             room_for=order.room_for,
+            refused=refused if len(photos) > 1 else None,
         )
         made = join(parts, model=order.model, several=len(photos) > 1)
         timings = (f"{stage};dur={ms:.1f}" for stage, ms in timings_ms.items())
@@ -127,7 +131,7 @@ class _Api:
             "Content-Security-Policy": _PICTURE_POLICY,
             "Server-Timing": ", ".join(timings),
         }
-        return Response(made.content, media_type=made.media_type, headers=headers)
+        return Response(made.content, made.status, headers, made.media_type)
 
     async def models(self, _: Request) -> Response:
         """List the models."""

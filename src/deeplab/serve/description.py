@@ -13,6 +13,7 @@ from deeplab.serve.schemas import (
     Boxes,
     Found,
     Health,
+    Partly,
     Polygons,
     ServedModels,
     Several,
@@ -57,7 +58,10 @@ objects before a colour, or before the picture that is the form's background. co
 probable the class of each pixel is, grey, 255 is certain. boxes: the connected objects. polygons: \
 those with their outlines.
 
-Several photos in a form come back as one JSON document, or as a zip file with a picture each."""
+Several photos in a form come back as one JSON document, or as a zip file with a picture each. \
+Where some of them cannot be read the status is 207, and each has its own error, in its place in \
+the document, or in refused.json in the zip file; where none can be read, the first one's error is \
+the answer."""
 
 
 def describe_api(service: Service, rules: Rules, apis: Collection[Api]) -> dict[str, Any]:
@@ -170,6 +174,10 @@ def _segment(service: Service) -> dict[str, Any]:
                     **dict.fromkeys(pictures, _BINARY),
                     ZIP: _BINARY,
                 },
+            },
+            "207": {
+                "description": "What was asked for, and errors of photos that cannot be read.",
+                "content": {"application/json": {"schema": Partly}, ZIP: _BINARY},
             },
             **refusals(
                 _404="There is no such model.",

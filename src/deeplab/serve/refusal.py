@@ -42,11 +42,15 @@ PROBLEM_TYPE = "application/problem+json"
 def problem(status: int, words: str) -> bytes:
     """Return the body of an answer that refuses.
 
-    Source: RFC 9457. Its ``error`` is where clients of the Open Inference Protocol look.
+    Its ``error`` is where clients of the Open Inference Protocol look.
     """
-    title = HTTPStatus(status).phrase
-    content = {"title": title, "status": status, "detail": words, "error": words}
+    content = describe_problem(status, words) | {"error": words}
     return json.dumps(content, ensure_ascii=False).encode()
+
+
+def describe_problem(status: int, words: str) -> dict[str, str | int]:
+    """Return what is wrong. Source: RFC 9457."""
+    return {"title": HTTPStatus(status).phrase, "status": status, "detail": words}
 
 
 def refuse(refusal: Refusal) -> Response:

@@ -130,6 +130,31 @@ class Several(BaseModel):
     photos: list[NamedFound] | list[NamedBoxes] | list[NamedPolygons]
 
 
+class PhotoProblem(BaseModel):
+    """Why a photo is refused, RFC 9457."""
+
+    title: str
+    status: int = Field(description="The one that the photo alone would have got.")
+    detail: str
+
+
+class NamedRefused(_Named):
+    """One photo of several that cannot be read."""
+
+    error: PhotoProblem
+
+
+class Partly(BaseModel):
+    """The answer for several photos of which some cannot be read, in the order they came in."""
+
+    model: str
+    photos: (
+        list[NamedFound | NamedRefused]
+        | list[NamedBoxes | NamedRefused]
+        | list[NamedPolygons | NamedRefused]
+    )
+
+
 class Labels(BaseModel):
     """The classes by id."""
 

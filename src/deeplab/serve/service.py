@@ -74,6 +74,21 @@ class Service:
         """
         return await asyncio.to_thread(lambda: [self._measure(photo) for photo in photos])
 
+    async def check_any(self, photos: Sequence[NamedPhoto]) -> None:
+        """Find out whether one of the photos can be read, as far as headers tell.
+
+        Raises:
+            Refusal: of the first, where all are too large (413), or no pictures (415, 422).
+        """
+        refusals: list[Refusal] = []
+        for photo in photos:
+            try:
+                await self.check([photo])
+                return
+            except Refusal as refusal:
+                refusals.append(refusal)
+        raise refusals[0]
+
     async def segment(
         self,
         request: Request,
@@ -83,6 +98,7 @@ class Service:
         model: str,
         make: Callable[[Segmentation, NamedPhoto], T],
         room_for: Callable[[int], int] = lambda pixels: pixels,
+        refused: Callable[[Refusal, NamedPhoto], T] | None = None,
     ) -> tuple[list[T], dict[str, float]]:
         """Segment photos one after the other, as soon as a thread is free.
 
@@ -93,9 +109,11 @@ class Service:
             model: a name that is there.
             make: of each result, in the thread.
             room_for: pixels of a photo → how many pixels' memory it takes.
+            refused: what stands for a photo that cannot be read; None refuses them all.
 
         Returns:
-            What ``make`` returned, and the milliseconds of all photos together by stage.
+            What ``make`` or ``refused`` returned, and the milliseconds of all photos together by
+            stage.
 
         Raises:
             Refusal: the queue is full or the time is over (503); a photo is damaged (422).
@@ -106,15 +124,21 @@ class Service:
         arrived = time.perf_counter()
 
         def work(job: Job) -> list[T]:
-            made = []
+            made: list[T] = []
             self.metrics.count_wait(model, time.perf_counter() - arrived)
             for photo in photos:
                 start = time.perf_counter()
-                with refusing(photo.title, max_pixels=self.limits.max_pixels):
-                    room = room_for(self._measure(photo))
-                    with job.holding(min(room, self.limits.max_pixels_at_work)):
-                        result = segmenter(photo.data)
-                        made.append(make(result, photo))
+                try:
+                    with refusing(photo.title, max_pixels=self.limits.max_pixels):
+                        room = room_for(self._measure(photo))
+                        with job.holding(min(room, self.limits.max_pixels_at_work)):
+                            result = segmenter(photo.data)
+                            made.append(make(result, photo))
+                except Refusal as refusal:
+                    if refused is None:
+                        raise
+                    made.append(refused(refusal, photo))
+                    continue
                 for stage, ms in result.timings.items():
                     timings[stage] = timings.get(stage, 0.0) + ms
                 seconds = time.perf_counter() - start

@@ -30,7 +30,11 @@ from deeplab.serve.browser_page import (
 from deeplab.serve.docs_page import POLICY
 
 _PACKED = (".html", ".js", ".css", ".svg", ".wasm")
-"""Files that are sent compressed: LiteRT's WebAssembly becomes a third of its 9 MB."""
+"""Files that are sent compressed: LiteRT's WebAssembly becomes a quarter of its 9 MB."""
+
+_LARGEST_PACKED_MODEL = 8_000_000
+"""Models up to this many bytes are sent compressed, too: by a fifth less. They are kept in memory,
+and larger ones would take it, and seconds of a core."""
 
 Coding = Literal["gzip", "br"]
 
@@ -129,7 +133,8 @@ class Site:
         """Return how a file is sent: by Brotli as soon as that is done, else by gzip."""
         codings = {part.partition(";")[0].strip().lower() for part in accepted.split(",")
                    if not re.search(r";\s*q=0(\.0*)?\s*$", part)}  # fmt: skip
-        if path.suffix not in _PACKED:
+        is_small = path.suffix == ".tflite" and path.stat().st_size <= _LARGEST_PACKED_MODEL
+        if path.suffix not in _PACKED and not is_small:
             return None
         if "br" in codings and (self._pack(path, "br").done() or "gzip" not in codings):
             return "br"

@@ -89,6 +89,15 @@ def wait_until_ready(page: Page) -> None:
     page.wait_for_selector("body[data-ready]", timeout=60_000)
 
 
+def wait_until(page, expression: str, *, seconds: float = 60) -> None:
+    """Wait until an expression is true. Playwright's own waiting is against the page's policy."""
+    for _ in range(int(seconds * 10)):
+        if page.evaluate(expression):
+            return
+        page.wait_for_timeout(100)
+    raise AssertionError(f"it never came to be: {expression}")
+
+
 def show(page, path: Path) -> None:
     """Open a photo, and wait until its own mask is on the screen."""
     clear_status(page)

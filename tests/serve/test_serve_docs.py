@@ -286,6 +286,17 @@ def test_what_the_image_is_built_from_is_there() -> None:
     assert {*needed, "src", "pyproject.toml", "README.md"} <= {*kept}
 
 
+def test_the_image_has_what_the_page_is_built_from() -> None:
+    found = instructions()
+    stage = found[: next(i for i, (name, _) in enumerate(found) if name == "FROM" and i)]
+    copied = [one for name, text in stage if name == "COPY" for one in text.split()[:-1]]
+    read = re.findall(r"'\.\./([^']+)'", (ROOT / "web/vite.config.ts").read_text())
+    read.remove("src/deeplab/web")  # where it goes
+    assert len(read) >= 3
+    for file in read:
+        assert any(file == one or file.startswith(f"{one}/") for one in copied), file
+
+
 @pytest.mark.network
 @pytest.mark.integration
 def test_the_images_commands_make_an_environment(tmp_path: Path) -> None:

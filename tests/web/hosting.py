@@ -98,6 +98,16 @@ def wait_until(page, expression: str, *, seconds: float = 60) -> None:
     raise AssertionError(f"it never came to be: {expression}")
 
 
+def at_pixel(page, x: int, y: int) -> tuple[float, float]:
+    """Return where on the page a pixel of the picture lies."""
+    box = page.locator("#canvas").bounding_box()
+    width, height = page.evaluate("[canvas.width, canvas.height]")
+    scale = min(box["width"] / width, box["height"] / height)
+    left = box["x"] + (box["width"] - scale * width) / 2
+    top = box["y"] + (box["height"] - scale * height) / 2
+    return left + (x + 0.5) * scale, top + (y + 0.5) * scale
+
+
 def show(page, path: Path) -> None:
     """Open a photo, and wait until its own mask is on the screen."""
     clear_status(page)

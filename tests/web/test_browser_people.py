@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hosting import STARTER, download, look, saved_mask, serving, show, wait_for_result
+from hosting import STARTER, at_pixel, download, look, saved_mask, serving, show, wait_for_result
 from PIL import Image
 
 from deeplab import Segmenter
@@ -31,16 +31,6 @@ def cut_alpha(page) -> np.ndarray:
     look(page, "cutout")
     _, content = download(page, "save-picture")
     return np.asarray(Image.open(io.BytesIO(content)))[:, :, 3]
-
-
-def at_pixel(page, x: int, y: int) -> tuple[float, float]:
-    """Return where on the page a pixel of the picture lies."""
-    box = page.locator("#canvas").bounding_box()
-    width, height = page.evaluate("[canvas.width, canvas.height]")
-    scale = min(box["width"] / width, box["height"] / height)
-    left = box["x"] + (box["width"] - scale * width) / 2
-    top = box["y"] + (box["height"] - scale * height) / 2
-    return left + (x + 0.5) * scale, top + (y + 0.5) * scale
 
 
 def test_one_object_is_dropped_kept_and_kept_alone(host, browser, open_page, photo, seen):

@@ -70,6 +70,7 @@ def connected(cluster: str) -> Iterator[None]:
         MissingExtraError: Ray is not installed.
     """
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody is told of anything
     try:
         import ray
     except ImportError:
@@ -89,7 +90,8 @@ def connected(cluster: str) -> Iterator[None]:
         reason = " ".join(str(error).split())[:200].rstrip(".")
         raise InputError(
             f"--cluster: got '{cluster}', and no cluster answers there ({reason}). Start one with "
-            "'ray start --head', or give local."
+            "'ray start --head', or give local. A cluster that asks for a token wants "
+            "RAY_AUTH_MODE=token here, and its token in ~/.ray/auth_token."
         ) from error
     try:
         yield
@@ -300,7 +302,7 @@ class _Run(Generic[Item, Result]):
         if isinstance(answer, _Refusal):
             raise DeepLabError(f"on {answer.machine}: {answer.text}")
         self._failed_starts = 0
-        if ref is member.starting:
+        if ref == member.starting:  # over ray:// it is another object
             member.starting = None
             return
         for index, one in zip(member.parcels.pop(ref), answer, strict=True):

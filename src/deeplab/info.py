@@ -349,7 +349,9 @@ def _describe_config(
         logits_size=count.logits_size,
         num_classes=config.num_classes,
         parts=tuple(Part(**dataclasses.asdict(part)) for part in count.parts),
-        input=InputSpec(
+        input=None
+        if config.channels != 3  # how others are shown, only a pair says
+        else InputSpec(
             height=count.size[0], width=count.size[1], mean=config.pixel_mean, std=config.pixel_std
         ),
     )

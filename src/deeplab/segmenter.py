@@ -24,6 +24,7 @@ from deeplab import zoo
 from deeplab.errors import DeepLabError, InputError, ModelError
 from deeplab.labels import LABEL_SETS, LabelSet, open_labels
 from deeplab.limits import MAX_THREADS, MAX_WORKERS, check_whole
+from deeplab.photo.band_pictures import BandPhoto, fill_frame, open_photo
 from deeplab.photo.confidence import Scores, check_temperature, mean_argmax
 from deeplab.photo.images import Fit, Geometry, InputSpec, Photo, Source
 from deeplab.photo.memory import Budget, default_budget, estimate_source, parse_bytes
@@ -42,7 +43,7 @@ from deeplab.runtimes.answers import check_count
 from deeplab.runtimes.cut import open_cut
 from deeplab.runtimes.devices import read_device
 from deeplab.runtimes.looks import Look, plan_looks
-from deeplab.runtimes.network_card import NetworkCard, read_normalisation
+from deeplab.runtimes.network_card import NetworkCard, read_normalisation, refuse_special
 from deeplab.tiles import Tiles
 from deeplab.tiles.context import Context, Halves, check_context
 from deeplab.tiles.open import open_picture
@@ -221,7 +222,8 @@ class Segmenter:
 
         Args:
             photo: a path or address, the bytes of a file, a PIL image, an (H, W, 3) uint8 RGB
-                array, or a `Photo`.
+                array, or a `Photo`. Of a network for other pictures (``spec.bands``), an
+                (H, W, C) array or a file of such numbers: ``.npy``, ``.tif``, …
 
         Raises:
             ImageError: the photo cannot be read.
@@ -336,6 +338,7 @@ class Segmenter:
         from deeplab.video.play import Video
         from deeplab.video.read import VideoReader
 
+        refuse_special(self.card, "video")
         if len(self.looks) > 1:
             raise InputError("scales, flip: a video is looked at once per frame; leave them out.")
         workers = count_cores() if workers is None else workers
@@ -400,6 +403,7 @@ class Segmenter:
             check_whole("workers", workers, most=MAX_WORKERS)
         check_context(context)
         amount = parse_bytes("memory", memory) if isinstance(memory, str) else memory
+        refuse_special(self.card, "tiles")
         if self.network.output != "logits":
             raise ModelError(
                 "tiles: this model gives a label map, and classes cannot be blended. Use a model "
@@ -482,15 +486,9 @@ class Segmenter:
     def _look(self, source: Source | Photo, streams: _Streams[Network]) -> _Look:
         """Run the network on a photo."""
         start = time.perf_counter()
-        photo = source if isinstance(source, Photo) else Photo(source)
+        photo = open_photo(source, self.spec)
         places = [Geometry(photo.size, (at.height, at.width), self.spec.fit) for at in self.looks]
-        largest = max(place.content for place in places)
-        image = photo.decode(at_least=None if self._exact else largest)
-        frames = []
-        for place, at in zip(places, self.looks, strict=True):
-            seen = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if at.mirrored else image
-            frames.append(place.place(seen, self.spec.padding))
-        del image
+        frames = self._fill_frames(photo, places)
         decoded = time.perf_counter()
         network = streams.take()
         try:
@@ -526,6 +524,21 @@ class Segmenter:
                 )
             )
         return look
+
+    def _fill_frames(self, photo: Photo, places: Sequence[Geometry]) -> list[Any]:
+        """Return what the network sees at each look; a photo is decoded once."""
+        if isinstance(photo, BandPhoto):
+            return [
+                fill_frame(place, photo, self.spec, mirrored=at.mirrored)
+                for place, at in zip(places, self.looks, strict=True)
+            ]
+        largest = max(place.content for place in places)
+        image = photo.decode(at_least=None if self._exact else largest)
+        frames = []
+        for place, at in zip(places, self.looks, strict=True):
+            seen = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if at.mirrored else image
+            frames.append(place.place(seen, self.spec.padding))
+        return frames
 
     def _finish(self, look: _Look) -> Segmentation:
         """Make the mask of what the network answered."""
@@ -598,7 +611,7 @@ class _Look:
     Attributes:
         photo: the photo.
         geometry: where it lies in the frame.
-        frame: what the network saw, (height, width, 3) uint8 RGB.
+        frame: what the network saw, see :data:`deeplab.runtimes.network.Frame`.
         logits: (h, w, K) float32; None where there is a label map only.
         label_map: (h, w) uint8; None where there are logits.
         align_corners: how the answer lies on the frame.
@@ -609,7 +622,7 @@ class _Look:
 
     photo: Photo
     geometry: Geometry
-    frame: npt.NDArray[np.uint8]
+    frame: Any
     logits: npt.NDArray[np.float32] | None
     label_map: npt.NDArray[np.uint8] | None
     align_corners: bool

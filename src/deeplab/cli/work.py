@@ -16,7 +16,8 @@ from deeplab.cli.console import complain
 from deeplab.cli.outputs import Job, Writer, name_photo, summarise
 from deeplab.errors import DeepLabError, ImageError
 from deeplab.photo import memory
-from deeplab.photo.images import Photo, fetch
+from deeplab.photo.band_pictures import open_photo
+from deeplab.photo.images import fetch
 from deeplab.remote.address import Place
 
 if TYPE_CHECKING:
@@ -201,7 +202,7 @@ class Work:
 
     def _segment(self, photo: Path | bytes, *, name: str) -> Segmentation:
         if self._windows is None:
-            result = self._segmenter(Photo(photo, name=name))
+            result = self._segmenter(open_photo(photo, self._segmenter.spec, name=name))
         else:
             result = self._open_tiles(photo, name=name).segmentation(progress=self._tell)
         if self._crf:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from html import escape
 from pathlib import Path
@@ -120,7 +121,10 @@ def _pairs(report: Report) -> str:
         from deeplab.data.transforms import TrainTransform
 
         height, width = report.crop_size
+        channels = report.splits[0].dataset.channels
         transform = TrainTransform(crop_size=report.crop_size)
+        if channels:
+            transform = dataclasses.replace(transform, mean_pixel=(0.0,) * channels)
         told = (
             f" The right half is what a training with crops of {height} × {width} may see of the "
             "pair: scaled by 0.5 to 2, cropped, mirrored."
@@ -149,7 +153,7 @@ def _pairs(report: Report) -> str:
 
 
 def _pair(dataset: FileDataset, index: int, transform: TrainTransform | None) -> str:
-    photo = small_photo(dataset.images[index])
+    photo = small_photo(dataset.images[index], dataset)
     mask = small_mask(dataset.masks[index], dataset)
     pictures = [(photo, False), (mask, True)]
     if transform is not None:
@@ -217,9 +221,9 @@ def _text(text: str) -> str:
 def _figure(suspect: Suspect, dataset: FileDataset) -> str:
     photo, twin, mask = None, None, None
     if suspect.pair >= 0:
-        photo = small_photo(dataset.images[suspect.pair])
+        photo = small_photo(dataset.images[suspect.pair], dataset)
         if suspect.twin:
-            twin = small_photo(Path(suspect.twin))
+            twin = small_photo(Path(suspect.twin), dataset)
         else:
             mask = small_mask(dataset.masks[suspect.pair], dataset)
     images = "".join(

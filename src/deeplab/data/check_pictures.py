@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from deeplab.data.channels import shown_alone
 from deeplab.data.mask_files import UInt8, open_mask
 from deeplab.data.masks import IGNORE, NOT_A_CLASS
 from deeplab.data.sample import FileDataset
-from deeplab.errors import DataError, DeepLabError, ImageError
+from deeplab.errors import DataError, DeepLabError
+from deeplab.photo.band_pictures import read_values
 from deeplab.photo.images import Photo
 
 IGNORED_COLOUR = (224, 224, 192)  # VOC's own
@@ -23,11 +25,14 @@ _THUMBNAIL = (180, 135)  # width, height
 _LARGEST_AUGMENTED = 32_000_000  # pixels; larger photos are shown, but not augmented
 
 
-def small_photo(path: Path) -> Image.Image | None:
+def small_photo(path: Path, dataset: FileDataset) -> Image.Image | None:
     """Return a small upright photo, or None when it cannot be read."""
     try:
-        picture = Photo(path).decode(at_least=_THUMBNAIL)
-    except ImageError:  # a thumbnail is no place to complain; the fault says what is wrong
+        if dataset.channels:
+            picture = Image.fromarray(shown_alone(read_values(path)[1], dataset.rgb))
+        else:
+            picture = Photo(path).decode(at_least=_THUMBNAIL)
+    except DeepLabError:  # a thumbnail is no place to complain; the fault says what is wrong
         return None
     picture.thumbnail(_THUMBNAIL)
     return picture
@@ -62,13 +67,17 @@ def augment(dataset: FileDataset, index: int, transform: Any) -> list[Image.Imag
         Nothing when the pair cannot be read.
     """
     try:
-        height, width = Photo(dataset.images[index]).size
+        if dataset.channels:  # these are held in memory whole in any case
+            height, width = dataset.values(index).shape[:2]
+        else:
+            height, width = Photo(dataset.images[index]).size
         if height * width > _LARGEST_AUGMENTED:
             return []
         sample = transform(dataset[index], np.random.default_rng(index))
     except DeepLabError:
         return []
-    photo = Image.fromarray(sample.image)
+    seen = shown_alone(sample.image, dataset.rgb) if dataset.channels else sample.image
+    photo = Image.fromarray(seen)
     photo.thumbnail(_THUMBNAIL)
     return [photo, _drawn(sample.label, dataset)]
 

@@ -15,6 +15,8 @@ Everything else has a default; ``docs/dataset-toml.md`` explains every key:
     encoding = "value"           # "colour": read palette masks by colour as well
     transparent = "background"   # what transparent pixels are: a class, or "ignore"
     background = "background"    # the class that overlays leave clear; "" for none
+    channels = 4                 # the pictures are no photos: all channels, in their own numbers
+    rgb = [3, 2, 1]              # which of those are red, green and blue, from 1 on
 
     [splits]
     train = "train.txt"          # a list of names, one a line
@@ -36,6 +38,7 @@ from deeplab.data.pairing import Affixes
 from deeplab.errors import DataError, InputError, near_matches
 from deeplab.files import TOMLDecodeError, parse_toml, read_text, replacing, to_toml
 from deeplab.labels import Colour, LabelSet
+from deeplab.photo.bands import MOST_CHANNELS
 
 FILE_NAME = "dataset.toml"
 Split: TypeAlias = "str | float | tuple[str, ...]"
@@ -64,11 +67,24 @@ class Description:
     encoding: Literal["value", "colour"] = "value"
     transparent: str = ""
     background: str | None = None
+    channels: int = 0
+    rgb: tuple[int, ...] = ()
     splits: Mapping[str, Split] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.labels()
         self.mask_encoding()
+        if not 0 <= self.channels <= MOST_CHANNELS:
+            raise InputError(
+                f"channels: got {self.channels}, expected 1 to {MOST_CHANNELS}; leave it out for "
+                "photos."
+            )
+        wrong = min(self.rgb, default=1) < 1 or max(self.rgb, default=0) > self.channels
+        if self.rgb and (len(self.rgb) not in (1, 3) or wrong):
+            raise InputError(
+                f"rgb: got {list(self.rgb)} of {self.channels} channels, expected three of them, "
+                "as red, green and blue, or one as grey, numbered from 1."
+            )
 
     def labels(self) -> LabelSet:
         """Return the classes."""
@@ -210,6 +226,12 @@ def _values(key: str, value: Any) -> tuple[int | tuple[int, ...], ...]:
     )
 
 
+def _number(key: str, value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise InputError(f"{key}: got {value!r}, expected a whole number.")
+    return value
+
+
 def _numbers(key: str, value: Any) -> tuple[int, ...]:
     numbers = value if isinstance(value, list) else [value]
     if not all(isinstance(n, int) and not isinstance(n, bool) for n in numbers):
@@ -261,4 +283,5 @@ _READERS = {
     "image_suffix": _text, "image_prefix": _text, "background": _text, "transparent": _text,
     "classes": _texts, "values": _values, "ignore": _numbers, "colours": _colours,
     "ignore_colours": _colours, "encoding": _encoding, "splits": _splits,
+    "channels": _number, "rgb": _numbers,
 }  # fmt: skip

@@ -38,6 +38,7 @@ from deeplab.data.sample import FileDataset, choose_split, list_pictures
 from deeplab.data.split_rules import Member, SplitRules
 from deeplab.errors import DataError
 from deeplab.photo import find as photo_files
+from deeplab.photo.band_pictures import count_channels
 
 NAME = "folder"
 LOOKS_FOR = f"images/ and masks/ with {FILE_NAME} or labels.txt"
@@ -114,6 +115,7 @@ def open_split(root: Path, split: str) -> FileDataset:
     rules = _rules(root, description, found)
     split = _choose(split, rules, root)
     members = SplitRules(rules, root, found.photos, found.spellings).members(split)
+    channels = description.channels or _find_channels(found)
     return FileDataset(
         layout=NAME,
         root=root,
@@ -126,7 +128,20 @@ def open_split(root: Path, split: str) -> FileDataset:
         orphans=tuple(found.orphans),
         passed_over=found.passed_over,
         assumed=tuple(found.assumed),
+        channels=channels,
+        rgb=description.rgb,
     )
+
+
+def _find_channels(found: _Found) -> int:
+    """Return how many channels the pictures have where they are plainly no photos, else 0."""
+    first = next(iter(found.photos.values()))
+    channels = count_channels(first)
+    if channels:
+        found.assumed.append(
+            f"pictures of {channels} channels in their own numbers, as {first.name} is no photo"
+        )
+    return channels
 
 
 def _photo_of(member: Member, found: _Found, root: Path, description: Description) -> Path:
@@ -206,7 +221,7 @@ def _add_pairs(
                 'masks are called: mask_suffix = "_mask" where the mask of a.jpg is a_mask.png.'
             )
     else:
-        photos = list_pictures(where, found.passed_over)
+        photos = list_pictures(where, found.passed_over, arrays=_has_arrays(where, description))
         masks = list_pictures(truth, found.passed_over)
         affixes = affixes or find_affixes(photos, masks, truth)
     if description.affixes is None and affixes != Affixes():
@@ -229,6 +244,11 @@ def _add_pairs(
             found.masks[keys[key]] = path
         else:
             found.orphans.append(path)
+
+
+def _has_arrays(folder: Path, description: Description) -> bool:
+    """Return whether ``.npy`` files are the pictures: something says so, or there are no others."""
+    return bool(description.channels) or not photo_files.list_pictures(folder).pictures
 
 
 # -- what the masks mean -------------------------------------------------------------------------

@@ -9,10 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from deeplab.data.channels import channels_of
 from deeplab.data.masks import IGNORE, MaskEncoding
 from deeplab.data.sample import Sample
 from deeplab.errors import DataError
 from deeplab.labels import LabelSet
+from deeplab.photo.band_pictures import read_values
+from deeplab.photo.bands import Values
 
 
 class ObjectDataset:
@@ -24,6 +27,8 @@ class ObjectDataset:
 
     Attributes:
         labels, split, ids, images, masks: see :class:`Dataset`; there are no files.
+        channels, rgb: the object's, where its pictures are no photos, see
+            :mod:`deeplab.data.channels`: (H, W, C) arrays of numbers.
     """
 
     images: Sequence[Path] = ()
@@ -50,6 +55,8 @@ class ObjectDataset:
         self.labels = dataclasses.replace(labels, ignore_index=IGNORE)
         self.encoding = MaskEncoding(tuple(range(len(labels))))
         self.split = str(getattr(source, "split", split))
+        self.channels = channels_of(source)
+        self.rgb = tuple(getattr(source, "rgb", ()))
 
     @property
     def ids(self) -> Sequence[str]:
@@ -78,7 +85,9 @@ class ObjectDataset:
                     f"data: got {type(given).__name__} at index {index}, expected (image, label)."
                 ) from None
         image, label = np.asarray(image), np.asarray(label)
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        if self.channels:
+            image = self._check_values(image, index)
+        elif image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise DataError(
                 f"data: the image at index {index} is {image.shape} {image.dtype}, expected "
                 "(height, width, 3) uint8, RGB."
@@ -94,3 +103,18 @@ class ObjectDataset:
                 f"expected class ids from 0, or {IGNORE} for ignored."
             )
         return Sample(image=image, label=label.astype(np.uint8), id=name)
+
+    def values(self, index: int) -> Values:
+        """Return the numbers of a picture that is no photo: (H, W, C)."""
+        given = self._source[index]
+        image = given.image if isinstance(given, Sample) else given[0]
+        return self._check_values(np.asarray(image), index)
+
+    def _check_values(self, image: np.ndarray[Any, Any], index: int) -> Values:
+        _, values = read_values(image)
+        if values.shape[2] != self.channels:
+            raise DataError(
+                f"data: the image at index {index} has the shape {image.shape}, expected (height, "
+                f"width, {self.channels})."
+            )
+        return values

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from deeplab.data.channels import channels_of, shown_alone
 from deeplab.data.duplicates import Hash, perceptual_hash
 from deeplab.data.mask_files import Bools, Integers, MaskFile, UInt8, open_mask
 from deeplab.data.masks import IGNORE, NOT_A_CLASS, MaskEncoding, count_colours, describe_wrong
@@ -84,7 +85,7 @@ class _Photo:
 def inspect_pair(dataset: Dataset, index: int) -> Pair:
     """Look at one pair; whatever is wrong with it is a finding, never an error."""
     pair = Pair(split=dataset.split, index=index)
-    photo = _look_at_photo(dataset.images[index], pair)
+    photo = _look_at_photo(dataset, pair)
     if photo is not None:
         pair.size, pair.digest, pair.hash = photo.size, photo.digest, photo.hash
     path = dataset.masks[index]
@@ -115,13 +116,14 @@ def _look_at_both(path: Path, photo: _Photo | None, encoding: MaskEncoding, pair
 # -- the photo -----------------------------------------------------------------------------------
 
 
-def _look_at_photo(path: Path, pair: Pair) -> _Photo | None:
+def _look_at_photo(dataset: Dataset, pair: Pair) -> _Photo | None:
+    path = dataset.images[pair.index]
     if not path.is_file():
         pair.findings["missing-photo"] = "there is no such file"
         return None
     try:
         data = path.read_bytes()
-        photo = Photo(data, name=str(path))
+        photo = Photo(data, name=str(path)) if not channels_of(dataset) else _show(dataset, pair)
         with _one_at_a_time(photo.size):
             rgb = photo.decode(at_least=(_SIDE_OF_HASHES, _SIDE_OF_HASHES))
             return _Photo(
@@ -132,9 +134,14 @@ def _look_at_photo(path: Path, pair: Pair) -> _Photo | None:
                 hash=perceptual_hash(rgb),
                 colours=_count_colours(np.asarray(rgb)),
             )
-    except (OSError, ImageError) as error:
+    except (OSError, ImageError, DataError) as error:
         pair.findings["unreadable-photo"] = str(error).removeprefix(f"{path}: ")
         return None
+
+
+def _show(dataset: Any, pair: Pair) -> Photo:
+    """Return a picture that is no photo as it is shown, for comparing it with others."""
+    return Photo(shown_alone(dataset.values(pair.index), dataset.rgb))
 
 
 def _one_at_a_time(size: tuple[int, int]) -> AbstractContextManager[Any]:

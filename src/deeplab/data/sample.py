@@ -14,6 +14,8 @@ from deeplab.data.masks import IGNORE, MaskEncoding, read_mask
 from deeplab.errors import DataError, near_matches
 from deeplab.labels import LabelSet
 from deeplab.photo import find, images
+from deeplab.photo.band_pictures import read_values
+from deeplab.photo.bands import Values
 from deeplab.photo.formats import PHOTO_SUFFIXES as PHOTO_SUFFIXES
 
 
@@ -22,12 +24,13 @@ class Sample:
     """One photo with its truth.
 
     Attributes:
-        image: (H, W, 3) uint8 RGB, upright.
+        image: (H, W, 3) uint8 RGB, upright. Of data sets of other pictures, (H, W, C) uint8,
+            uint16 or float32 in their own units.
         label: (H, W) uint8 class ids; 255 = ignored, whatever the files use.
         id: the name of the pair within its data set.
     """
 
-    image: UInt8
+    image: Values
     label: UInt8
     id: str
 
@@ -75,6 +78,10 @@ class FileDataset:
         orphans: masks that belong to no photo; the doctor reports them.
         passed_over: how many files beside the photos and masks were not looked at, by suffix.
         assumed: what was taken to be so because nothing said otherwise, a sentence each.
+        channels: of its pictures, where they are no photos, see :mod:`deeplab.data.channels`; 0
+            of photos.
+        rgb: which of those are shown as red, green and blue, or the one shown as grey, from 1 on;
+            () takes the first.
     """
 
     layout: str
@@ -88,6 +95,8 @@ class FileDataset:
     orphans: tuple[Path, ...] = ()
     passed_over: Mapping[str, int] = field(default_factory=dict)
     assumed: tuple[str, ...] = ()
+    channels: int = 0
+    rgb: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         labels = dataclasses.replace(self.labels, ignore_index=IGNORE)
@@ -110,7 +119,7 @@ class FileDataset:
                 not the photo's.
             IndexError: there is no such index.
         """
-        image = images.read(self.images[index])
+        image: Values = self.values(index) if self.channels else images.read(self.images[index])
         label = read_mask(self.masks[index], self.encoding)
         if image.shape[:2] != label.shape:
             raise DataError(
@@ -119,6 +128,20 @@ class FileDataset:
                 "resize masks only with nearest neighbour."
             )
         return Sample(image=image, label=label, id=self.ids[index])
+
+    def values(self, index: int) -> Values:
+        """Return the numbers of a picture that is no photo, as its file holds them: (H, W, C).
+
+        Raises:
+            ImageError: it is missing or damaged.
+            DataError: it has another number of channels than the data set.
+        """
+        name, values = read_values(self.images[index])
+        if values.shape[2] != self.channels:
+            raise DataError(
+                f"{name}: has {values.shape[2]} channels, the data set's pictures {self.channels}."
+            )
+        return values
 
 
 def join(datasets: Sequence[FileDataset]) -> FileDataset:
@@ -129,6 +152,10 @@ def join(datasets: Sequence[FileDataset]) -> FileDataset:
     """
     first = datasets[0]
     for other in datasets[1:]:
+        if other.channels != first.channels:
+            raise DataError(
+                f"{other.root}: its pictures have not the channels of those of {first.root}."
+            )
         if other.labels.names != first.labels.names or other.encoding != first.encoding:
             raise DataError(
                 f"{other.root}: its classes or mask values are not those of {first.root}; data "
@@ -143,17 +170,20 @@ def join(datasets: Sequence[FileDataset]) -> FileDataset:
     )
 
 
-def list_pictures(folder: Path, passed_over: Counter[str] | None = None) -> dict[str, Path]:
+def list_pictures(
+    folder: Path, passed_over: Counter[str] | None = None, *, arrays: bool = False
+) -> dict[str, Path]:
     """Return every picture below ``folder``: {path without suffix, "/" between parts: file}.
 
     Args:
         folder: searched to the bottom; equal names in different folders are kept apart.
         passed_over: gets the count of all other files, by suffix or kind.
+        arrays: ``.npy`` files are pictures too.
 
     Raises:
         DataError: two pictures differ only in their suffix.
     """
-    listing = find.list_pictures(folder)
+    listing = find.list_pictures(folder, arrays=arrays)
     if passed_over is not None:
         passed_over.update(listing.passed_over)
     found: dict[str, Path] = {}

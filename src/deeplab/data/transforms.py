@@ -11,7 +11,7 @@ are resized bilinearly and labels to the nearest, both with aligned corners and 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -119,13 +119,13 @@ def nearest_indices(source: int, target: int) -> npt.NDArray[np.intp]:
 
 
 def pad_image(
-    image: ArrayType, height: int, width: int, mean_pixel: tuple[float, float, float] = MEAN_PIXEL
+    image: ArrayType, height: int, width: int, mean_pixel: tuple[float, ...] = MEAN_PIXEL
 ) -> ArrayType:
-    """Pad (H, W, 3) at the bottom and right with the mean colour; uint8 gets it rounded."""
+    """Pad (H, W, C) at the bottom and right with the mean colour; uint8 gets it rounded."""
     if image.shape[:2] == (height, width):
         return image
     colour = np.asarray(mean_pixel, np.float32)
-    padded = np.empty((height, width, 3), image.dtype)
+    padded = np.empty((height, width, image.shape[2]), image.dtype)
     # 127.5 becomes 128: half a level beside the mean, 1/255 after normalisation.
     padded[:] = np.floor(colour + 0.5) if image.dtype == np.uint8 else colour
     padded[: image.shape[0], : image.shape[1]] = image
@@ -258,7 +258,7 @@ class TrainTransform:
     max_scale: float = 2.0
     scale_step: float = 0.25
     flip: bool = True
-    mean_pixel: tuple[float, float, float] = MEAN_PIXEL
+    mean_pixel: tuple[float, ...] = MEAN_PIXEL
     colour_jitter: ColourJitter | None = None
     rare_class_crops: RareClassCrops | None = None
 
@@ -272,7 +272,9 @@ class TrainTransform:
             )
 
     def __call__(self, sample: Sample, generator: np.random.Generator) -> Sample:
-        """Return ``crop_size`` of the sample: uint8, mean-padded, 255 where there is no label."""
+        """Return ``crop_size`` of the sample: mean-padded, 255 where there is no label."""
+        if sample.image.dtype == np.uint16:  # which torch cannot resize; float32 holds it exactly
+            sample = replace(sample, image=sample.image.astype(np.float32))
         if self.resize is not None:
             sample = self.resize(sample)
         height, width = scaled_size(*_size(sample), self._draw_scale(generator))

@@ -30,6 +30,7 @@ from deeplab.evaluation.metrics import (
 )
 from deeplab.evaluation.objects import ObjectCounts
 from deeplab.labels import LabelSet, open_labels
+from deeplab.photo.bands import Values
 from deeplab.photo.images import Geometry, InputSpec
 from deeplab.photo.upsample import argmax_bilinear
 from deeplab.runtimes import FILE_SUFFIXES, find_engines
@@ -57,8 +58,8 @@ class Predictor(Protocol):
 
     labels: LabelSet
 
-    def __call__(self, photo: UInt8) -> UInt8:
-        """Return (H, W) uint8 class ids of an (H, W, 3) uint8 RGB photo."""
+    def __call__(self, photo: Values) -> UInt8:
+        """Return (H, W) uint8 class ids of an (H, W, 3) uint8 RGB photo, or of what it takes."""
         ...
 
     def describe(self) -> dict[str, Any]:
@@ -91,7 +92,7 @@ class FilePredictor:
         self._scales, self._flip = scales, flip
         self.labels = segmenter.labels
 
-    def __call__(self, photo: UInt8) -> UInt8:
+    def __call__(self, photo: Values) -> UInt8:
         """Return the mask of a photo."""
         if self._windows is None:
             return self.segmenter(photo).mask
@@ -159,15 +160,20 @@ class TorchPredictor:
         if self.tile is not None and self.tile < 65:
             raise InputError(f"tile: got {self.tile}, expected 65 pixels or more (or none).")
 
-    def __call__(self, photo: UInt8) -> UInt8:
-        """Return the mask of a photo."""
+    def __call__(self, photo: Values) -> UInt8:
+        """Return the mask of a photo, or of a picture of other channels."""
         import torch
 
         geometry = None
         size = photo.shape[0], photo.shape[1]
         if self.frame is not None:
             geometry = Geometry(size, (self.frame.height, self.frame.width), self.frame.fit)
-            photo = geometry.place(Image.fromarray(photo), self.frame.padding)
+            if self.frame.bands is None:
+                photo = geometry.place(Image.fromarray(photo), self.frame.padding)
+            else:
+                photo = geometry.place_values(photo, self.frame)
+        if photo.dtype != np.uint8:
+            photo = photo.astype(np.float32)
         place = next(self.network.parameters()).device
         image = torch.from_numpy(np.ascontiguousarray(photo.transpose(2, 0, 1)))[None].to(place)
         with (
@@ -361,6 +367,9 @@ def open_predictor(
         if _is_judged_in_frame(release.provenance):
             frame = release.input_spec
     config, state = weights.load(path)
+    bands = open_release(path).input_spec.bands if is_release(path) else None
+    if bands is not None and tile:
+        raise InputError("tile: windows are for photos; this network takes other pictures.")
     named = labels_of(path, config) if labels is None else open_labels(labels)
     network = build(config)
     network.load_state_dict(state)

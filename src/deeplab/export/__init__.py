@@ -193,6 +193,8 @@ def export(
     _check_target(target, form, overwrite=overwrite)
     # Torch's answer is the standard; opening it first also refuses sizes that do not fit.
     reference = Segmenter(release.path, threads=threads, size=size, output_stride=output_stride)
+    if reference.spec.bands is not None:
+        _check_bands(reference.spec, to, precision, photos)
     shown = photos or calibrate or list_example_photos()
     network, card = _make_network(release, form, reference.spec, output, output_stride)
     plan = Plan(
@@ -327,6 +329,21 @@ def _check_choices(
     for package in form.needs:
         if importlib.util.find_spec(package.replace("-", "_")) is None:
             raise MissingExtraError(f"Writing {name} files", package=package, extra=form.extra)
+
+
+def _check_bands(spec: InputSpec, to: str, precision: Precision, photos: Sequence[Path]) -> None:
+    """Refuse what is for photos alone, where the network takes other pictures."""
+    _check_choice("format", to, ("tflite", "onnx", "openvino"), "networks of other pictures'")
+    if precision not in ("float32", "float16"):
+        raise InputError(
+            f"precision: got '{precision}', which is for networks of photos; one of "
+            f"{spec.channels} channels is written in float32 or float16."
+        )
+    if not photos:
+        raise InputError(
+            f"photos: this network takes pictures with {spec.channels} channels, so the "
+            "certificate needs some of them: --photos FOLDER."
+        )
 
 
 def _pair(model: Path) -> Path:

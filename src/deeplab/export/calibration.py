@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from deeplab.export.plan import Plan
-from deeplab.photo.images import Geometry, Photo
+from deeplab.photo.band_pictures import fill_frame, open_photo
+from deeplab.photo.images import Geometry
 
 Float32 = npt.NDArray[np.float32]
 
@@ -22,7 +23,7 @@ def frames(plan: Plan) -> Iterator[Float32]:
     spec = plan.card.spec
     mean, std = np.asarray(spec.mean, np.float32), np.asarray(spec.std, np.float32)
     for path in plan.calibration:
-        photo = Photo(path)
+        photo = open_photo(path, spec)
         geometry = Geometry(photo.size, plan.size, spec.fit)
-        frame = geometry.place(photo.decode(at_least=geometry.content), spec.padding)
+        frame = fill_frame(geometry, photo, spec)
         yield ((frame - mean) / std)[None].astype(np.float32, copy=False)

@@ -20,7 +20,9 @@ import numpy.typing as npt
 from deeplab.evaluation.metrics import ConfusionMatrix
 from deeplab.export.certificate import Certificate, Round, Scores, find_faults
 from deeplab.export.plan import Plan
-from deeplab.photo.images import RESIZE_FILTER, Photo
+from deeplab.photo.band_pictures import fill_frame, read_values
+from deeplab.photo.bands import Values
+from deeplab.photo.images import RESIZE_FILTER, Geometry, InputSpec, Photo
 from deeplab.photo.upsample import argmax_bilinear
 from deeplab.runtimes import Network, litert
 from deeplab.segmenter import Segmenter
@@ -113,7 +115,7 @@ def certify(
                     release.path, threads=threads, size=other, output_stride=stride
                 )
             look = _Look(candidate, reference, _whole(file, plan, runtime, threads), times)
-            found = [look(image, path) for image, path in _photos(photos, scale)]
+            found = [look(image, path) for image, path in _photos(photos, scale, plan.card.spec)]
             if dataset is not None and not number:
                 truth, more = look.score(dataset)
                 scores, found = truth, found + more
@@ -164,7 +166,7 @@ class _Look:
         self._candidate, self._reference = candidate, reference
         self._whole, self._times = whole, times
 
-    def __call__(self, image: Path | UInt8, name: str) -> Comparison:
+    def __call__(self, image: Path | Values, name: str) -> Comparison:
         """Compare one photo."""
         return self._compare(*self._answers(image), name)
 
@@ -183,7 +185,7 @@ class _Look:
         scores = Scores(data=dataset.split, pictures=len(dataset), torch_miou=torch, file_miou=file)
         return scores, found
 
-    def _answers(self, image: Path | UInt8) -> tuple[Segmentation, Segmentation]:
+    def _answers(self, image: Path | Values) -> tuple[Segmentation, Segmentation]:
         file, torch = self._candidate(image), self._reference(image)
         if self._whole is None:
             self._times.add("file", file.timings["network"])
@@ -197,9 +199,7 @@ class _Look:
             difference = float(np.abs(file.logits - torch.logits).max())
             return _compare(file.mask, torch.mask, file.labels, name, difference)
         spec = self._reference.spec
-        frame = torch.geometry.place(
-            torch.photo.decode(at_least=torch.geometry.content), spec.padding
-        )
+        frame = fill_frame(torch.geometry, torch.photo, spec)
         assert torch.logits is not None
         expected = argmax_bilinear(
             torch.logits, spec.height, spec.width, align_corners=torch.align_corners
@@ -258,15 +258,29 @@ def _half(side: int, stride: int) -> int:
     return max(1, round((side - 1) / 2 / stride)) * stride + 1
 
 
-def _photos(photos: Sequence[Path], scale: float) -> Iterator[tuple[Path | UInt8, str]]:
+def _photos(
+    photos: Sequence[Path], scale: float, spec: InputSpec
+) -> Iterator[tuple[Path | Values, str]]:
     step = max(1, math.ceil(len(photos) / MOST_PHOTOS))
     for path in photos[::step]:
         if scale == 1.0:
             yield path, path.name
             continue
+        if spec.bands is not None:
+            yield _shrink(read_values(path)[1], scale, spec), path.name
+            continue
         image = Photo(path).decode()
         size = [max(1, round(side * scale)) for side in image.size]
         yield np.asarray(image.resize((size[0], size[1]), RESIZE_FILTER)), path.name
+
+
+def _shrink(values: Values, scale: float, spec: InputSpec) -> Values:
+    """Return a picture that is no photo at another size, in the same kind of numbers."""
+    height, width = (max(1, round(side * scale)) for side in values.shape[:2])
+    place = Geometry((height, width), (height, width), "stretch")
+    small = place.place_values(values, spec)
+    kind = values.dtype
+    return small if kind == np.float32 else np.rint(small).astype(kind)
 
 
 def _whole(file: Path, plan: Plan, runtime: Runtime, threads: int) -> Network | None:

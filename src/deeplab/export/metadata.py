@@ -34,7 +34,8 @@ LABEL_DESCRIPTION = "Labels for categories that the model can recognize."
 
 _PARSER_VERSION = "1.0.0"
 _AXIS_LABELS, _VALUE_LABELS = 2, 3  # AssociatedFileType
-_RGB, _GRAYSCALE = 1, 2  # ColorSpaceType
+_UNKNOWN_COLOURS, _RGB, _GRAYSCALE = 0, 1, 2  # ColorSpaceType
+_RANGES = {"uint8": (0.0, 255.0), "uint16": (0.0, 65535.0), "float32": (-3.4e38, 3.4e38)}
 _IMAGE_PROPERTIES = 2  # ContentProperties
 _NORMALIZATION = 1  # ProcessUnitOptions
 _MASK_DIMENSIONS = (1, 2)
@@ -62,14 +63,17 @@ def pack(card: NetworkCard, *, licence: str | None = None) -> bytes:
     if len({*card.spec.mean}) == len({*card.spec.std}) == 1:
         mean, std = mean[:1], std[:1]  # one number stands for all channels, as usual
     one_map = card.output == "label map"
+    bands = card.spec.bands
+    colours = _RGB if bands is None else _UNKNOWN_COLOURS
+    least, most = (0.0, 255.0) if bands is None else _RANGES[bands.kind]
     image = _Table(
         7,
         {
             0: INPUT_NAME,
             1: INPUT_DESCRIPTION,
-            3: _Table(3, {0: _Byte(_IMAGE_PROPERTIES), 1: _Table(2, {0: _Byte(_RGB)})}),
+            3: _Table(3, {0: _Byte(_IMAGE_PROPERTIES), 1: _Table(2, {0: _Byte(colours)})}),
             4: [_Table(2, {0: _Byte(_NORMALIZATION), 1: _Table(2, {0: mean, 1: std})})],
-            5: _Table(2, {0: (255 - mean) / std, 1: (0 - mean) / std}),
+            5: _Table(2, {0: (most - mean) / std, 1: (least - mean) / std}),
         },
     )
     labels = _Table(

@@ -36,7 +36,7 @@ class PhotoProgram(nn.Module):
 
     Args:
         network: (N, 3, H, W) normalised to logits (N, K, h, w) or a mask (N, H, W).
-        spec: its normalisation.
+        spec: its normalisation; of other pictures than photos, (N, H, W, C) float32 go in.
     """
 
     def __init__(self, network: ExportNetwork, spec: InputSpec) -> None:
@@ -73,7 +73,9 @@ def trace(plan: Plan) -> ExportedProgram:
         program = copy.deepcopy(program)
         leave_padding_open(program)
     # An example of one photo would make one photo a part of the program.
-    sample = torch.zeros(2 if free else 1, height, width, 3, dtype=torch.uint8)
+    spec = plan.card.spec
+    kind = torch.uint8 if spec.bands is None else torch.float32
+    sample = torch.zeros(2 if free else 1, height, width, spec.channels, dtype=kind)
     sides = {
         0: Dim("batch", min=1, max=256),
         1: Dim("height", min=_SIDES[0], max=_SIDES[1]),

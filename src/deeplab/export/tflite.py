@@ -56,7 +56,7 @@ def lower(network: ExportNetwork, size: tuple[int, int]) -> bytes:
     """
     with quiet():
         import litert_torch
-    sample = torch.zeros(1, *size, 3)
+    sample = torch.zeros(1, *size, network.config.channels)
     try:
         with quiet():
             model = litert_torch.convert(_ChannelsLast(network).eval(), (sample,))

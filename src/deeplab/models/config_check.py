@@ -8,6 +8,7 @@ from typing import Any
 from deeplab.errors import ConfigError, near_matches
 from deeplab.models.backbones import BACKBONES, DERIVED, OUTPUT_STRIDES
 from deeplab.models.config_fields import ConfigFields
+from deeplab.photo.bands import MOST_CHANNELS
 
 _CHOICES: dict[str, tuple[Any, ...]] = {
     "version": ("v1", "v2", "v3", "v3+"),
@@ -84,9 +85,13 @@ def derive_config(config: ConfigFields) -> dict[str, Any]:
         "low_level_channels": config.decoder_channels if config.decoder_merge == "sum" else 48,
         "pixel_mean": BACKBONES["vgg16"].pixel_mean if early else backbone.pixel_mean,
         "pixel_std": BACKBONES["vgg16"].pixel_std if early else backbone.pixel_std,
-        "channel_order": "bgr" if early else "rgb",
+        "channel_order": "bgr" if early and _takes_photos(config) else "rgb",
     }
     return {name: value for name, value in derived.items() if getattr(config, name) is DERIVED}
+
+
+def _takes_photos(config: ConfigFields) -> bool:
+    return config.pixel_mean is DERIVED or len(config.pixel_mean) == 3
 
 
 def _derive_stem(backbone: str) -> tuple[int, ...]:
@@ -176,11 +181,23 @@ def _check_numbers(config: ConfigFields) -> None:
             f"mirror_scale: got {config.mirror_scale}. Give a scale above 0, such as 1.0; 0 leaves "
             "the mirrored photo out."
         )
-    for name in ("pixel_mean", "pixel_std"):
-        if len(getattr(config, name)) != 3:
-            raise ConfigError(f"{name}: got {getattr(config, name)}. Give three values, for R G B.")
-    if min(config.pixel_std) <= 0:
-        raise ConfigError(f"pixel_std: got {config.pixel_std}. Give values above 0, in 0..255.")
+    _check_pixels(config)
+
+
+def _check_pixels(config: ConfigFields) -> None:
+    mean, std = config.pixel_mean, config.pixel_std
+    if not 1 <= len(mean) <= MOST_CHANNELS or len(mean) != len(std):
+        raise ConfigError(
+            f"pixel_mean, pixel_std: got {len(mean)} and {len(std)} numbers. Give three each, for "
+            f"R G B, or one for each channel of other pictures, {MOST_CHANNELS} at most."
+        )
+    if min(std) <= 0:
+        raise ConfigError(f"pixel_std: got {std}. Give values above 0, in the units of the pixels.")
+    if config.channel_order == "bgr" and len(mean) != 3:
+        raise ConfigError(
+            f"channel_order: 'bgr' is for photos, got {len(mean)} channels. Use 'rgb': the order "
+            "in which the pictures have them."
+        )
 
 
 def _check_backbone(config: ConfigFields, family: str) -> None:

@@ -189,10 +189,11 @@ class ConfigFields:
     """Of the classifier."""
 
     # -- image in, logits out --------------------------------------------------------------------
-    pixel_mean: tuple[float, float, float] = DERIVED
-    """RGB order, 0..255. Also the value that pads a photo."""
-    pixel_std: tuple[float, float, float] = DERIVED
-    """RGB order: what pixels are divided by, after the mean is taken off."""
+    pixel_mean: tuple[float, ...] = DERIVED
+    """Of photos: RGB order, 0..255. Of other pictures one number per channel, in their own units:
+    as many as there are, the first convolution takes. Also the value that pads a photo."""
+    pixel_std: tuple[float, ...] = DERIVED
+    """In the same order: what pixels are divided by, after the mean is taken off."""
     channel_order: Literal["rgb", "bgr"] = DERIVED
     """Order in which the first convolution expects the channels. Photos are always given as RGB."""
     align_corners: bool = True
@@ -212,6 +213,11 @@ class ConfigFields:
     def family(self) -> str:
         """``vgg``, ``resnet``, ``xception``, ``mobilenet_v2``, ``_v3``, ``_edgetpu`` or ``nas``."""
         return BACKBONES[self.backbone].family
+
+    @property
+    def channels(self) -> int:
+        """Channels of the pictures it takes: 3, unless it was made for others than photos."""
+        return len(self.pixel_mean)
 
     @property
     def logits_stride(self) -> int:

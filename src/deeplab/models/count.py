@@ -93,7 +93,7 @@ def count_network(
         for name, module in network.named_modules():
             if isinstance(module, nn.Conv2d):
                 module.register_forward_hook(_MacCounter(name, macs))
-        logits = network(torch.empty(1, 3, *size), output_stride)
+        logits = network(torch.empty(1, network.config.channels, *size), output_stride)
 
     stride = config.output_stride if output_stride is None else output_stride
     assert stride is not None

@@ -421,10 +421,12 @@ class DeepLab(nn.Module):
             ConfigError: the output stride is not one of those.
             InputError: the image is not a batch of three channels.
         """
-        if image.ndim != 4 or image.shape[1] != 3:
+        channels = self.config.channels
+        if image.ndim != 4 or image.shape[1] != channels:
             raise InputError(
-                f"image: got shape {tuple(image.shape)}. Give (batch, 3, height, width), RGB in "
-                "0..255; one photo (height, width, 3) is image.permute(2, 0, 1)[None]."
+                f"image: got shape {tuple(image.shape)}. Give (batch, {channels}, height, width), "
+                f"in the units of pixel_mean: RGB in 0..255 for photos; one picture (height, "
+                f"width, {channels}) is image.permute(2, 0, 1)[None]."
             )
         plain = self._merge_scales(image, output_stride)
         if not self.config.mirror_scale or self.training:

@@ -323,5 +323,5 @@ def gate(x: Tensor, slope: float) -> Tensor:
 
 
 def as_tensor(values: Sequence[float]) -> Tensor:
-    """Return three channel values as (1, 3, 1, 1)."""
+    """Return one value per channel as (1, C, 1, 1)."""
     return torch.tensor(values, dtype=torch.float32).view(1, -1, 1, 1)

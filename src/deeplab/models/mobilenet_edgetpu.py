@@ -126,7 +126,7 @@ class MobileNetEdgeTPU(nn.Module):
         padding: Literal["same", "symmetric"] = "same" if config.padding == "same" else "symmetric"
         width = self._width(32)
         self.stem = ConvNorm(
-            3,
+            config.channels,
             width,
             3,
             norm=norm,

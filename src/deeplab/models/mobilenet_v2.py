@@ -105,7 +105,7 @@ class MobileNetV2(nn.Module):
         minimum = 8 if multiplier == 1.0 else 1
         width = make_divisible(32 * multiplier, divisor, minimum)
         self.stem = ConvNorm(
-            3,
+            config.channels,
             width,
             3,
             norm=norm,

@@ -144,7 +144,7 @@ class MobileNetV3(nn.Module):
             self.specs = halve_last_blocks(self.specs)
         symmetric = config.padding == "symmetric"
         self.stem = ConvNorm(
-            3,
+            config.channels,
             16,
             3,
             norm=norm,

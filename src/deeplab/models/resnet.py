@@ -79,7 +79,7 @@ class ResNet(nn.Module):
         self.stem = nn.ModuleList()
         stem = config.stem_channels
         kernel = 3 if len(stem) > 1 else 7
-        for inputs, outputs in zip((3, *stem), stem, strict=False):
+        for inputs, outputs in zip((config.channels, *stem), stem, strict=False):
             self.stem.append(
                 ConvNorm(
                     inputs,

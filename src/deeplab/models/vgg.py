@@ -31,7 +31,7 @@ class VGG16(nn.Module):
         super().__init__()
         self.config = config
         self.blocks = nn.ModuleList()
-        width = 3
+        width = config.channels
         for channels in BLOCKS:
             block = nn.ModuleList()
             for depth in channels:
@@ -43,7 +43,7 @@ class VGG16(nn.Module):
 
     def tap_channels(self, stride: int) -> int:
         """Return the channels of the side inputs of v1's MSc: the image and four pools."""
-        return (3, *(channels[-1] for channels in BLOCKS))[stride]
+        return (self.config.channels, *(channels[-1] for channels in BLOCKS))[stride]
 
     def forward(
         self, x: Tensor, output_stride: int, taps: Collection[int] = ()

@@ -116,7 +116,7 @@ class Xception(nn.Module):
         relu = nn.ReLU6() if bounded else nn.ReLU()
         self.stem = nn.ModuleList(
             ConvNorm(inputs, outputs, 3, norm=norm, activation=relu, padding="symmetric")
-            for inputs, outputs in ((3, 32), (32, 64))
+            for inputs, outputs in ((config.channels, 32), (32, 64))
         )
         width = 64
         flows = []

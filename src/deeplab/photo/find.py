@@ -37,7 +37,11 @@ class Listing:
 
 
 def list_pictures(
-    folder: Path, *, leave_out: Container[Path] = (), videos: bool = False
+    folder: Path,
+    *,
+    leave_out: Container[Path] = (),
+    videos: bool = False,
+    arrays: bool = False,
 ) -> Listing:
     """Return every picture below ``folder``, linked folders included.
 
@@ -48,8 +52,9 @@ def list_pictures(
         folder: where to begin.
         leave_out: resolved folders that are neither entered nor counted.
         videos: also return videos.
+        arrays: also return ``.npy`` files, which networks for other pictures than photos take.
     """
-    suffixes, found = readable_suffixes(), Listing()
+    suffixes, found = readable_suffixes() | ({".npy"} if arrays else set()), Listing()
     for path in walk(folder, found.passed_over, leave_out=leave_out):
         if path.suffix.lower() in suffixes or (videos and is_video(path)):
             found.pictures.append(path)

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from deeplab.errors import DownloadError, ImageError, InputError
+from deeplab.photo.bands import Bands, Values
 from deeplab.photo.formats import MAX_PIXELS, open_picture
 from deeplab.photo.upsample import Region
 from deeplab.remote import store
@@ -60,33 +61,55 @@ class InputSpec:
         height: rows of the network's frame.
         width: columns of the network's frame.
         mean: per channel (red, green, blue), in units of 0..255; the network sees
-            ``(value - mean) / std``.
-        std: per channel, in units of 0..255.
+            ``(value - mean) / std``. Of other pictures than photos, in their own units.
+        std: per channel, in the same units.
         fit: how a photo of another shape meets the frame, see :class:`Geometry`.
+        bands: of a network for other pictures than photos, what those are; it is then fed with
+            (height, width, channels) float32 in their own units. None for photos.
     """
 
     height: int
     width: int
-    mean: tuple[float, float, float] = (127.5, 127.5, 127.5)
-    std: tuple[float, float, float] = (127.5, 127.5, 127.5)
+    mean: tuple[float, ...] = (127.5, 127.5, 127.5)
+    std: tuple[float, ...] = (127.5, 127.5, 127.5)
     fit: Fit = "letterbox"
+    bands: Bands | None = None
 
     def __post_init__(self) -> None:
         if self.height < 1 or self.width < 1:
             raise InputError(f"input: got {self.height}×{self.width}, expected at least 1×1.")
         if self.fit not in ("letterbox", "stretch"):
             raise InputError(f"fit: got '{self.fit}', expected 'letterbox' or 'stretch'.")
-        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+        if self.bands is not None:
+            _check_bands(self, self.bands)
+        elif len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
             raise InputError(
                 f"normalisation: got mean {self.mean} and std {self.std}, expected three numbers "
                 "each (red, green, blue) and a std above 0."
             )
 
     @property
+    def channels(self) -> int:
+        """Channels of the pictures."""
+        return len(self.mean)
+
+    @property
     def padding(self) -> tuple[int, int, int]:
         """The colour around a letterboxed photo: the mean, which the network sees as nothing."""
         red, green, blue = (int(value) for value in self.mean)
         return red, green, blue
+
+
+def _check_bands(spec: InputSpec, bands: Bands) -> None:
+    if not spec.mean or len(spec.mean) != len(spec.std) or min(spec.std) <= 0:
+        raise InputError(
+            f"normalisation: got mean {spec.mean} and std {spec.std}, expected one number per "
+            "channel each, and a std above 0."
+        )
+    if max(bands.shown) > len(spec.mean):
+        raise InputError(
+            f"bands: channel {max(bands.shown)} is to be shown, but there are {len(spec.mean)}."
+        )
 
 
 @dataclass(frozen=True)
@@ -144,6 +167,27 @@ class Geometry:
         frame[:height, width:], frame[height:] = side[width:], side
         return frame
 
+    def place_values(self, values: Values, spec: InputSpec) -> npt.NDArray[np.float32]:
+        """Return the frame with another picture than a photo in it: (height, width, C) float32.
+
+        Resized as photos are, each channel by itself and in real numbers; around it is the mean,
+        which the network sees as nothing.
+
+        Args:
+            values: (H, W, C), at the picture's full size.
+            spec: of the network: its mean.
+        """
+        height, width = self.content
+        frame = np.empty((*self.frame, values.shape[2]), np.float32)
+        frame[:] = np.asarray(spec.mean, np.float32)
+        for channel in range(values.shape[2]):
+            plane = np.ascontiguousarray(values[:, :, channel], np.float32)
+            if plane.shape != (height, width):
+                resized = Image.fromarray(plane).resize((width, height), RESIZE_FILTER)
+                plane = np.asarray(resized)
+            frame[:height, :width, channel] = plane
+        return frame
+
 
 class Photo:
     """A photo whose header is known and whose pixels are decoded when they are wanted.
@@ -169,7 +213,7 @@ class Photo:
             self.name = "the array"
             self._image = _from_array(source)
         else:
-            self.name, self._data = _read_bytes(source)
+            self.name, self._data = read_bytes(source)
             self.name = name or self.name
             self._image = self._open(self._data)
         if self._image.format == "PNG" and "exif" not in self._image.info:
@@ -254,7 +298,16 @@ def read(source: Source, *, max_pixels: int = MAX_PIXELS) -> UInt8:
     return Photo(source, max_pixels=max_pixels).pixels()
 
 
-def _read_bytes(source: object) -> tuple[str, bytes]:
+def read_bytes(source: object) -> tuple[str, bytes]:
+    """Return the name of a file, and what is in it.
+
+    Args:
+        source: a path or address, or the bytes themselves.
+
+    Raises:
+        ImageError: there is no such file, it is empty, or cannot be read.
+        InputError: it is neither.
+    """
     if isinstance(source, (bytes, bytearray, memoryview)):
         name, data = "the bytes", bytes(source)
     elif isinstance(source, (str, PathLike)):

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from deeplab.errors import ModelError
 from deeplab.photo.images import Geometry, InputSpec, Photo
-from deeplab.runtimes.network import Network, UInt8
+from deeplab.runtimes.network import Float32, Frame, Network
 from deeplab.zoo.example_photos import list_example_photos
 
 MOST_ERROR = 0.02
@@ -85,8 +85,14 @@ def compare(name: str, device: str, network: Network, twin: Network) -> Compared
     return Compared(error, equal, device_ms, cpu_ms)
 
 
-def real_frame(spec: InputSpec) -> UInt8:
-    """Return a photo as the network's frame: (height, width, 3) uint8 RGB."""
+def real_frame(spec: InputSpec) -> Frame:
+    """Return a photo as the network's frame, or noise where it takes other pictures."""
+    if spec.bands is not None:  # no photo fits; noise around the mean does
+        noise = np.random.default_rng(0).standard_normal(
+            (spec.height, spec.width, spec.channels), np.float32
+        )
+        spread: Float32 = noise * np.float32(spec.std) + np.float32(spec.mean)
+        return spread
     photos = {path.stem: path for path in list_example_photos()}
     if not photos:  # the package was cut down; anything with colours and edges will do
         rows, columns = np.mgrid[: spec.height, : spec.width]
@@ -97,7 +103,7 @@ def real_frame(spec: InputSpec) -> UInt8:
     return geometry.place(photo.decode(at_least=geometry.content), spec.padding)
 
 
-def _run(network: Network, frame: UInt8) -> tuple[npt.NDArray[Any], float]:
+def _run(network: Network, frame: Frame) -> tuple[npt.NDArray[Any], float]:
     """Return the answer, and how many milliseconds it takes once all is warm."""
     network(frame)
     start = time.perf_counter()

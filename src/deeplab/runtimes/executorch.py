@@ -15,7 +15,7 @@ import numpy as np
 from deeplab.errors import MissingExtraError, ModelError
 from deeplab.runtimes.answers import TensorInfo, last_line
 from deeplab.runtimes.devices import CPU, Place
-from deeplab.runtimes.network import CardNetwork, Float32, UInt8
+from deeplab.runtimes.network import CardNetwork, Float32, Frame, UInt8
 from deeplab.runtimes.network_card import KEY, NetworkCard
 from deeplab.runtimes.photo_network import PhotoNetwork, check_file, understand
 
@@ -133,7 +133,7 @@ class ExecutorchNetwork(CardNetwork):
         self._program = program  # holds the file's bytes, from which the method computes
         self._method = program.load_method("forward")
 
-    def __call__(self, frame: UInt8) -> Float32 | UInt8:
+    def __call__(self, frame: Frame) -> Float32 | UInt8:
         """Run one (height, width, 3) uint8 RGB frame."""
         import torch
 

@@ -17,7 +17,7 @@ import numpy as np
 from deeplab.errors import MissingExtraError, ModelError
 from deeplab.runtimes.answers import is_aligned, last_line
 from deeplab.runtimes.devices import CPU, Device, Place, cannot_run
-from deeplab.runtimes.network import CardNetwork, Float32, UInt8
+from deeplab.runtimes.network import CardNetwork, Float32, Frame, UInt8
 from deeplab.runtimes.tflite_network import TfliteNetwork, understand
 from deeplab.tflite import file as tflite_file
 from deeplab.tflite.file import DTYPES
@@ -124,7 +124,7 @@ class LiteRTNetwork(CardNetwork):
         super().__init__(network)
         self.network = network
 
-    def __call__(self, frame: UInt8) -> Float32 | UInt8:
+    def __call__(self, frame: Frame) -> Float32 | UInt8:
         """Run one (height, width, 3) uint8 RGB frame."""
         network = self.network
         if network.input_tensor.type == "FLOAT32" and not network.channels_first:
@@ -173,7 +173,7 @@ class CompiledNetwork(CardNetwork):
         )
         self._shape, self._dtype = shape, DTYPES[dtype]
 
-    def __call__(self, frame: UInt8) -> Float32 | UInt8:
+    def __call__(self, frame: Frame) -> Float32 | UInt8:
         """Run one (height, width, 3) uint8 RGB frame."""
         try:
             self._inputs[0].write(np.ascontiguousarray(self.network.feed(frame)))

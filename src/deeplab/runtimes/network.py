@@ -15,6 +15,10 @@ from deeplab.runtimes.network_card import NetworkCard, Normalisation, Output
 UInt8 = npt.NDArray[np.uint8]
 Float32 = npt.NDArray[np.float32]
 
+Frame = UInt8 | Float32
+"""What a network is fed with: (height, width, 3) uint8 RGB, 0..255, not normalised; or, where its
+``spec.bands`` says so, (height, width, C) float32 in the units of its pictures, not normalised."""
+
 Precision = Literal["float32", "bfloat16"]
 """In what an engine computes floating point numbers."""
 
@@ -43,8 +47,8 @@ class Network(Protocol):
     softmaxed: bool
     device: str
 
-    def __call__(self, frame: UInt8) -> Float32 | UInt8:
-        """Run the network on one (height, width, 3) uint8 RGB frame, 0..255, not normalised."""
+    def __call__(self, frame: Frame) -> Float32 | UInt8:
+        """Run the network on one frame, (height, width, 3) uint8 RGB; see :data:`Frame`."""
         ...
 
 

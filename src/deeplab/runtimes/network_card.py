@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from deeplab.errors import InputError, ModelError
 from deeplab.labels import LabelSet
+from deeplab.photo.bands import Bands, describe_values
 from deeplab.photo.images import InputSpec
 
 KEY = "deeplab"
@@ -24,8 +25,11 @@ KEY = "deeplab"
 
 VERSION = 1
 
+SPECIAL_VERSION = 2
+"""Of cards that older programs would misread: pictures that are no photos."""
+
 Output = Literal["logits", "label map"]
-Normalisation = tuple[tuple[float, float, float], tuple[float, float, float]]
+Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
 """(mean, std) in units of 0..255."""
 
 NORMALISATIONS: dict[str, Normalisation] = {
@@ -93,6 +97,33 @@ def read_temperature(values: Mapping[str, Any]) -> float:
     return float(value)
 
 
+def read_bands(values: Mapping[str, Any]) -> Bands | None:
+    """Return what a file says of its pictures where they are no photos, else None.
+
+    Raises:
+        KeyError, TypeError, ValueError, InputError: it is damaged.
+    """
+    return Bands.from_dict(values["bands"]) if "bands" in values else None
+
+
+def refuse_special(card: NetworkCard, what: str) -> None:
+    """Refuse a network that takes other pictures than photos, for what looks at photos alone.
+
+    Args:
+        card: of the network.
+        what: what cannot carry it, as the message begins.
+
+    Raises:
+        InputError: it is such a network.
+    """
+    if card.spec.bands is not None:
+        pictures = describe_values(card.spec.channels, card.spec.bands.kind)
+        raise InputError(
+            f"{what}: takes networks for photos, but this one takes pictures with {pictures}. "
+            "`deeplab segment` and deeplab.Segmenter run it."
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class NetworkCard:
     """How a network file is fed and what its answer means.
@@ -128,6 +159,11 @@ class NetworkCard:
             object.__setattr__(self, "num_classes", len(self.labels))
 
     @property
+    def is_special(self) -> bool:
+        """Whether it is a network that programs for photos would misread."""
+        return self.spec.bands is not None
+
+    @property
     def classes(self) -> LabelSet:
         """The labels of a card that must have them: of a file of our own."""
         assert self.labels is not None
@@ -136,7 +172,7 @@ class NetworkCard:
     def to_json(self) -> str:
         """Return what a file says of itself, as one line."""
         content: dict[str, Any] = {
-            "version": VERSION,
+            "version": SPECIAL_VERSION if self.is_special else VERSION,
             "input": {
                 "height": self.spec.height,
                 "width": self.spec.width,
@@ -149,6 +185,8 @@ class NetworkCard:
             "align_corners": self.align_corners,
             "any_size": self.any_size,
         }
+        if self.spec.bands is not None:
+            content["input"]["bands"] = self.spec.bands.to_dict()
         if self.temperature != 1:
             content["temperature"] = self.temperature
         return json.dumps(content, ensure_ascii=False)
@@ -170,10 +208,10 @@ class NetworkCard:
             version = values["version"]
         except (KeyError, TypeError, ValueError) as error:
             raise ModelError(f"{damaged} ({error}).") from None
-        if version != VERSION:
+        if version not in (VERSION, SPECIAL_VERSION):
             raise ModelError(
-                f"{name}: describes itself in version {version}, this program reads {VERSION}. "
-                "Update deeplab."
+                f"{name}: describes itself in version {version}, this program reads {VERSION} and "
+                f"{SPECIAL_VERSION}. Update deeplab."
             )
         try:
             given = values["input"]
@@ -186,6 +224,7 @@ class NetworkCard:
                     mean=tuple(given["mean"]),
                     std=tuple(given["std"]),
                     fit=given["fit"],
+                    bands=read_bands(given),
                 ),
                 labels=LabelSet.from_dict(values["labels"]),
                 output=values["output"],
@@ -193,5 +232,5 @@ class NetworkCard:
                 any_size=bool(values["any_size"]),
                 temperature=read_temperature(values),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, InputError) as error:
             raise ModelError(f"{damaged} ({error}).") from None

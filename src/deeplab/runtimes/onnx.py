@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from deeplab.errors import MissingExtraError, ModelError
 from deeplab.runtimes.answers import TensorInfo, last_line
 from deeplab.runtimes.devices import CPU, Device, Place, cannot_run
-from deeplab.runtimes.network import CardNetwork, Float32, UInt8
+from deeplab.runtimes.network import CardNetwork, Float32, Frame, UInt8
 from deeplab.runtimes.network_card import KEY, NetworkCard
 from deeplab.runtimes.photo_network import (
     Ending,
@@ -152,7 +152,7 @@ class OnnxNetwork(CardNetwork):
         self._input = session.get_inputs()[0].name
         self._output = session.get_outputs()[network.output_index].name
 
-    def __call__(self, frame: UInt8) -> Float32 | UInt8:
+    def __call__(self, frame: Frame) -> Float32 | UInt8:
         """Run one (height, width, 3) uint8 RGB frame."""
         batch = self.network.feed(frame)
         try:

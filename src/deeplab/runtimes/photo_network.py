@@ -28,7 +28,7 @@ from deeplab.runtimes.answers import (
     is_aligned,
     name_two,
 )
-from deeplab.runtimes.network import Float32, UInt8
+from deeplab.runtimes.network import Float32, Frame, UInt8
 from deeplab.runtimes.network_card import NetworkCard, Normalisation
 
 _INPUT_TYPES = ("uint8", "float32", "float16")
@@ -57,7 +57,7 @@ class PhotoNetwork(NetworkCard):
     output_index: int
     reading: Reading
 
-    def feed(self, frame: UInt8) -> npt.NDArray[Any]:
+    def feed(self, frame: Frame) -> npt.NDArray[Any]:
         """Return a (height, width, 3) uint8 RGB frame as the input tensor, contiguous.
 
         Raises:
@@ -70,7 +70,7 @@ class PhotoNetwork(NetworkCard):
                 f"{self.spec.height}×{self.spec.width} only; export it at that size."
             )
         batch: npt.NDArray[Any] = frame[None]
-        if self.input_type != "uint8":
+        if self.input_type != "uint8" and self.spec.bands is None:
             mean, std = (np.asarray(v, np.float32) for v in (self.spec.mean, self.spec.std))
             batch = ((batch - mean) / std).astype(self.input_type)
         return np.ascontiguousarray(batch if self.channels_last else batch.transpose(0, 3, 1, 2))
@@ -116,7 +116,10 @@ def understand(
         ModelError: the file is not a segmentation network of one RGB picture.
         InputError: an argument does not fit the file, or is missing.
     """
-    channels_last = _channels_last(path, picture)
+    bands = card.spec.bands if card else None
+    if card is not None and bands is not None:
+        _check_bands(path, picture, card.spec.channels)
+    channels_last = bands is not None or _channels_last(path, picture)
     axis = 3 if channels_last else 1
     chosen, assumed = choose_output(
         path.name, answers, fits=lambda index: _is_answer(answers[index], axis), asked=output_name
@@ -130,6 +133,8 @@ def understand(
         path.name, sides, known=(known.height, known.width) if known else None, asked=size
     )
     spec = replace(known or InputSpec(height=1, width=1), height=height, width=width)
+    if bands is not None and normalisation is not None:
+        raise InputError(f"normalisation: {path.name} has its own inside; leave it out.")
     mean, std = _scale(path, picture, spec, normalisation, known=known is not None)
     spec = replace(spec, mean=mean, std=std)
     if reading.one_channel:
@@ -175,6 +180,19 @@ def check_file(path: Path) -> None:
     """
     if not path.is_file():
         raise ModelNotFoundError(f"model: there is no file {path}.")
+
+
+def _check_bands(path: Path, picture: TensorInfo, channels: int) -> None:
+    """Refuse a file whose card states other pictures than photos, and whose input others still.
+
+    Its normalisation is inside, as in all files of ours.
+    """
+    shape = picture.shape
+    if len(shape) != 4 or shape[3] != channels or picture.type != "float32":
+        raise ModelError(
+            f"{path.name}: says that it takes {channels} channels, but its input is {picture}; it "
+            "was changed after it was written."
+        )
 
 
 def _channels_last(path: Path, picture: TensorInfo) -> bool:

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from deeplab.errors import ModelError
+from deeplab.errors import InputError, ModelError
 from deeplab.labels import LabelSet
 from deeplab.photo.images import InputSpec
 from deeplab.runtimes.answers import Reading, choose_size, is_aligned, name_two
-from deeplab.runtimes.network import Float32, UInt8
+from deeplab.runtimes.network import Float32, Frame, UInt8
 from deeplab.runtimes.network_card import KEY, NetworkCard, Normalisation
 from deeplab.runtimes.tflite_output import find_output
 from deeplab.tflite.check import check_graph
@@ -58,7 +58,8 @@ class TfliteNetwork(NetworkCard):
     def input_shape(self) -> tuple[int, ...]:
         """The shape of the picture's tensor, a batch of one."""
         sides = self.spec.height, self.spec.width
-        return (1, 3, *sides) if self.channels_first else (1, *sides, 3)
+        channels = self.spec.channels
+        return (1, channels, *sides) if self.channels_first else (1, *sides, channels)
 
     @cached_property
     def content(self) -> bytes:
@@ -71,23 +72,23 @@ class TfliteNetwork(NetworkCard):
             return self.file.data
         return Optimisation(self.file, self.output_tensor.index).apply()
 
-    def feed(self, frame: UInt8, out: npt.NDArray[np.float32] | None = None) -> npt.NDArray[Any]:
+    def feed(self, frame: Frame, out: npt.NDArray[np.float32] | None = None) -> npt.NDArray[Any]:
         """Return a (height, width, 3) uint8 RGB frame as the input tensor, a batch of one.
 
         Args:
-            frame: the frame.
+            frame: the frame; of other pictures than photos (height, width, C) float32.
             out: where to put a float32 tensor, channels last; elsewhere None.
         """
         batch = self._feed(frame, out)
         return np.ascontiguousarray(batch.transpose(0, 3, 1, 2)) if self.channels_first else batch
 
-    def _feed(self, frame: UInt8, out: npt.NDArray[np.float32] | None) -> npt.NDArray[Any]:
-        height, width, _ = frame.shape
+    def _feed(self, frame: Frame, out: npt.NDArray[np.float32] | None) -> npt.NDArray[Any]:
+        height, width, channels = frame.shape
         mean, std = np.asarray(self.spec.mean), np.asarray(self.spec.std)
         if self.input_tensor.type == "FLOAT32":
             batch = np.empty((1, *frame.shape), np.float32) if out is None else out
             # Row by row, because numpy is slow along an axis of three; one number is faster still.
-            rows, target = frame.reshape(height, width * 3), batch.reshape(height, width * 3)
+            rows, target = frame.reshape(height, -1), batch.reshape(height, width * channels)
             shift, scale = (
                 part[0] if len({*part.tolist()}) == 1 else np.tile(part, width)
                 for part in (mean.astype(np.float32), std.astype(np.float32))
@@ -140,8 +141,8 @@ def understand(
     """
     _refuse_compiled(file)
     check_graph(file)
-    picture, channels_first = _input(file)
     card = _read_card(file)
+    picture, channels_first = _input(file, card.spec if card else None)
     (height, width), any_size = _frame(file, picture, channels_first, assume, size)
     whole = whole or any_size or channels_first
     frame = None if any_size else (height, width)
@@ -155,7 +156,13 @@ def understand(
     if align_corners is None:
         align_corners = is_aligned((height, width), found.reading.grid_of(found.tensor.shape))
     metadata = read_metadata(file)
-    stated = normalisation or _own_normalisation(file, picture, metadata)
+    bands = card.spec.bands if card else None
+    if bands is not None and normalisation is not None:
+        raise InputError(f"normalisation: {file.name} says it for each channel; leave it out.")
+    if card is not None and bands is not None:
+        stated: Normalisation | None = card.spec.mean, card.spec.std
+    else:
+        stated = normalisation or _own_normalisation(file, picture, metadata)
     if stated is None and assume is None:
         assumed["normalisation"] = "pixels scaled to -1..1 (--normalisation names another)"
     mean, std = stated or ((assume.mean, assume.std) if assume else _USUAL)
@@ -180,7 +187,7 @@ def understand(
         file=file,
         spec=InputSpec(
             height=height, width=width, mean=mean, std=std,
-            fit=card.spec.fit if card else "letterbox",
+            fit=card.spec.fit if card else "letterbox", bands=bands,
         ),
         labels=own_labels,
         num_classes=num_classes,
@@ -213,10 +220,20 @@ def _read_card(file: TfliteFile) -> NetworkCard | None:
     return NetworkCard.from_json(entry.decode("utf-8", errors="replace"), name=file.name)
 
 
-def _input(file: TfliteFile) -> tuple[Tensor, bool]:
-    """Return the picture's tensor, and whether its channels come first."""
+def _input(file: TfliteFile, stated: InputSpec | None) -> tuple[Tensor, bool]:
+    """Return the picture's tensor, and whether its channels come first.
+
+    Other pictures than photos are taken where the file's own card states them.
+    """
     picture = file.tensors[file.inputs[0]]
     shape, kind = picture.shape, picture.type
+    if stated is not None and stated.bands is not None:
+        if len(shape) != 4 or shape[3] != stated.channels or kind != "FLOAT32":
+            raise ModelError(
+                f"{file.name}: says that it takes {stated.channels} channels, but its input is "
+                f"{list(shape)} {kind}; it was changed after it was written."
+            )
+        return picture, False
     fits = len(file.inputs) == 1 and len(shape) == 4 and shape[0] == 1 and 3 in (shape[1], shape[3])
     if not fits:
         shapes = ", ".join(str(list(file.tensors[i].shape)) for i in file.inputs)

@@ -13,7 +13,7 @@ import numpy as np
 
 from deeplab.errors import InputError, MissingExtraError
 from deeplab.runtimes.devices import CPU, Device, Place, cannot_run
-from deeplab.runtimes.network import CardNetwork, Float32, UInt8, Variant
+from deeplab.runtimes.network import CardNetwork, Float32, Frame, Variant
 from deeplab.runtimes.network_card import NetworkCard
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ class TorchNetwork(CardNetwork):
         except RuntimeError as error:  # of CUDA and Metal, out of memory included
             raise cannot_run(name, "PyTorch", device, error) from error
 
-    def __call__(self, frame: UInt8) -> Float32:
+    def __call__(self, frame: Frame) -> Float32:
         """Run one (height, width, 3) uint8 RGB frame."""
         import torch
 
@@ -184,7 +184,7 @@ class TorchNetwork(CardNetwork):
             raise cannot_run(self._name, "PyTorch", self._asked, error) from error
         return grid
 
-    def time_operators(self, frame: UInt8) -> list[tuple[str, str, float]]:
+    def time_operators(self, frame: Frame) -> list[tuple[str, str, float]]:
         """Run one frame under PyTorch's profiler: (operator, input shapes, ms), in their order.
 
         The times on a GPU are those of its kernels.

@@ -22,6 +22,7 @@ from deeplab.photo.images import InputSpec
 from deeplab.training.auxiliary import attach_auxiliary
 from deeplab.training.checkpoint import check_checkpoint, load_checkpoint
 from deeplab.training.feed import Feed, open_feed
+from deeplab.training.first_layer import adapt_channels, describe_adaptation
 from deeplab.training.fit import can_fit, fit_classifier
 from deeplab.training.folder import RunFolder
 from deeplab.training.guard import failures_in_words, interrupt_on_termination
@@ -121,13 +122,15 @@ def _run(
         if changes:
             tell(f"Changed since: {', '.join(changes)}.")
     else:
-        start = _start(settings, feed.labels, tell)
+        start = _start(settings, feed, tell)
     network = start.network
     resumed = saved is not None
     if settings.loss.auxiliary:
         attach_auxiliary(network)
     _settle_batch_norm(start, settings, feed, processes, resumed=resumed, tell=tell)
-    if settings.init.fit and not resumed:
+    if settings.init.fit and not resumed and feed.measured is not None:
+        tell("Fit: left out; it is for photos.")
+    elif settings.init.fit and not resumed:
         start = _fit(start, settings, feed, processes, tell)
     if not settings.run.steps and not resumed and not start.knows_classes:
         raise InputError(
@@ -143,7 +146,7 @@ def _run(
     around = Surroundings(
         folder=place.path,
         processes=processes,
-        judge=DatasetJudge(settings, feed.validation, processes, place.path, start.origin, tell),
+        judge=DatasetJudge(settings, feed, processes, place.path, start.origin, tell),
         tell=tell,
         callbacks=callbacks,
         papers={
@@ -188,16 +191,20 @@ def _continue(saved: Mapping[str, Any], labels: LabelSet) -> Start:
     )
 
 
-def _start(settings: Settings, labels: LabelSet, tell: Callable[[str], None]) -> Start:
+def _start(settings: Settings, feed: Feed, tell: Callable[[str], None]) -> Start:
     """Return the network with random weights, or with those of ``init.path``."""
-    classes, path = len(labels), settings.init.path
+    labels, path = feed.labels, settings.init.path
+    classes, measured = len(labels), {} if feed.measured is None else feed.measured.model
     if not path:
-        network = build(settings.network(classes))
+        network = build(settings.network(classes, **measured))
         tell("Starting weights: random.")
         every = tuple(network.state_dict())
         return Start(network=network, origin="random", fresh=every, knows_classes=False)
     found, state, _ = weights.load_with_report(file := locate_start(path))
-    network = build(choose_config(settings.model, found, classes))
+    network = build(choose_config({**measured, **settings.model}, found, classes))
+    if feed.measured is not None:
+        state = adapt_channels(state, network, found, feed.measured.bands.shown)
+        tell(describe_adaptation(found.channels, network.config.channels))
     report = take_over(
         network,
         state,

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from deeplab.data import open_dataset
+from deeplab.data.channels import Measured, channels_of, measure
 from deeplab.data.check import check
 from deeplab.data.loader import Batch, train_loader
 from deeplab.data.memory import MemoryDataset
@@ -43,6 +44,7 @@ class Feed:
         class_weights: (K,) float32 of the loss, or None.
         rare: the ids of the classes over which crops are laid.
         share: pictures per step of one process.
+        measured: what was measured on pictures that are no photos; None of photos.
     """
 
     training: Dataset
@@ -50,6 +52,7 @@ class Feed:
     class_weights: torch.Tensor | None
     rare: tuple[int, ...]
     share: int
+    measured: Measured | None = None
 
     @property
     def labels(self) -> LabelSet:
@@ -129,6 +132,9 @@ def open_feed(
     for split in files:
         if len(split) == 0:
             raise DataError(f"data: the split '{split.split}' of {data.path} holds no picture.")
+    measured = _measure_channels(training, validation, data)
+    if measured is not None:
+        tell(f"Data: {measured}.")
     tell(
         f"Data: {len(training)} pictures to learn from ('{training.split}'), {len(validation)} to "
         f"judge by ('{validation.split}'), {len(labels)} classes."
@@ -166,7 +172,33 @@ def open_feed(
         class_weights=None if class_weights is None else torch.from_numpy(class_weights),
         rare=rare,
         share=share,
+        measured=measured,
     )
+
+
+def _measure_channels(
+    training: Dataset, validation: Dataset, data: DataSettings
+) -> Measured | None:
+    """Measure pictures that are no photos; None of photos.
+
+    Raises:
+        InputError: a setting is for photos.
+        DataError: the two splits have different channels; and as ``measure``.
+    """
+    channels = channels_of(training)
+    if channels_of(validation) != channels:
+        raise DataError(
+            f"data: the pictures to learn from have {channels or 3} channels, those to judge by "
+            f"{channels_of(validation) or 3}."
+        )
+    if not channels:
+        return None
+    if data.colour_jitter:
+        raise InputError(
+            f"data.colour_jitter: is for photos, but these pictures have {channels} channels of "
+            "their own numbers; set it to 0."
+        )
+    return measure(training)  # type: ignore[arg-type]
 
 
 def _open_files(

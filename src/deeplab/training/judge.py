@@ -17,6 +17,7 @@ from deeplab.files import replacing
 from deeplab.models import DeepLab, DeepLabConfig
 from deeplab.photo.images import InputSpec
 from deeplab.training.auxiliary import without_auxiliary
+from deeplab.training.feed import Feed
 from deeplab.training.guard import collapse_warning
 from deeplab.training.loop import Score
 from deeplab.training.processes import Processes
@@ -37,17 +38,19 @@ class DatasetJudge:
     def __init__(
         self,
         settings: Settings,
-        dataset: Dataset,
+        feed: Feed,
         processes: Processes,
         folder: Path,
         started: str,
         tell: Callable[[str], None],
     ) -> None:
-        self.settings, self.dataset, self.processes = settings, dataset, processes
+        self.settings, self.processes = settings, processes
+        self.dataset: Dataset = feed.validation
+        self.bands = None if feed.measured is None else feed.measured.bands
         self.folder, self.started, self.tell = folder, started, tell
         self.scores: dict[str, object] = {}
         names = settings.run.validate_classes
-        self.classes = dataset.labels.indices(names) if names else None
+        self.classes = self.dataset.labels.indices(names) if names else None
 
     def validate(
         self, network: DeepLab, step: int, watch: Callable[[int, int], bool]
@@ -117,13 +120,20 @@ class DatasetJudge:
         assert config.pixel_mean is not None
         assert config.pixel_std is not None
         height, width = self.settings.data.frame or self.settings.data.crop_size
-        return InputSpec(height=height, width=width, mean=config.pixel_mean, std=config.pixel_std)
+        return InputSpec(
+            height=height,
+            width=width,
+            mean=config.pixel_mean,
+            std=config.pixel_std,
+            bands=self.bands,
+        )
 
     def _draw(self, predictor: TorchPredictor, step: int) -> None:
         rows = []
         for index in np.linspace(0, len(self.dataset) - 1, _SHOWN).astype(int):
             sample = self.dataset[int(index)]
-            rows.append((sample.image, sample.label, predictor(sample.image)))
+            shown = sample.image if self.bands is None else self.bands.show(sample.image)
+            rows.append((shown, sample.label, predictor(sample.image)))
         picture = draw_comparison(rows, self.dataset.labels)
         with replacing(self.folder / "predictions" / f"step_{step:06d}.png") as partial:
             picture.save(partial)

@@ -21,6 +21,7 @@ import torch
 
 from deeplab import weights
 from deeplab.data import open_dataset
+from deeplab.data.channels import channels_of
 from deeplab.data.sample import Dataset
 from deeplab.errors import InputError
 from deeplab.files import parse_toml, read_text
@@ -154,10 +155,11 @@ def _say_expected(
 ) -> None:
     """Measure a step from random weights, and say how long all of them will take."""
     run, data = settings.run, settings.data
-    classes = len(_open(settings, datasets)[0].labels)
+    training = _open(settings, datasets)[0]
+    fields = _channel_fields(channels_of(training))
     device = torch.device("cuda" if torch.cuda.is_available() and run.device != "cpu" else "cpu")
     tell("One step is measured …")
-    network = build(settings.network(classes))
+    network = build(settings.network(len(training.labels), **fields))
     pace = _measure(network, data.crop_size, data.crop_size, run.precision, device)
     step = pace.crop * run.batch_size
     tell(
@@ -187,7 +189,9 @@ def _plan(
     tell(f"Planning: {len(training)} photos to learn from, starting from '{given.init.path}' …")
     path = locate_start(given.init.path)
     found, _, _ = weights.load_with_report(path)
-    network = build(choose_config(given.model, found, len(training.labels)))
+    channels = channels_of(training)
+    model = {**given.model, **_channel_fields(channels)}
+    network = build(choose_config(model, found, len(training.labels)))
 
     sizes = _photo_sizes(training)
     frame = tuple(data.get("frame") or _choose_frame(sizes, start_frame(path)))
@@ -195,10 +199,11 @@ def _plan(
     defaults: dict[str, dict[str, Any]] = {
         "data": {
             "frame": frame, "crop_size": crop, "resize_range": _resize_range(frame),
-            "scale_range": (0.5, 1.25), "scale_step": 0.0, "colour_jitter": 0.3,
+            "scale_range": (0.5, 1.25), "scale_step": 0.0,
+            "colour_jitter": 0.0 if channels else 0.3,
             "memory_gb": 1.0, "workers": 0 if (os.cpu_count() or 1) < 4 else 2,
         },
-        "init": {"fit": can_fit(network)},
+        "init": {"fit": can_fit(network) and not channels},
         # Half of a step on a CPU would be the loss of pixels between those that the logits know.
         "loss": {"label_stride": 2 if all(side % 2 for side in crop) else 1},
         "optimiser": {
@@ -239,6 +244,13 @@ def _plan(
     return settings
 
 
+def _channel_fields(channels: int) -> dict[str, Any]:
+    """Return what stands in for measured numbers where only the time of a step is wanted."""
+    if not channels:
+        return {}
+    return {"pixel_mean": (0.0,) * channels, "pixel_std": (1.0,) * channels, "channel_order": "rgb"}
+
+
 def _open(settings: Settings, datasets: tuple[Dataset, Dataset] | None) -> tuple[Dataset, Dataset]:
     data = settings.data
     if datasets is not None:
@@ -251,7 +263,7 @@ def _photo_sizes(dataset: Dataset) -> np.ndarray[Any, Any]:
     chosen = np.unique(np.linspace(0, len(dataset) - 1, 64).round().astype(int))
     sizes = []
     for index in chosen:
-        if dataset.images:
+        if dataset.images and not channels_of(dataset):
             photo = images.Photo(dataset.images[int(index)])
             sizes.append((photo.height, photo.width))
         else:
@@ -297,7 +309,8 @@ def _measure(
     """Time a small step, in both precisions where none is given, and a look at a frame."""
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     network.freeze_batch_norm()
-    image = torch.randint(0, 256, (2, 3, *crop), dtype=torch.uint8, device=device)
+    channels = network.config.channels
+    image = torch.randint(0, 256, (2, channels, *crop), dtype=torch.uint8, device=device)
     label = torch.randint(0, network.config.num_classes, (2, *crop), device=device)
     times: dict[str, float] = {}
     for name in [precision] if precision else ["float32", "bfloat16"]:
@@ -315,7 +328,7 @@ def _measure(
     network.eval()
     begun = time.perf_counter()
     with torch.inference_mode():
-        whole = torch.zeros((1, 3, *frame), dtype=torch.uint8, device=device)
+        whole = torch.zeros((1, channels, *frame), dtype=torch.uint8, device=device)
         float(network(whole).sum())
     return Pace(crop=times[best], frame=time.perf_counter() - begun, precision=best)
 

@@ -293,9 +293,12 @@ class Settings:
                 read_value(kinds[name], value, f"model.{name}")
         self.network(2)  # refuses unknown fields now rather than after reading the data
 
-    def network(self, num_classes: int) -> DeepLabConfig:
-        """Return the configuration of the network for a number of classes."""
-        return DeepLabConfig.from_dict({**self.model, "num_classes": num_classes})
+    def network(self, num_classes: int, **measured: Any) -> DeepLabConfig:
+        """Return the configuration of the network for a number of classes.
+
+        ``measured`` are fields that follow from the data; the recipe's own go before them.
+        """
+        return DeepLabConfig.from_dict({**measured, **self.model, "num_classes": num_classes})
 
     def to_dict(self) -> dict[str, Any]:
         """Return all settings as values that TOML and JSON know."""

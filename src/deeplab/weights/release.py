@@ -27,7 +27,7 @@ from deeplab.files import hash_file, replacing
 from deeplab.labels import LABEL_SETS, LabelSet
 from deeplab.models.config import DeepLabConfig
 from deeplab.photo.images import InputSpec
-from deeplab.runtimes.network_card import read_temperature
+from deeplab.runtimes.network_card import read_bands, read_temperature
 from deeplab.tflite import file as tflite_file
 from deeplab.weights.tflite_card import read_labels
 
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 FORMAT = "deeplab release"
 VERSION = 1
+SPECIAL_VERSION = 2
+"""Of pairs that older programs would misread: see :mod:`deeplab.runtimes.network_card`."""
 _LARGEST_JSON = 64 << 20
 """In bytes; a JSON of ours has some thousands."""
 
@@ -113,7 +115,8 @@ def save(
         config: the architecture.
         state_dict: all weights of ``build(config)``.
         labels: one class per channel of the logits.
-        input_spec: its height, width and fit are written; the normalisation is the network's.
+        input_spec: its height, width, fit and bands are written; the normalisation is the
+            network's.
         provenance: where the weights come from; anything that JSON knows.
         licence: SPDX name.
         scores: measured quality with its protocol; anything that JSON knows.
@@ -130,15 +133,17 @@ def save(
             "give one name per class."
         )
     check_complete(config, state_dict)
+    bands = input_spec.bands
     content: dict[str, Any] = {
         "format": FORMAT,
-        "format_version": VERSION,
+        "format_version": VERSION if bands is None else SPECIAL_VERSION,
         "architecture": config.to_dict(),
         "labels": labels.to_dict(),
         "input": {
             "height": input_spec.height,
             "width": input_spec.width,
             "fit": input_spec.fit,
+            **({} if bands is None else {"bands": bands.to_dict()}),
         },
         "provenance": dict(provenance or {}),
         "licence": licence,
@@ -317,10 +322,10 @@ def _read_json(path: Path) -> dict[str, Any]:
         raise WeightsError(f"{path}: cannot be read as JSON ({error}).") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise WeightsError(f"{path}: is not the JSON of a release (its format is not '{FORMAT}').")
-    if content.get("format_version") != VERSION:
+    if content.get("format_version") not in (VERSION, SPECIAL_VERSION):
         raise WeightsError(
             f"{path}: has format version {content.get('format_version')!r}, this program reads "
-            f"{VERSION}. Update deeplab."
+            f"{VERSION} and {SPECIAL_VERSION}. Update deeplab."
         )
     return content
 
@@ -346,4 +351,5 @@ def _read_input(values: Mapping[str, Any], config: DeepLabConfig) -> InputSpec:
         mean=config.pixel_mean,
         std=config.pixel_std,
         fit=values["fit"],
+        bands=read_bands(values),
     )

@@ -53,6 +53,7 @@ class LabelSet:
         ignore_index: the value that marks unlabelled pixels in ground truth.
         unknown: the id of pixels of which a network was not sure enough to say a class; None where
             there are none, as in every label set of a model.
+        overlap: a pixel may be of several classes, or of none; there is no background then.
 
     Raises:
         InputError: no names, more than 256, doubled names, or another count of colours.
@@ -63,6 +64,7 @@ class LabelSet:
     background: int | None = 0
     ignore_index: int = field(default=255)
     unknown: int | None = None
+    overlap: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "names", tuple(self.names))
@@ -73,6 +75,8 @@ class LabelSet:
         doubled = sorted({name for name in self.names if self.names.count(name) > 1})
         if doubled:
             raise InputError(f"labels: names must differ, but these occur twice: {doubled}.")
+        if self.overlap and self.background is not None:
+            object.__setattr__(self, "background", None)
         if len(self.colours) != len(self.names):
             raise InputError(
                 f"labels: got {len(self.colours)} colours for {len(self.names)} names; "
@@ -137,12 +141,13 @@ class LabelSet:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the label set as values that JSON knows."""
-        return {
+        content: dict[str, Any] = {
             "names": list(self.names),
             "colours": [list(colour) for colour in self.colours],
             "background": self.background,
             "ignore_index": self.ignore_index,
         }
+        return {**content, "overlap": True} if self.overlap else content
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> LabelSet:
@@ -157,6 +162,7 @@ class LabelSet:
             colours=tuple((int(r), int(g), int(b)) for r, g, b in values["colours"]),
             background=values["background"],
             ignore_index=values["ignore_index"],
+            overlap=bool(values.get("overlap", False)),
         )
         return next((known for known in LABEL_SETS.values() if known == labels), labels)
 

@@ -29,6 +29,7 @@ from deeplab.photo.confidence import Scores, check_temperature, mean_argmax
 from deeplab.photo.images import Fit, Geometry, InputSpec, Photo, Source
 from deeplab.photo.memory import Budget, default_budget, estimate_source, parse_bytes
 from deeplab.photo.notebook_bar import counted
+from deeplab.photo.overlapping import OverlappingSegmentation, find_masks
 from deeplab.photo.results import Segmentation
 from deeplab.photo.upsample import argmax_bilinear
 from deeplab.runtimes import (
@@ -105,7 +106,8 @@ class Segmenter:
         path: the network file.
         card: what is known of the network file; ``card.assumed`` says what nobody said.
         spec: what the network is fed with.
-        labels: its classes.
+        labels: its classes; where they overlap (``labels.overlap``) results are
+            :class:`~deeplab.photo.overlapping.OverlappingSegmentation`.
         temperature: of its probabilities.
         looks: how often, and how, it looks at each photo.
         network: what runs single photos, for those who measure it; one frame at a time.
@@ -189,6 +191,11 @@ class Segmenter:
         )
         self.card, self.spec = file.card, file.card.spec
         self.labels = _name_classes(file.card, known.labels if known else None, path)
+        if self.card.thresholds and temperature is not None:
+            raise InputError(
+                "temperature: the classes of this model overlap, and each has a threshold of its "
+                "own; leave it out."
+            )
         self.temperature = check_temperature(
             self.card.temperature if temperature is None else temperature
         )
@@ -544,6 +551,8 @@ class Segmenter:
         """Make the mask of what the network answered."""
         start = time.perf_counter()
         photo, geometry = look.photo, look.geometry
+        if self.card.thresholds and look.logits is not None:
+            return self._finish_overlapping(look, start)
         if look.logits is not None and look.more:
             first = Scores(
                 values=look.logits,
@@ -573,6 +582,27 @@ class Segmenter:
             align_corners=look.align_corners,
             softmaxed=look.softmaxed,
             temperature=self.temperature,
+            more_looks=tuple(look.more),
+            timings={**look.timings, "mask": 1e3 * (time.perf_counter() - start)},
+        )
+
+    def _finish_overlapping(self, look: _Look, start: float) -> Segmentation:
+        """Make a mask of each class."""
+        assert look.logits is not None
+        photo, thresholds = look.photo, self.card.thresholds
+        first = Scores(
+            values=look.logits, align_corners=look.align_corners, region=look.geometry.region
+        )
+        masks, topmost = find_masks((first, *look.more), thresholds, *photo.size)
+        return OverlappingSegmentation(
+            masks=masks,
+            thresholds=thresholds,
+            mask=topmost,
+            labels=self.labels,
+            photo=photo,
+            geometry=look.geometry,
+            logits=look.logits,
+            align_corners=look.align_corners,
             more_looks=tuple(look.more),
             timings={**look.timings, "mask": 1e3 * (time.perf_counter() - start)},
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from deeplab.cli import run as run_command
 from deeplab.data import open_dataset
 from deeplab.data.channels import measure
 from deeplab.data.check import check
-from deeplab.errors import DataError, InputError, ModelError
+from deeplab.errors import DataError, ImageError, InputError, ModelError
 from deeplab.evaluation.protocol import evaluate, open_predictor
 from deeplab.export import export
 from deeplab.info import describe
@@ -161,7 +162,7 @@ def test_without_pictures_of_its_own_it_gets_no_certificate(trained: Any) -> Non
         export(
             pair, "tflite", file=pair.with_name("none.tflite"), precision="int8", calibrate=[pair]
         )
-    with pytest.raises(InputError, match="know tflite, onnx, openvino"):
+    with pytest.raises(InputError, match="know tflite, onnx"):
         export(pair, "executorch", file=pair.with_name("none.pte"), photos=[pair])
 
 
@@ -192,8 +193,7 @@ def test_the_command_line_carries_it(trained: Any, tmp_path: Path, capsys: Any) 
     entries = json.loads(capsys.readouterr().out)["photos"]
     assert len(entries) == 4
     assert all("field" in json.dumps(entry) for entry in entries)
-    assert run_command(["data", "check", str(data)]) == 0
-    assert run_command(["evaluate", str(pair), "--data", str(data)]) == 0
+    assert run_command(["evaluate", str(pair), str(data)]) == 0
 
 
 def test_killed_it_ends_with_the_same_bits(tmp_path: Path) -> None:
@@ -208,7 +208,8 @@ def test_killed_it_ends_with_the_same_bits(tmp_path: Path) -> None:
 
     plan = settings(data, 5)
     plan = Settings.from_dict(
-        plan.to_dict() | {"run": plan.to_dict()["run"] | {"save_every": 1, "validate_every": 2}}
+        plan.to_dict()
+        | {"run": plan.to_dict()["run"] | {"save_every": 1, "validate_every": 2, "log_every": 1}}
     )
     run_experiment(plan, tmp_path / "whole", tell=lambda text: None)
     with pytest.raises(Killed):
@@ -251,8 +252,21 @@ def test_the_first_convolution_answers_a_grey_photo_as_before(
 # -- files -----------------------------------------------------------------------------------------
 
 
-def test_every_file_gives_the_numbers_it_holds(tmp_path: Path) -> None:
+def store(path: Path, values: np.ndarray, **told: Any) -> None:
+    """Write a picture with GDAL."""
     rasterio = pytest.importorskip("rasterio")
+    height, width, count = values.shape
+    driver = "PNG" if path.suffix == ".png" else "GTiff"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it lies nowhere on earth
+        with rasterio.open(
+            path, "w", driver=driver, height=height, width=width, count=count, dtype=values.dtype,
+            **told,
+        ) as file:  # fmt: skip
+            file.write(np.moveaxis(values, 2, 0))
+
+
+def test_every_file_gives_the_numbers_it_holds(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     for name, dtype, channels in (
         ("a.npy", np.float64, 6), ("b.npy", np.uint16, 1), ("c.tif", np.uint16, 4),
@@ -265,11 +279,7 @@ def test_every_file_gives_the_numbers_it_holds(tmp_path: Path) -> None:
         if path.suffix == ".npy":
             np.save(path, values)
         else:
-            with rasterio.open(
-                path, "w", driver="PNG" if path.suffix == ".png" else "GTiff", height=9, width=11,
-                count=channels, dtype=dtype,
-            ) as file:  # fmt: skip
-                file.write(np.moveaxis(values, 2, 0))
+            store(path, values)
         _, read = read_values(path)
         assert read.dtype == (dtype if dtype in (np.uint8, np.uint16) else np.float32), name
         assert (read == values).all(), name
@@ -284,16 +294,9 @@ def test_what_is_no_measurement_is_refused(tmp_path: Path) -> None:
     holes = np.zeros((4, 5), np.float32)
     holes[1, 2] = np.nan
     np.save(tmp_path / "holes.npy", holes)
-    from deeplab.errors import ImageError
-
     with pytest.raises(ImageError, match="1 of its values are no numbers"):
         read_values(tmp_path / "holes.npy")
-    rasterio = pytest.importorskip("rasterio")
-    with rasterio.open(
-        tmp_path / "map.tif", "w", driver="GTiff", height=4, width=5, count=2, dtype="float32",
-        nodata=-9999,
-    ) as file:  # fmt: skip
-        file.write(np.full((2, 4, 5), -9999, np.float32))
+    store(tmp_path / "map.tif", np.full((4, 5, 2), -9999, np.float32), nodata=-9999)
     with pytest.raises(ImageError, match="are without data"):
         read_values(tmp_path / "map.tif")
 

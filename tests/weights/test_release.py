@@ -126,7 +126,7 @@ def test_half_a_pair_and_changed_files_are_errors_in_words(tmp_path: Path, state
     good = json.loads(text.read_text("utf-8"))
 
     for change, words in (
-        ({"format_version": 2}, "Update deeplab"),
+        ({"format_version": 3}, "Update deeplab"),
         ({"format": "other"}, "not the JSON of a release"),
         ({"labels": {}}, "missing"),
         ({"architecture": {**good["architecture"], "version": "v9"}}, "version"),

@@ -54,7 +54,31 @@ function readRecord(file: TfliteFile): boolean | undefined {
   }
 }
 
+/** Throws for networks of ours whose pictures or masks this page cannot show. */
+function refuseSpecial(name: string, text: string): void {
+  let card;
+  try {
+    card = JSON.parse(text);
+  } catch {
+    return; // readCard says so
+  }
+  const { input, labels } = card ?? {};
+  if (input?.bands) {
+    throw new Error(
+      `${name} takes pictures with ${input.mean?.length} channels of ${input.bands.kind}, and this ` +
+        'page shows photos (RGB) only: deeplab segment runs it.',
+    );
+  }
+  if (labels?.overlap) {
+    throw new Error(
+      `The classes of ${name} overlap, and this page shows one class per pixel: deeplab segment ` +
+        'runs it.',
+    );
+  }
+}
+
 function readCard(name: string, text: string): Metadata {
+  refuseSpecial(name, text);
   try {
     const card = JSON.parse(text);
     const { version, input, labels, align_corners: alignCorners, temperature = 1 } = card;

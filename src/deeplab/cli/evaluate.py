@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from deeplab.data.sample import Dataset
+    from deeplab.evaluation.overlap import Looker
 
 _LARGEST_SCALE = 16
 
@@ -191,6 +192,14 @@ def evaluate(
             opened = predictor.segmenter
             model_options.tell_assumed(model, opened.card)
             model_options.tell_device(model, device, opened.network.device)
+        if predictor.labels.overlap or dataset.labels.overlap:
+            if widths or classes or report or server or processes.count > 1:
+                raise InputError(
+                    "--trimap, --classes, --report, --server, several processes: are for classes "
+                    "that exclude each other; leave them out."
+                )
+            _evaluate_overlapping(cast("Looker", predictor), dataset, as_json=as_json)
+            return
         writer = None
         if server is not None:
             if find_address(report):
@@ -230,6 +239,26 @@ def evaluate(
         with sending(report) as folder:
             page = write_report(folder, found, predictor=predictor, dataset=dataset, classes=chosen)
         stderr().print(f"Report: {page}")
+
+
+def _evaluate_overlapping(predictor: Looker, dataset: Dataset, *, as_json: bool) -> None:
+    from rich.table import Table
+
+    from deeplab.evaluation.overlap import evaluate_overlapping
+
+    with Progress(console=stderr(), transient=True) as bar:
+        task = bar.add_task("pictures", total=len(dataset))
+        found = evaluate_overlapping(predictor, dataset, each=lambda: bar.advance(task))
+    if as_json:
+        stdout().print_json(json.dumps(found.to_dict()))
+        return
+    table = Table("class (they overlap)", "threshold", "IoU", title_justify="left")
+    for name, threshold, iou in zip(found.labels.names, found.thresholds, found.iou, strict=True):
+        table.add_row(name, f"{threshold:g}", f"{iou:.4f}")
+    stdout().print(table)
+    stdout().print(
+        f"mIoU {found.miou:.4f}, pixel accuracy {found.accuracy:.4f}, {found.pictures} pictures"
+    )
 
 
 def _calibrate(

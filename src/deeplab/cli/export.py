@@ -89,7 +89,7 @@ def export(
         "calibrate": _find(calibrate),
         "keep_float": kept,
         "integer_io": integer_io,
-        "photos": _find(photos),
+        "photos": _find(photos, arrays=True),
         "dataset": _open_dataset(data, split) if data else None,
         "allow": allow,
         "overwrite": overwrite,
@@ -119,10 +119,10 @@ def _open_dataset(path: Path, split: str) -> Dataset:
     return open_dataset(path, split=split)
 
 
-def _find(folder: str | None) -> list[Path]:
+def _find(folder: str | None, *, arrays: bool = False) -> list[Path]:
     from deeplab.cli.photos import find_and_tell
 
-    return find_and_tell([folder]) if folder else []
+    return find_and_tell([folder], arrays=arrays) if folder else []
 
 
 def _print_certificate(found: Certificate) -> None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from deeplab.errors import ImageError, InputError, OutputError
 from deeplab.files import replacing
+from deeplab.photo.overlapping import OverlappingSegmentation
 from deeplab.remote import store
 from deeplab.remote.address import Place
 
@@ -236,6 +237,10 @@ class Writer:
             path = path.with_suffix(".png")
             if os.path.lexists(path) and not self._overwrite:
                 raise ImageError(f"{self._result.name}: {path} exists already. Add --overwrite.")
+        if kind == "mask" and isinstance(self._result, OverlappingSegmentation):
+            path = path.with_name(path.name.removesuffix(SUFFIXES["mask"]) + ".masks.tif")
+            if os.path.lexists(path) and not self._overwrite:
+                raise ImageError(f"{self._result.name}: {path} exists already. Add --overwrite.")
         getattr(self, f"_write_{kind}")(path)
         return path
 
@@ -250,9 +255,21 @@ class Writer:
     def _write_overlay(self, path: Place) -> None:
         from deeplab.photo.draw import overlay
 
-        _save(overlay(self._photo, self._result.mask, labels=self._result.labels), path)
+        legend = None
+        if isinstance(self._result, OverlappingSegmentation):
+            legend = self._result.legend
+        picture = overlay(
+            self._photo,
+            self._result.mask,
+            labels=self._result.labels,
+            legend=True if legend is None else legend,
+        )
+        _save(picture, path)
 
     def _write_contour(self, path: Place) -> None:
+        if isinstance(self._result, OverlappingSegmentation):
+            _save(self._result.contour(), path)
+            return
         from deeplab.photo.draw import contour
 
         _save(contour(self._photo, self._result.mask, labels=self._result.labels), path)
@@ -280,6 +297,9 @@ class Writer:
         _save(cut, path)
 
     def _write_mask(self, path: Place) -> None:
+        if isinstance(self._result, OverlappingSegmentation):
+            self._result.save_masks(path)
+            return
         self._result.save_mask(path)
 
     def _write_json(self, path: Place) -> None:

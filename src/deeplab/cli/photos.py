@@ -9,7 +9,7 @@ from pathlib import Path, PurePath, PurePosixPath
 
 from deeplab.cli.console import complain
 from deeplab.cli.outputs import CLIP_SUFFIXES, LARGE_MASK, SUFFIXES
-from deeplab.errors import InputError, near_matches
+from deeplab.errors import DeepLabError, InputError, near_matches
 from deeplab.photo.find import (
     describe_passed_over,
     expand_pattern,
@@ -28,13 +28,17 @@ Found = list[tuple[Place, PurePath]]
 
 
 def find_photos(
-    sources: Sequence[str], *, output: Place | None, videos: bool = False
+    sources: Sequence[str],
+    *,
+    output: Place | None,
+    videos: bool = False,
+    arrays: bool = False,
 ) -> tuple[Found, Counter[str]]:
     """Return every photo, sorted within folders, and how many files were passed over, by kind.
 
     Folders are searched to the bottom, but for hidden files and for ``output``. Where ``output``
     is the folder itself, earlier results beside their photo are no photos. With ``videos``, those
-    are found too.
+    are found too; with ``arrays`` ``.npy`` files, for networks of other pictures than photos.
 
     Raises:
         InputError: a path is empty or does not exist, a pattern matches nothing, or nothing that
@@ -50,7 +54,7 @@ def find_photos(
         if address is not None:
             found.update(_find_elsewhere(address, output, passed_over, videos))
         elif path.is_dir():
-            photos = _in_folder(path, output, passed_over, videos)
+            photos = _in_folder(path, output, passed_over, videos=videos, arrays=arrays)
             found.update((photo, photo.relative_to(path)) for photo in photos)
         elif path.exists():
             if kind_of(path) == "file":
@@ -71,16 +75,36 @@ def find_photos(
     return list(found.items()), passed_over
 
 
-def find_and_tell(sources: Sequence[str]) -> list[Path]:
+def find_and_tell(sources: Sequence[str], *, arrays: bool = False) -> list[Path]:
     """Return every photo, after saying on stderr what was passed over; copies of those elsewhere.
 
     Raises:
         InputError: as :func:`find_photos` does.
     """
-    found, passed_over = find_photos(sources, output=None)
+    found, passed_over = find_photos(sources, output=None, arrays=arrays)
     if is_worth_telling(passed_over):
         complain(f"passed over: {describe_passed_over(passed_over)}")
     return [photo if isinstance(photo, Path) else keep_file(photo, home()) for photo, _ in found]
+
+
+def takes_arrays(model: str | None, sources: Sequence[str]) -> bool:
+    """Return whether ``.npy`` files in folders are pictures: there are some, and the model says so.
+
+    One that cannot be opened does not; whoever opens it says what is wrong with it.
+    """
+    from deeplab.runtimes import describe
+    from deeplab.weights.release import find_pair
+
+    if model is None or find_address(model) is not None:
+        return False
+    path = find_pair(model) or Path(model)
+    folders = [Path(source) for source in sources if Path(source).is_dir()]
+    if not path.is_file() or not any(next(one.rglob("*.npy"), None) for one in folders):
+        return False
+    try:
+        return describe(path).card.spec.bands is not None
+    except DeepLabError:
+        return False
 
 
 def _find_elsewhere(
@@ -119,12 +143,17 @@ def _find_elsewhere(
 
 
 def _in_folder(
-    folder: Path, output: Place | None, passed_over: Counter[str], videos: bool
+    folder: Path,
+    output: Place | None,
+    passed_over: Counter[str],
+    *,
+    videos: bool,
+    arrays: bool,
 ) -> list[Path]:
     outside = output.resolve() if isinstance(output, Path) else None
     mixed = folder.resolve() == outside
     leave_out = () if mixed or outside is None else (outside,)
-    listing = list_pictures(folder, leave_out=leave_out, videos=videos)
+    listing = list_pictures(folder, leave_out=leave_out, videos=videos, arrays=arrays)
     passed_over.update(listing.passed_over)
     if not mixed:
         return listing.pictures

@@ -184,11 +184,12 @@ def segment(
     from deeplab.cli import clips as video
     from deeplab.cli.cluster import ClusterWork
     from deeplab.cli.data_sets import plan_data_sets
-    from deeplab.cli.photos import find_photos
+    from deeplab.cli.photos import find_photos, takes_arrays
     from deeplab.cli.work import Work
     from deeplab.photo.find import describe_passed_over, is_worth_telling
     from deeplab.photo.memory import default_budget, parse_bytes, resident_bytes
     from deeplab.runtimes.looks import MAX_SCALE
+    from deeplab.runtimes.network_card import refuse_special
     from deeplab.segmenter import count_cores
 
     asked = _kinds(save, writing=bool(output or save is not None or not as_json))
@@ -203,7 +204,9 @@ def segment(
     found: Found = [(name, name) for name in live]
     passed_over = Counter[str]()
     if files or not live:
-        more, passed_over = find_photos(files, output=folder, videos=video.is_installed())
+        more, passed_over = find_photos(
+            files, output=folder, videos=video.is_installed(), arrays=takes_arrays(model, files)
+        )
         found += more
     clips = video.find_clips(found, live)
     video.check_kinds(kinds, photos=len(found) - len(clips.paths), clips=len(clips.paths))
@@ -267,6 +270,13 @@ def segment(
             segmenter = _open_checked(
                 model or "voc", kept=kept, kinds=kinds, unknown=unknown, **{**told, **here_only}
             )
+            if segmenter.labels.overlap and (kept or crf or kinds != asked):
+                raise InputError(
+                    "--only, --crf, --save of data sets: are of one class per pixel, but the "
+                    "classes of this model overlap; leave them out."
+                )
+            if cluster is not None:
+                refuse_special(segmenter.card, "--cluster")
             wishes: dict[str, Any] = {
                 "only": kept, "crf": crf, "unknown": unknown, "large": large, "summaries": as_json,
                 "windows": None if windows is None else windows.arguments,
@@ -399,7 +409,15 @@ def _refuse_for_clips(*, crf: bool, unknown: float | None, scales: str, flip: bo
 
 
 def _check_certainty(segmenter: Segmenter, kinds: list[str], unknown: float | None) -> None:
-    """Refuse before the work what needs probabilities, where the model has none."""
+    """Refuse before the work what needs probabilities, or one class per pixel, without them."""
+    if segmenter.labels.overlap:
+        wrong = sorted({*kinds} - {"overlay", "contour", "mask", "json", "probabilities"})
+        if wrong or unknown is not None:
+            raise InputError(
+                f"{'--save ' + ', '.join(wrong) if wrong else '--unknown'}: is of one class per "
+                "pixel, but the classes of this model overlap; of those there are overlay, "
+                "contour, mask (a TIFF with a page per class), json and probabilities."
+            )
     if unknown is not None:
         if not 0 < unknown <= 1:
             raise InputError(f"--unknown: got {unknown}, expected above 0, at most 1, such as 0.5.")
@@ -522,7 +540,7 @@ def _table(result: Done) -> Any:
     for entry in result.entries:
         table.add_row(swatch(entry.colour), entry.name, f"{entry.share:.1%}")
     rest = 1 - sum(entry.share for entry in result.entries)
-    if rest > 0:
+    if rest > 0 and not (result.labels is not None and result.labels.overlap):
         table.add_row("", "(background)", f"{rest:.1%}", style="dim")
     return table
 

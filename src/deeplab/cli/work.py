@@ -18,6 +18,7 @@ from deeplab.errors import DeepLabError, ImageError
 from deeplab.photo import memory
 from deeplab.photo.band_pictures import open_photo
 from deeplab.photo.images import fetch
+from deeplab.photo.overlapping import OverlappingSegmentation
 from deeplab.remote.address import Place
 
 if TYPE_CHECKING:
@@ -227,7 +228,9 @@ class Work:
         return Done(
             job=Job(job.photo, files, job.base),
             size=(result.mask.shape[0], result.mask.shape[1]),
-            entries=legend_entries(result.mask, result.labels),
+            entries=result.legend
+            if isinstance(result, OverlappingSegmentation)
+            else legend_entries(result.mask, result.labels),
             summary=summarise(result) if self._summaries else {},
             timings=dict(result.timings),
             labels=result.labels,

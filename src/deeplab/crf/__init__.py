@@ -205,6 +205,11 @@ def refine_segmentation(
             f"{result.name}: the CRF needs probabilities, but this network gives a label map only; "
             "use a network that gives logits."
         )
+    if result.labels.overlap:
+        raise InputError(
+            f"{result.name}: the CRF gives every pixel one class, but the classes of this network "
+            "overlap; leave it out."
+        )
     if not isinstance(max_pixels, int) or max_pixels < 1:
         raise InputError(f"max_pixels: got {max_pixels!r}, expected a whole number of at least 1.")
     start = time.perf_counter()

@@ -154,7 +154,7 @@ def _pairs(report: Report) -> str:
 
 def _pair(dataset: FileDataset, index: int, transform: TrainTransform | None) -> str:
     photo = small_photo(dataset.images[index], dataset)
-    mask = small_mask(dataset.masks[index], dataset)
+    mask = small_mask(dataset, index)
     pictures = [(photo, False), (mask, True)]
     if transform is not None:
         seen = augment(dataset, index, transform)
@@ -225,7 +225,7 @@ def _figure(suspect: Suspect, dataset: FileDataset) -> str:
         if suspect.twin:
             twin = small_photo(Path(suspect.twin), dataset)
         else:
-            mask = small_mask(dataset.masks[suspect.pair], dataset)
+            mask = small_mask(dataset, suspect.pair)
     images = "".join(
         f"<img alt='' src='{encode(picture, lossless=picture is mask)}'>"
         for picture in (photo, twin, mask)

@@ -13,6 +13,7 @@ from PIL import Image
 from deeplab.data.channels import shown_alone
 from deeplab.data.mask_files import UInt8, open_mask
 from deeplab.data.masks import IGNORE, NOT_A_CLASS
+from deeplab.data.overlapping import OverlappingDataset
 from deeplab.data.sample import FileDataset
 from deeplab.errors import DataError, DeepLabError
 from deeplab.photo.band_pictures import read_values
@@ -38,11 +39,18 @@ def small_photo(path: Path, dataset: FileDataset) -> Image.Image | None:
     return picture
 
 
-def small_mask(path: Path, dataset: FileDataset) -> Image.Image | None:
+def small_mask(dataset: FileDataset, index: int) -> Image.Image | None:
     """Return a small mask in the colours of its classes; what is no class is magenta.
 
-    A mask that is mostly no class is shown as its file has it.
+    A mask that is mostly no class is shown as its file has it. Of overlapping classes the smallest
+    lies on top.
     """
+    path = dataset.masks[index]
+    if isinstance(dataset, OverlappingDataset):
+        try:
+            return _drawn(flatten(dataset.label(index)), dataset)
+        except DataError:
+            return None
     try:
         mask = open_mask(path)
     except DataError:
@@ -79,7 +87,8 @@ def augment(dataset: FileDataset, index: int, transform: Any) -> list[Image.Imag
     seen = shown_alone(sample.image, dataset.rgb) if dataset.channels else sample.image
     photo = Image.fromarray(seen)
     photo.thumbnail(_THUMBNAIL)
-    return [photo, _drawn(sample.label, dataset)]
+    label = flatten(sample.label) if sample.label.ndim == 3 else sample.label
+    return [photo, _drawn(label, dataset)]
 
 
 def encode(image: Image.Image, *, lossless: bool) -> str:
@@ -88,6 +97,22 @@ def encode(image: Image.Image, *, lossless: bool) -> str:
     # A mask blurred by its own thumbnail would mislead.
     image.save(buffer, format="WEBP", quality=80, lossless=lossless)
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def flatten(label: UInt8) -> UInt8:
+    """Return overlapping classes as one layer to be looked at, the smallest on top.
+
+    Args:
+        label: (H, W, K) uint8, 0, 1 or 255.
+
+    Returns:
+        (H, W) uint8 ids; IGNORE where there is none.
+    """
+    flat = np.full(label.shape[:2], IGNORE, np.uint8)
+    inside = label == 1
+    for index in np.argsort(-inside.sum((0, 1)), kind="stable"):
+        flat[inside[:, :, index]] = index
+    return flat
 
 
 def _drawn(label: UInt8, dataset: FileDataset) -> Image.Image:

@@ -17,6 +17,7 @@ Everything else has a default; ``docs/dataset-toml.md`` explains every key:
     background = "background"    # the class that overlays leave clear; "" for none
     channels = 4                 # the pictures are no photos: all channels, in their own numbers
     rgb = [3, 2, 1]              # which of those are red, green and blue, from 1 on
+    overlap = true               # classes may overlap: a mask for each, see ``overlapping.py``
 
     [splits]
     train = "train.txt"          # a list of names, one a line
@@ -69,6 +70,7 @@ class Description:
     background: str | None = None
     channels: int = 0
     rgb: tuple[int, ...] = ()
+    overlap: bool = False
     splits: Mapping[str, Split] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -89,6 +91,13 @@ class Description:
     def labels(self) -> LabelSet:
         """Return the classes."""
         names, background = self.classes, None
+        if self.overlap:
+            if len(names) < 2 or self.background:
+                raise InputError(
+                    "overlap: is for two classes or more without a background, each of which has "
+                    'masks of its own. For one class write ["background", NAME], without it.'
+                )
+            return LabelSet(names, self.colours, background=None, overlap=True)
         if self.background:
             background = LabelSet(names).index(self.background)
         elif self.background is None and names[:1] and "background" in names[0].lower():
@@ -97,6 +106,8 @@ class Description:
 
     def mask_encoding(self) -> MaskEncoding:
         """Return how the masks hold class ids."""
+        if self.overlap:
+            return self._plane_encoding()
         values = self.values or tuple(range(len(self.classes)))
         if len(values) != len(self.classes):
             raise InputError(
@@ -113,6 +124,17 @@ class Description:
             also=tuple((value, i) for i, group in enumerate(several) for value in group[1:]),
             transparent=self._transparent(),
         )
+
+    def _plane_encoding(self) -> MaskEncoding:
+        """Return how the masks of single classes hold 0 (no) and 1 (yes)."""
+        values = self.values or (0, 1)
+        if len(values) != 2 or not all(isinstance(value, int) for value in values):
+            raise InputError(
+                f"values: got {list(values)}, expected two where classes overlap: what is not of "
+                "the class, and what is: [0, 255]."
+            )
+        ignore = tuple(value for value in self.ignore if value not in values)
+        return MaskEncoding(values=(int(values[0]), int(values[1])), ignore=ignore)  # type: ignore[arg-type]
 
     @property
     def affixes(self) -> Affixes | None:
@@ -226,6 +248,12 @@ def _values(key: str, value: Any) -> tuple[int | tuple[int, ...], ...]:
     )
 
 
+def _flag(key: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise InputError(f"{key}: got {value!r}, expected true or false.")
+    return value
+
+
 def _number(key: str, value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
         raise InputError(f"{key}: got {value!r}, expected a whole number.")
@@ -283,5 +311,5 @@ _READERS = {
     "image_suffix": _text, "image_prefix": _text, "background": _text, "transparent": _text,
     "classes": _texts, "values": _values, "ignore": _numbers, "colours": _colours,
     "ignore_colours": _colours, "encoding": _encoding, "splits": _splits,
-    "channels": _number, "rgb": _numbers,
+    "channels": _number, "rgb": _numbers, "overlap": _flag,
 }  # fmt: skip

@@ -33,6 +33,7 @@ from deeplab.data.label_maps import (
 )
 from deeplab.data.mask_files import open_mask
 from deeplab.data.masks import list_colours
+from deeplab.data.overlapping import OverlappingDataset, locate_masks
 from deeplab.data.pairing import Affixes, divide, find_affixes
 from deeplab.data.sample import FileDataset, choose_split, list_pictures
 from deeplab.data.split_rules import Member, SplitRules
@@ -116,15 +117,22 @@ def open_split(root: Path, split: str) -> FileDataset:
     split = _choose(split, rules, root)
     members = SplitRules(rules, root, found.photos, found.spellings).members(split)
     channels = description.channels or _find_channels(found)
-    return FileDataset(
+    ids = tuple(member.key for member in members)
+    if description.overlap:
+        kind: type[FileDataset] = OverlappingDataset
+        masks = locate_masks(root, description, ids, found.assumed)
+    else:
+        kind = FileDataset
+        masks = tuple(_mask_of(member, found, root, description) for member in members)
+    return kind(
         layout=NAME,
         root=root,
         split=split,
         labels=description.labels(),
         encoding=description.mask_encoding(),
-        ids=tuple(member.key for member in members),
+        ids=ids,
         images=tuple(_photo_of(member, found, root, description) for member in members),
-        masks=tuple(_mask_of(member, found, root, description) for member in members),
+        masks=masks,
         orphans=tuple(found.orphans),
         passed_over=found.passed_over,
         assumed=tuple(found.assumed),
@@ -222,7 +230,8 @@ def _add_pairs(
             )
     else:
         photos = list_pictures(where, found.passed_over, arrays=_has_arrays(where, description))
-        masks = list_pictures(truth, found.passed_over)
+        # Those of overlapping classes are found one by one, see ``overlapping.py``.
+        masks = {} if description.overlap else list_pictures(truth, found.passed_over)
         affixes = affixes or find_affixes(photos, masks, truth)
     if description.affixes is None and affixes != Affixes():
         found.assumed.append(str(affixes))

@@ -33,9 +33,10 @@ class Batch(NamedTuple):
     """Pictures of one size.
 
     Attributes:
-        image: (B, 3, H, W) uint8 RGB, not normalised, channels last in memory.
-        label: (B, H, W) uint8 class ids, 255 = ignored. Losses want int64: convert it on the
-            device, so that bytes travel.
+        image: (B, 3, H, W) uint8 RGB, not normalised, channels last in memory; of other pictures
+            (B, C, H, W) uint8 or float32.
+        label: (B, H, W) uint8 class ids, 255 = ignored; (B, K, H, W) where classes
+            overlap. Losses want int64: convert it on the device, so that bytes travel.
         ids: the names of the pairs.
     """
 
@@ -191,4 +192,6 @@ def _collate(samples: Sequence[Sample | DeepLabError]) -> Batch | DeepLabError:
     good = [sample for sample in samples if isinstance(sample, Sample)]
     image = torch.from_numpy(np.stack([sample.image for sample in good]))
     label = torch.from_numpy(np.stack([sample.label for sample in good]))
+    if label.ndim == 4:
+        label = label.permute(0, 3, 1, 2).contiguous()
     return Batch(image.permute(0, 3, 1, 2), label, tuple(sample.id for sample in good))

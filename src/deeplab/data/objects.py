@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from deeplab.data.channels import channels_of
-from deeplab.data.masks import IGNORE, MaskEncoding
+from deeplab.data.masks import IGNORE, MaskEncoding, UInt8
 from deeplab.data.sample import Sample
 from deeplab.errors import DataError
 from deeplab.labels import LabelSet
@@ -53,7 +53,7 @@ class ObjectDataset:
             labels = LabelSet(tuple(labels))
         self._source = source
         self.labels = dataclasses.replace(labels, ignore_index=IGNORE)
-        self.encoding = MaskEncoding(tuple(range(len(labels))))
+        self.encoding = MaskEncoding((0, 1) if labels.overlap else tuple(range(len(labels))))
         self.split = str(getattr(source, "split", split))
         self.channels = channels_of(source)
         self.rgb = tuple(getattr(source, "rgb", ()))
@@ -92,6 +92,8 @@ class ObjectDataset:
                 f"data: the image at index {index} is {image.shape} {image.dtype}, expected "
                 "(height, width, 3) uint8, RGB."
             )
+        if self.labels.overlap and label.ndim == 3:
+            return Sample(image=image, label=self._check_planes(label, image, index), id=name)
         if label.shape != image.shape[:2] or not np.issubdtype(label.dtype, np.integer):
             raise DataError(
                 f"data: the label at index {index} is {label.shape} {label.dtype}, expected whole "
@@ -103,6 +105,15 @@ class ObjectDataset:
                 f"expected class ids from 0, or {IGNORE} for ignored."
             )
         return Sample(image=image, label=label.astype(np.uint8), id=name)
+
+    def _check_planes(self, label: UInt8, image: Values, index: int) -> UInt8:
+        wanted = (*image.shape[:2], len(self.labels))
+        if label.shape != wanted or not np.isin(label, (0, 1, IGNORE)).all():
+            raise DataError(
+                f"data: the label at index {index} is {label.shape}, expected {wanted} of 0, 1 or "
+                f"{IGNORE} for ignored: a mask for each class, as they overlap."
+            )
+        return label.astype(np.uint8)
 
     def values(self, index: int) -> Values:
         """Return the numbers of a picture that is no photo: (H, W, C)."""

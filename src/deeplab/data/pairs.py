@@ -17,6 +17,7 @@ from deeplab.data.channels import channels_of, shown_alone
 from deeplab.data.duplicates import Hash, perceptual_hash
 from deeplab.data.mask_files import Bools, Integers, MaskFile, UInt8, open_mask
 from deeplab.data.masks import IGNORE, NOT_A_CLASS, MaskEncoding, count_colours, describe_wrong
+from deeplab.data.overlapping import OverlappingDataset
 from deeplab.data.sample import Dataset
 from deeplab.errors import DataError, ImageError
 from deeplab.labels import Colour
@@ -89,12 +90,35 @@ def inspect_pair(dataset: Dataset, index: int) -> Pair:
     if photo is not None:
         pair.size, pair.digest, pair.hash = photo.size, photo.digest, photo.hash
     path = dataset.masks[index]
+    if isinstance(dataset, OverlappingDataset):
+        _look_at_planes(dataset, pair)
+        return pair
     if not path.is_file():
         pair.findings["missing-mask"] = "there is no such file"
         return pair
     with _one_at_a_time(pair.size or (1, 1)):
         _look_at_both(path, photo, dataset.encoding, pair)
     return pair
+
+
+def _look_at_planes(dataset: OverlappingDataset, pair: Pair) -> None:
+    """Look at the masks of all classes: what is of none counts as no class, like ignored pixels."""
+    try:
+        label = dataset.label(pair.index)
+    except DataError as error:
+        text = str(error)
+        missing = "there is no mask of" in text
+        pair.findings["missing-mask" if missing else "unreadable-mask"] = text
+        return
+    if pair.size is not None and label.shape[:2] != pair.size:
+        pair.findings["size"] = (
+            f"photo {_times(pair.size)}, masks {_times(label.shape[:2])} (height × width)"
+        )
+    pair.histogram[: label.shape[2]] = (label == 1).sum((0, 1))
+    unknown = (label == IGNORE).all(2)
+    pair.histogram[IGNORE] = int(unknown.sum())
+    if unknown.all():
+        pair.findings["all-ignored"] = "every pixel is ignored"
 
 
 def _look_at_both(path: Path, photo: _Photo | None, encoding: MaskEncoding, pair: Pair) -> None:

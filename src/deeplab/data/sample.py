@@ -26,7 +26,8 @@ class Sample:
     Attributes:
         image: (H, W, 3) uint8 RGB, upright. Of data sets of other pictures, (H, W, C) uint8,
             uint16 or float32 in their own units.
-        label: (H, W) uint8 class ids; 255 = ignored, whatever the files use.
+        label: (H, W) uint8 class ids; 255 = ignored, whatever the files use. Where classes
+            overlap, (H, W, K) uint8, 0 or 1 for each, 255 = ignored.
         id: the name of the pair within its data set.
     """
 
@@ -119,7 +120,7 @@ class FileDataset:
                 not the photo's.
             IndexError: there is no such index.
         """
-        image: Values = self.values(index) if self.channels else images.read(self.images[index])
+        image = self.image(index)
         label = read_mask(self.masks[index], self.encoding)
         if image.shape[:2] != label.shape:
             raise DataError(
@@ -128,6 +129,14 @@ class FileDataset:
                 "resize masks only with nearest neighbour."
             )
         return Sample(image=image, label=label, id=self.ids[index])
+
+    def image(self, index: int) -> Values:
+        """Read a photo, or another picture: see ``Sample.image``.
+
+        Raises:
+            ImageError, DataError: as reading a pair.
+        """
+        return self.values(index) if self.channels else images.read(self.images[index])
 
     def values(self, index: int) -> Values:
         """Return the numbers of a picture that is no photo, as its file holds them: (H, W, C).
@@ -152,9 +161,10 @@ def join(datasets: Sequence[FileDataset]) -> FileDataset:
     """
     first = datasets[0]
     for other in datasets[1:]:
-        if other.channels != first.channels:
+        if other.channels != first.channels or other.labels.overlap != first.labels.overlap:
             raise DataError(
-                f"{other.root}: its pictures have not the channels of those of {first.root}."
+                f"{other.root}: its pictures have not the channels of those of {first.root}, or "
+                "classes overlap in one of them only."
             )
         if other.labels.names != first.labels.names or other.encoding != first.encoding:
             raise DataError(

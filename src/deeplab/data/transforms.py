@@ -102,8 +102,8 @@ def resize_image(image: ArrayType, height: int, width: int) -> ArrayType:
 
 
 def resize_label(label: UInt8, height: int, width: int) -> UInt8:
-    """Resize (H, W) uint8 to the nearest pixel with aligned corners; halves round up."""
-    if label.shape == (height, width):
+    """Resize (H, W) or (H, W, K) uint8 to the nearest pixel, corners aligned; halves round up."""
+    if label.shape[:2] == (height, width):
         return label
     rows = nearest_indices(label.shape[0], height)
     columns = nearest_indices(label.shape[1], width)
@@ -133,10 +133,10 @@ def pad_image(
 
 
 def pad_label(label: UInt8, height: int, width: int) -> UInt8:
-    """Pad (H, W) at the bottom and right with 255."""
-    if label.shape == (height, width):
+    """Pad (H, W) or (H, W, K) at the bottom and right with 255."""
+    if label.shape[:2] == (height, width):
         return label
-    padded = np.full((height, width), IGNORE, np.uint8)
+    padded = np.full((height, width, *label.shape[2:]), IGNORE, np.uint8)
     padded[: label.shape[0], : label.shape[1]] = label
     return padded
 
@@ -285,7 +285,7 @@ class TrainTransform:
             pixel = self.rare_class_crops.draw(label, generator)
         rows, columns = (
             _draw_window(side, crop, None if pixel is None else pixel[axis], generator)
-            for axis, (side, crop) in enumerate(zip(label.shape, self.crop_size, strict=True))
+            for axis, (side, crop) in enumerate(zip(label.shape[:2], self.crop_size, strict=True))
         )
         image, label = image[rows, columns], label[rows, columns]
         if self.colour_jitter is not None:

@@ -120,6 +120,11 @@ def calibrate(
         InputError: the network gives class ids, looks several times, or has other classes.
         DataError: there are fewer than two pictures, or no labelled pixels.
     """
+    if segmenter.labels.overlap:
+        raise InputError(
+            "calibration: is of classes that exclude each other, but these overlap; their "
+            "thresholds are chosen in training."
+        )
     if segmenter.card.output == "label map":
         raise InputError(
             "calibration: this model gives class ids and does not say how sure it is; use one that "

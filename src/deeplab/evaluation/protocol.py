@@ -31,8 +31,9 @@ from deeplab.evaluation.metrics import (
 from deeplab.evaluation.objects import ObjectCounts
 from deeplab.labels import LabelSet, open_labels
 from deeplab.photo.bands import Values
+from deeplab.photo.confidence import Scores
 from deeplab.photo.images import Geometry, InputSpec
-from deeplab.photo.upsample import argmax_bilinear
+from deeplab.photo.upsample import Region, argmax_bilinear
 from deeplab.runtimes import FILE_SUFFIXES, find_engines
 from deeplab.runtimes.cut import CutTorch
 from deeplab.tiles import Tiles
@@ -90,13 +91,23 @@ class FilePredictor:
     ) -> None:
         self.segmenter, self._name, self._windows = segmenter, name, windows
         self._scales, self._flip = scales, flip
-        self.labels = segmenter.labels
+        self.labels, self.thresholds = segmenter.labels, segmenter.card.thresholds
 
     def __call__(self, photo: Values) -> UInt8:
         """Return the mask of a photo."""
         if self._windows is None:
             return self.segmenter(photo).mask
         return self.segmenter.tiles(photo, **self._windows).segmentation().mask
+
+    def look(self, photo: Values) -> Scores:
+        """Return the logits of one look, and where the photo lies in them.
+
+        Raises:
+            InputError: several looks, or windows, were asked for.
+        """
+        if self._windows is not None or len(self.segmenter.looks) > 1:
+            raise InputError("scales, flip, tile: overlapping classes are looked at once.")
+        return self.segmenter(photo).looks[0]
 
     def describe(self) -> dict[str, Any]:
         """Return the protocol."""
@@ -136,6 +147,7 @@ class TorchPredictor:
         context: of what the network's image pooling is the mean, see :mod:`deeplab.tiles.context`.
         bfloat16: compute convolutions in half the bits.
         frame: fit each photo into this frame instead, as an exported file does; one look.
+        thresholds: of overlapping classes.
 
     Source: research/deeplab eval.py; model.py, predict_labels_multi_scale.
     """
@@ -151,6 +163,7 @@ class TorchPredictor:
     context: Context = "window"
     bfloat16: bool = False
     frame: InputSpec | None = None
+    thresholds: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if self.frame is not None and (tuple(self.scales) != (1.0,) or self.flip or self.tile):
@@ -189,6 +202,42 @@ class TorchPredictor:
             if tuple(self.scales) == (1.0,) and not self.flip:
                 return self._one_look(image)
             return _argmax(self._probabilities(image))
+
+    def look(self, photo: Values) -> Scores:
+        """Return the logits of one look, and where the photo lies in them.
+
+        Raises:
+            InputError: several looks, or windows, were asked for.
+        """
+        import torch
+
+        from deeplab.models.inference import pad_to_stride
+
+        if tuple(self.scales) != (1.0,) or self.flip or self.tile:
+            raise InputError("scales, flip, tile: overlapping classes are looked at once.")
+        height, width = photo.shape[:2]
+        region = Region(height, width, top=0, left=0, bottom=height, right=width)
+        if self.frame is not None:
+            place = Geometry((height, width), (self.frame.height, self.frame.width), self.frame.fit)
+            region = place.region
+            if self.frame.bands is None:
+                photo = place.place(Image.fromarray(photo), self.frame.padding)
+            else:
+                photo = place.place_values(photo, self.frame)
+        if photo.dtype != np.uint8:
+            photo = photo.astype(np.float32)
+        device = next(self.network.parameters()).device
+        image = torch.from_numpy(np.ascontiguousarray(photo.transpose(2, 0, 1)))[None].to(device)
+        with (
+            torch.inference_mode(),
+            torch.autocast(device.type, torch.bfloat16, enabled=self.bfloat16),
+        ):
+            if self.frame is None:
+                image = pad_to_stride(self.network, image, self.output_stride)
+                rows, columns = image.shape[2:]
+                region = Region(rows, columns, top=0, left=0, bottom=height, right=width)
+            logits = self._logits(image)
+        return Scores(values=logits, align_corners=self.network.config.align_corners, region=region)
 
     def describe(self) -> dict[str, Any]:
         """Return the protocol."""
@@ -386,6 +435,7 @@ def open_predictor(
         overlap=overlap,
         context=context,
         frame=frame,
+        thresholds=open_release(path).thresholds if is_release(path) else (),
     )
 
 
@@ -510,6 +560,11 @@ def evaluate(
         InputError: predictor and data set share no class.
         DataError: the data set is empty.
     """
+    if predictor.labels.overlap or dataset.labels.overlap:
+        raise InputError(
+            "labels: overlapping classes are scored by `deeplab evaluate` alone, "
+            "deeplab.evaluation.overlap.evaluate_overlapping."
+        )
     if len(dataset) == 0:
         raise DataError(f"data: the split '{dataset.split}' is empty; nothing to evaluate.")
     protocol = {**predictor.describe(), "split": dataset.split, "pictures": len(dataset)}

@@ -193,6 +193,8 @@ def export(
     _check_target(target, form, overwrite=overwrite)
     # Torch's answer is the standard; opening it first also refuses sizes that do not fit.
     reference = Segmenter(release.path, threads=threads, size=size, output_stride=output_stride)
+    if release.labels.overlap:
+        _check_overlap(output, precision, dataset)
     if reference.spec.bands is not None:
         _check_bands(reference.spec, to, precision, photos)
     shown = photos or calibrate or list_example_photos()
@@ -331,9 +333,25 @@ def _check_choices(
             raise MissingExtraError(f"Writing {name} files", package=package, extra=form.extra)
 
 
+def _check_overlap(output: Output, precision: Precision, dataset: Dataset | None) -> None:
+    """Refuse what is for classes that exclude each other."""
+    if output == "mask":
+        raise InputError("output: a mask has one class per pixel, but these overlap; take logits.")
+    if precision not in ("float32", "float16"):
+        raise InputError(
+            f"precision: got '{precision}', which is measured on masks of one class per pixel; "
+            "networks of overlapping classes are written in float32 or float16."
+        )
+    if dataset is not None:
+        raise InputError(
+            "dataset: the certificate of overlapping classes compares the two networks only; leave "
+            "it out (`deeplab evaluate` tells the scores of either)."
+        )
+
+
 def _check_bands(spec: InputSpec, to: str, precision: Precision, photos: Sequence[Path]) -> None:
     """Refuse what is for photos alone, where the network takes other pictures."""
-    _check_choice("format", to, ("tflite", "onnx", "openvino"), "networks of other pictures'")
+    _check_choice("format", to, ("tflite", "onnx"), "networks of other pictures'")
     if precision not in ("float32", "float16"):
         raise InputError(
             f"precision: got '{precision}', which is for networks of photos; one of "
@@ -401,5 +419,6 @@ def _make_network(
         align_corners=config.align_corners,
         any_size=any_size,
         temperature=release.temperature,
+        thresholds=release.thresholds,
     )
     return network, card

@@ -23,6 +23,7 @@ from deeplab.export.plan import Plan
 from deeplab.photo.band_pictures import fill_frame, read_values
 from deeplab.photo.bands import Values
 from deeplab.photo.images import RESIZE_FILTER, Geometry, InputSpec, Photo
+from deeplab.photo.overlapping import OverlappingSegmentation
 from deeplab.photo.upsample import argmax_bilinear
 from deeplab.runtimes import Network, litert
 from deeplab.segmenter import Segmenter
@@ -197,6 +198,9 @@ class _Look:
             assert file.logits is not None
             assert torch.logits is not None
             difference = float(np.abs(file.logits - torch.logits).max())
+            if isinstance(file, OverlappingSegmentation):
+                assert isinstance(torch, OverlappingSegmentation)
+                return _compare_overlapping(file, torch, name, difference)
             return _compare(file.mask, torch.mask, file.labels, name, difference)
         spec = self._reference.spec
         frame = fill_frame(torch.geometry, torch.photo, spec)
@@ -217,6 +221,22 @@ def _compare(
     foreground = np.ones_like(same)
     if labels.background is not None:
         foreground = (file != labels.background) | (torch != labels.background)
+    return Comparison(
+        photo=name,
+        pixels=same.size,
+        equal=int(same.sum()),
+        foreground=int(foreground.sum()),
+        same_foreground=int((same & foreground).sum()),
+        logit_difference=difference,
+    )
+
+
+def _compare_overlapping(
+    file: OverlappingSegmentation, torch: OverlappingSegmentation, name: str, difference: float
+) -> Comparison:
+    """Compare the masks of all classes: pixels are equal where all of them are."""
+    same = (file.masks == torch.masks).all(0)
+    foreground = file.masks.any(0) | torch.masks.any(0)
     return Comparison(
         photo=name,
         pixels=same.size,

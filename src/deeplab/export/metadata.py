@@ -35,7 +35,7 @@ LABEL_DESCRIPTION = "Labels for categories that the model can recognize."
 _PARSER_VERSION = "1.0.0"
 _AXIS_LABELS, _VALUE_LABELS = 2, 3  # AssociatedFileType
 _UNKNOWN_COLOURS, _RGB, _GRAYSCALE = 0, 1, 2  # ColorSpaceType
-_RANGES = {"uint8": (0.0, 255.0), "uint16": (0.0, 65535.0), "float32": (-3.4e38, 3.4e38)}
+_LARGEST = {"uint8": 255.0, "uint16": 65535.0, "float32": None}
 _IMAGE_PROPERTIES = 2  # ContentProperties
 _NORMALIZATION = 1  # ProcessUnitOptions
 _MASK_DIMENSIONS = (1, 2)
@@ -65,7 +65,9 @@ def pack(card: NetworkCard, *, licence: str | None = None) -> bytes:
     one_map = card.output == "label map"
     bands = card.spec.bands
     colours = _RGB if bands is None else _UNKNOWN_COLOURS
-    least, most = (0.0, 255.0) if bands is None else _RANGES[bands.kind]
+    largest = 255.0 if bands is None else _LARGEST[bands.kind]
+    # Real numbers have no range to speak of.
+    limits = {} if largest is None else {0: (largest - mean) / std, 1: (0 - mean) / std}
     image = _Table(
         7,
         {
@@ -73,7 +75,7 @@ def pack(card: NetworkCard, *, licence: str | None = None) -> bytes:
             1: INPUT_DESCRIPTION,
             3: _Table(3, {0: _Byte(_IMAGE_PROPERTIES), 1: _Table(2, {0: _Byte(colours)})}),
             4: [_Table(2, {0: _Byte(_NORMALIZATION), 1: _Table(2, {0: mean, 1: std})})],
-            5: _Table(2, {0: (most - mean) / std, 1: (least - mean) / std}),
+            5: _Table(2, limits),
         },
     )
     labels = _Table(

@@ -18,7 +18,7 @@ from deeplab.photo.upsample import argmax_bilinear
 from deeplab.runtimes import network_card
 from deeplab.runtimes.litert import LiteRTNetwork
 from deeplab.runtimes.network import Float32, UInt8
-from deeplab.runtimes.network_card import NetworkCard
+from deeplab.runtimes.network_card import NetworkCard, refuse_special
 from deeplab.runtimes.probe import check_runs
 from deeplab.runtimes.tflite_network import TfliteNetwork, understand
 from deeplab.tflite import file as tflite_file
@@ -119,6 +119,7 @@ def optimize(
             raise OutputError(f"output: {target} exists already. Add --overwrite to replace it.")
     known = zoo.find_by_hash(file.sha256)
     network = understand(file, assume=known.input if known else None)
+    refuse_special(network, "optimize")
     if known is None:
         check_runs(source, "litert")
     found = Optimisation(file, network.output_tensor.index)

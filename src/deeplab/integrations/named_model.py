@@ -18,7 +18,7 @@ from deeplab.errors import ModelError, ModelNotFoundError
 from deeplab.photo.results import Segmentation
 from deeplab.photo.upsample import interpolate
 from deeplab.runtimes import describe
-from deeplab.runtimes.network_card import NetworkCard
+from deeplab.runtimes.network_card import NetworkCard, refuse_special
 from deeplab.runtimes.tflite_network import TfliteNetwork
 from deeplab.segmenter import Segmenter
 from deeplab.zoo import locate
@@ -125,13 +125,15 @@ def _open(model: str | bytes, threads: int | None) -> Segmenter:
             path.write_bytes(model)
             return _open(str(path), threads)
     try:
-        return Segmenter(model, threads=threads)
+        opened = Segmenter(model, threads=threads)
     except ModelNotFoundError:
         raise
     except ModelError:
         # Without labels there is mostly no normalisation either, which is what it is to be told.
         _check_normalisation(describe(locate(model)).card, model)
         raise
+    refuse_special(opened.card, model)
+    return opened
 
 
 def _check_normalisation(card: NetworkCard, name: str) -> None:

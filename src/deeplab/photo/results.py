@@ -334,7 +334,7 @@ class Segmentation:
         length of the run outside.
         """
         height, width = self.mask.shape
-        runs = _Runs(self.mask)
+        runs = Runs(self.mask)
         classes = []
         ids = {name: index for index, name in enumerate(self.labels.names)}
         if self.labels.unknown is not None:
@@ -363,7 +363,7 @@ class Segmentation:
         return json.dumps(self.to_dict(), indent=indent, ensure_ascii=False)
 
 
-class _Runs:
+class Runs:
     """The runs of equal ids in a mask, column by column."""
 
     def __init__(self, mask: UInt8) -> None:

@@ -91,7 +91,8 @@ def real_frame(spec: InputSpec) -> Frame:
         noise = np.random.default_rng(0).standard_normal(
             (spec.height, spec.width, spec.channels), np.float32
         )
-        spread: Float32 = noise * np.float32(spec.std) + np.float32(spec.mean)
+        mean, std = np.asarray(spec.mean, np.float32), np.asarray(spec.std, np.float32)
+        spread: Float32 = noise * std + mean
         return spread
     photos = {path.stem: path for path in list_example_photos()}
     if not photos:  # the package was cut down; anything with colours and edges will do

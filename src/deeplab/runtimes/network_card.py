@@ -12,7 +12,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from deeplab.errors import InputError, ModelError
@@ -26,7 +26,7 @@ KEY = "deeplab"
 VERSION = 1
 
 SPECIAL_VERSION = 2
-"""Of cards that older programs would misread: pictures that are no photos."""
+"""Of cards that older programs would misread: other pictures than photos, overlapping classes."""
 
 Output = Literal["logits", "label map"]
 Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
@@ -106,8 +106,30 @@ def read_bands(values: Mapping[str, Any]) -> Bands | None:
     return Bands.from_dict(values["bands"]) if "bands" in values else None
 
 
+def rename(own: LabelSet | None, given: LabelSet | None) -> LabelSet | None:
+    """Return a file's own classes, or as somebody else calls them; they overlap as they do."""
+    if own is None or given is None:
+        return given or own
+    return replace(given, overlap=own.overlap)
+
+
+def read_thresholds(values: Mapping[str, Any]) -> tuple[float, ...]:
+    """Return the thresholds in what a file says of itself; () where its classes do not overlap.
+
+    Raises:
+        KeyError, TypeError, ValueError: there is not one for each class, or one is no probability.
+    """
+    labels = values["labels"]
+    if not labels.get("overlap"):
+        return ()
+    found = tuple(float(value) for value in values["thresholds"])
+    if len(found) != len(labels["names"]) or not all(0 < value < 1 for value in found):
+        raise ValueError(f"thresholds are {found}")
+    return found
+
+
 def refuse_special(card: NetworkCard, what: str) -> None:
-    """Refuse a network that takes other pictures than photos, for what looks at photos alone.
+    """Refuse what only the segmenter carries: other pictures than photos, overlapping classes.
 
     Args:
         card: of the network.
@@ -116,6 +138,11 @@ def refuse_special(card: NetworkCard, what: str) -> None:
     Raises:
         InputError: it is such a network.
     """
+    if card.thresholds:
+        raise InputError(
+            f"{what}: takes networks with one class per pixel, but the classes of this one "
+            "overlap. `deeplab segment` and deeplab.Segmenter run it."
+        )
     if card.spec.bands is not None:
         pictures = describe_values(card.spec.channels, card.spec.bands.kind)
         raise InputError(
@@ -140,6 +167,8 @@ class NetworkCard:
             nobody names them.
         temperature: its logits are divided by it before they become probabilities, see
             :mod:`deeplab.photo.confidence`; 1 where it was not calibrated.
+        thresholds: of a network whose classes overlap, how probable each must be to be there,
+            0..1; its logits go through a sigmoid each. () where classes exclude each other.
         assumed: what neither the file nor the caller said: "normalisation", "fit", "labels" or
             "output", and in words what was taken.
     """
@@ -152,16 +181,19 @@ class NetworkCard:
     softmaxed: bool = False
     num_classes: int | None = None
     temperature: float = 1.0
+    thresholds: tuple[float, ...] = ()
     assumed: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.num_classes is None and self.labels is not None:
             object.__setattr__(self, "num_classes", len(self.labels))
+        if self.labels is not None and self.labels.overlap and not self.thresholds:
+            object.__setattr__(self, "thresholds", (0.5,) * len(self.labels))
 
     @property
     def is_special(self) -> bool:
         """Whether it is a network that programs for photos would misread."""
-        return self.spec.bands is not None
+        return self.spec.bands is not None or bool(self.thresholds)
 
     @property
     def classes(self) -> LabelSet:
@@ -187,6 +219,8 @@ class NetworkCard:
         }
         if self.spec.bands is not None:
             content["input"]["bands"] = self.spec.bands.to_dict()
+        if self.thresholds:
+            content["thresholds"] = list(self.thresholds)
         if self.temperature != 1:
             content["temperature"] = self.temperature
         return json.dumps(content, ensure_ascii=False)
@@ -231,6 +265,7 @@ class NetworkCard:
                 align_corners=bool(values["align_corners"]),
                 any_size=bool(values["any_size"]),
                 temperature=read_temperature(values),
+                thresholds=read_thresholds(values),
             )
         except (KeyError, TypeError, ValueError, InputError) as error:
             raise ModelError(f"{damaged} ({error}).") from None

@@ -29,7 +29,7 @@ from deeplab.runtimes.answers import (
     name_two,
 )
 from deeplab.runtimes.network import Float32, Frame, UInt8
-from deeplab.runtimes.network_card import NetworkCard, Normalisation
+from deeplab.runtimes.network_card import NetworkCard, Normalisation, rename
 
 _INPUT_TYPES = ("uint8", "float32", "float16")
 _LOGIT_TYPES = ("float32", "float16")
@@ -116,10 +116,8 @@ def understand(
         ModelError: the file is not a segmentation network of one RGB picture.
         InputError: an argument does not fit the file, or is missing.
     """
-    bands = card.spec.bands if card else None
-    if card is not None and bands is not None:
-        _check_bands(path, picture, card.spec.channels)
-    channels_last = bands is not None or _channels_last(path, picture)
+    bands = _check_bands(path, picture, card, normalisation)
+    channels_last = bands or _channels_last(path, picture)
     axis = 3 if channels_last else 1
     chosen, assumed = choose_output(
         path.name, answers, fits=lambda index: _is_answer(answers[index], axis), asked=output_name
@@ -133,8 +131,6 @@ def understand(
         path.name, sides, known=(known.height, known.width) if known else None, asked=size
     )
     spec = replace(known or InputSpec(height=1, width=1), height=height, width=width)
-    if bands is not None and normalisation is not None:
-        raise InputError(f"normalisation: {path.name} has its own inside; leave it out.")
     mean, std = _scale(path, picture, spec, normalisation, known=known is not None)
     spec = replace(spec, mean=mean, std=std)
     if reading.one_channel:
@@ -157,13 +153,14 @@ def understand(
     return PhotoNetwork(
         name=path.name,
         spec=spec,
-        labels=labels or (card.labels if card else None),
+        labels=rename(card.labels if card else None, labels),
         num_classes=num_classes,
         output=reading.output,
         align_corners=align_corners,
         any_size=None in sides,
         softmaxed=reading.softmaxed,
         temperature=card.temperature if card else 1.0,
+        thresholds=card.thresholds if card else (),
         assumed=assumed,
         channels_last=channels_last,
         input_type=picture.type,
@@ -182,17 +179,26 @@ def check_file(path: Path) -> None:
         raise ModelNotFoundError(f"model: there is no file {path}.")
 
 
-def _check_bands(path: Path, picture: TensorInfo, channels: int) -> None:
-    """Refuse a file whose card states other pictures than photos, and whose input others still.
+def _check_bands(
+    path: Path, picture: TensorInfo, card: NetworkCard | None, asked: Normalisation | None
+) -> bool:
+    """Return whether a file takes other pictures than photos; its normalisation is inside then.
 
-    Its normalisation is inside, as in all files of ours.
+    Raises:
+        ModelError: its card says so, but its input is another.
+        InputError: a normalisation is asked for.
     """
-    shape = picture.shape
+    if card is None or card.spec.bands is None:
+        return False
+    shape, channels = picture.shape, card.spec.channels
     if len(shape) != 4 or shape[3] != channels or picture.type != "float32":
         raise ModelError(
             f"{path.name}: says that it takes {channels} channels, but its input is {picture}; it "
             "was changed after it was written."
         )
+    if asked is not None:
+        raise InputError(f"normalisation: {path.name} has its own inside; leave it out.")
+    return True
 
 
 def _channels_last(path: Path, picture: TensorInfo) -> bool:

@@ -20,7 +20,7 @@ from deeplab.labels import LabelSet
 from deeplab.photo.images import InputSpec
 from deeplab.runtimes.answers import Reading, choose_size, is_aligned, name_two
 from deeplab.runtimes.network import Float32, Frame, UInt8
-from deeplab.runtimes.network_card import KEY, NetworkCard, Normalisation
+from deeplab.runtimes.network_card import KEY, NetworkCard, Normalisation, rename
 from deeplab.runtimes.tflite_output import find_output
 from deeplab.tflite.check import check_graph
 from deeplab.tflite.file import Tensor, TfliteFile
@@ -173,7 +173,7 @@ def understand(
         same = own_labels.names == card.labels.names
         own_labels = card.labels if same else own_labels  # the same, with their colours
     if labels is not None:
-        own_labels = labels
+        own_labels = rename(card.labels if card else None, labels)
     num_classes = found.num_classes
     if found.reading.one_channel:
         own_labels, notes = name_two(file.name, own_labels)
@@ -197,6 +197,7 @@ def understand(
         assumed=assumed,
         softmaxed=found.reading.softmaxed,
         temperature=card.temperature if card else 1.0,
+        thresholds=card.thresholds if card else (),
         input_tensor=picture,
         output_tensor=found.tensor,
         reading=found.reading,

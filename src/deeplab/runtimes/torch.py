@@ -14,7 +14,7 @@ import numpy as np
 from deeplab.errors import InputError, MissingExtraError
 from deeplab.runtimes.devices import CPU, Device, Place, cannot_run
 from deeplab.runtimes.network import CardNetwork, Float32, Frame, Variant
-from deeplab.runtimes.network_card import NetworkCard
+from deeplab.runtimes.network_card import NetworkCard, rename
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -69,12 +69,13 @@ def describe(
         _check_size((height, width), stride)
     return PairNetwork(
         spec=dataclasses.replace(spec, height=height, width=width),
-        labels=told.get("labels") or release.labels,
+        labels=rename(release.labels, told.get("labels")),
         num_classes=config.num_classes,
         output="logits",
         align_corners=config.align_corners,
         any_size=not config.image_pooling_crop_size,
         temperature=release.temperature,
+        thresholds=release.thresholds,
         release=release,
         output_stride=stride,
     )

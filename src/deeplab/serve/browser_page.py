@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from deeplab import zoo
-from deeplab.errors import InputError, ModelError, OutputError
+from deeplab.errors import DeepLabError, InputError, ModelError, OutputError
 from deeplab.files import hash_file
 from deeplab.labels import LABEL_SETS, LabelSet
 from deeplab.runtimes import describe
+from deeplab.runtimes.network_card import refuse_special
 
 BUILT = Path(__file__).parents[1] / "web"
 
@@ -113,6 +114,8 @@ def offer(models: Sequence[PageModel]) -> list[PageModel]:
     One that comes inside the package brings its file for graphics processors, and the others from
     inside the package: of two networks the page takes the faster for moving pictures.
     """
+    for model in models:
+        _refuse_others(model.path)
     offered = [_with_graphics(model) for model in models]
     if not any((entry := zoo.find_by_file(model.path)) and entry.comes_inside for model in models):
         return offered
@@ -122,6 +125,15 @@ def offer(models: Sequence[PageModel]) -> list[PageModel]:
         if path is not None:
             offered.append(_with_graphics(PageModel(path=path, title=entry.name)))
     return offered
+
+
+def _refuse_others(path: Path) -> None:
+    """Refuse a network for other pictures than photos, which browsers do not read."""
+    try:
+        card = describe(path).card
+    except DeepLabError:  # that is said where the file is opened
+        return
+    refuse_special(card, f"page: {path.name}")
 
 
 def has_one_size(path: Path) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 from deeplab import zoo
 from deeplab.errors import InputError
+from deeplab.runtimes.network_card import refuse_special
 from deeplab.segmenter import Runtime, Segmenter
 
 
@@ -62,9 +63,12 @@ def open_models(
                 f"--{name.replace('_', '-')}: got '{value}' for {len(files)} models; each has its "
                 "own. Serve them in several processes."
             )
-    return {
+    opened = {
         name: Segmenter(
             path, threads=threads, streams=streams, runtime=runtime, device=device, **told
         )
         for name, path in files.items()
     }
+    for name, segmenter in opened.items():
+        refuse_special(segmenter.card, f"serve: {name}")
+    return opened

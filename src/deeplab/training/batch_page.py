@@ -15,6 +15,7 @@ from PIL import Image
 from deeplab import weights
 from deeplab.data.loader import Batch
 from deeplab.data.masks import IGNORE
+from deeplab.errors import InputError
 from deeplab.files import replacing
 from deeplab.labels import LabelSet
 from deeplab.models import DeepLabConfig
@@ -61,6 +62,11 @@ def write_batch_page(settings: Settings, path: Path, *, steps: int = 2) -> int:
     shown = Settings.from_dict(values)
     told: list[str] = []
     feed = open_feed(shown, alone, told.append)
+    if feed.measured is not None or feed.labels.overlap:
+        raise InputError(
+            "data show: draws photos with one class per pixel; `deeplab data check --page` shows "
+            "other pictures, and classes that overlap."
+        )
     config = _config(settings, len(feed.labels))
     stream = feed.batches(shown, config, alone)(0)
     batches = [next(stream) for _ in range(steps)]

@@ -116,7 +116,7 @@ def check_checkpoint(
             f"({error}). Take another folder (--folder)."
         ) from error
     old, new = then.to_dict(), settings.to_dict()
-    old["model"], new["model"] = _models(then, settings, config)
+    old["model"], new["model"] = _models(then, settings, config, measured="channels" in identity)
     changed = _differences(old, new)
     strict = [words for name, words in changed.items() if name not in _FREE]
     if strict:
@@ -134,15 +134,18 @@ def check_checkpoint(
 
 
 def _models(
-    old: Settings, new: Settings, config: Mapping[str, Any]
+    old: Settings, new: Settings, config: Mapping[str, Any], *, measured: bool
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return both tables of the network, so that a spelled-out default is no difference.
 
     Without starting weights the recipe alone decides the network. With them, what is not named is
-    theirs, and naming it changes nothing.
+    theirs, and naming it changes nothing. What was ``measured`` on the pictures is their
+    identity's to tell.
     """
     if not new.init.path:
-        return dict(config), new.network(config["num_classes"]).to_dict()
+        fields = ("pixel_mean", "pixel_std", "channel_order") if measured else ()
+        given = {name: config[name] for name in fields}
+        return dict(config), new.network(config["num_classes"], **given).to_dict()
     named = new.model.items()
     return old.model, {
         k: v for k, v in named if k in old.model or _plain(v) != _plain(config.get(k))

@@ -39,6 +39,7 @@ from deeplab.training.normalisation import (
     measure_statistics,
     restore_statistics,
 )
+from deeplab.training.one_logit import check_one_logit
 from deeplab.training.optimiser import classifier_layers
 from deeplab.training.own import find_pieces
 from deeplab.training.processes import Processes, join_processes
@@ -128,8 +129,11 @@ def _run(
     if settings.loss.auxiliary:
         attach_auxiliary(network)
     _settle_batch_norm(start, settings, feed, processes, resumed=resumed, tell=tell)
-    if settings.init.fit and not resumed and feed.measured is not None:
-        tell("Fit: left out; it is for photos.")
+    if settings.loss.one_logit:
+        check_one_logit(network)
+    special = feed.measured is not None or feed.labels.overlap or settings.loss.one_logit
+    if settings.init.fit and not resumed and special:
+        tell("Fit: left out; it is for photos and for classes that exclude each other.")
     elif settings.init.fit and not resumed:
         start = _fit(start, settings, feed, processes, tell)
     if not settings.run.steps and not resumed and not start.knows_classes:

@@ -22,7 +22,7 @@ from deeplab.data.transforms import ColourJitter, RareClassCrops, ResizeToRange,
 from deeplab.errors import DataError, InputError
 from deeplab.labels import LabelSet
 from deeplab.models import DeepLabConfig
-from deeplab.training.augment_settings import augment
+from deeplab.training.augment_settings import AugmentSettings, augment
 from deeplab.training.balance import (
     choose_class_weights,
     count_classes,
@@ -65,11 +65,16 @@ class Feed:
         The lists count with the sizes of their photo files, not with the folder's name: a data
         set may be moved, and its masks mended.
         """
-        return {
+        identity: dict[str, Any] = {
             "classes": list(self.labels.names),
             "pictures to learn from": _fingerprint(self.training),
             "pictures to judge by": _fingerprint(self.validation),
         }
+        if self.measured is not None:
+            identity["channels"] = str(self.measured)
+        if self.labels.overlap:
+            identity["overlap"] = True
+        return identity
 
     def transform(self, settings: Settings, config: DeepLabConfig) -> TrainTransform | Augmented:
         """Return what happens to each pair on its way into a batch."""
@@ -124,7 +129,7 @@ def open_feed(
         datasets = _open_files(data, processes, tell)
     training, validation = files = datasets
     labels = training.labels
-    if validation.labels.names != labels.names:
+    if validation.labels.names != labels.names or validation.labels.overlap != labels.overlap:
         raise DataError(
             f"data: the classes to judge by ({', '.join(validation.labels.names)}) are not those "
             f"to learn from ({', '.join(labels.names)})."
@@ -132,7 +137,8 @@ def open_feed(
     for split in files:
         if len(split) == 0:
             raise DataError(f"data: the split '{split.split}' of {data.path} holds no picture.")
-    measured = _measure_channels(training, validation, data)
+    _check_heads(settings, labels)
+    measured = _measure_channels(training, validation, settings)
     if measured is not None:
         tell(f"Data: {measured}.")
     tell(
@@ -176,8 +182,44 @@ def open_feed(
     )
 
 
+def _check_heads(settings: Settings, labels: LabelSet) -> None:
+    """Refuse at once what is for classes that exclude each other, where they do not.
+
+    Raises:
+        InputError: names the setting.
+    """
+    data, loss = settings.data, settings.loss
+    special = "loss.one_logit" if loss.one_logit else "overlapping classes" * labels.overlap
+    if not special:
+        return
+    if loss.one_logit and (labels.overlap or len(labels) != 2 or labels.background != 0):
+        raise InputError(
+            "loss.one_logit: is for two classes that exclude each other, the background and one "
+            f"object; these are {', '.join(labels.names)}."
+        )
+    more = settings.augment
+    geometric = (
+        more.rotate, more.perspective, more.mosaic, more.copy_paste, more.rand_augment,
+        more.pipeline, more.own,
+    )  # fmt: skip
+    asked = {
+        "augment": any(geometric) and labels.overlap,  # but blur, noise and jpeg
+        "loss.class_weights": loss.class_weights == "auto",
+        "loss.top_k": loss.top_k < 1,
+        "loss.terms.cross_entropy": bool(loss.terms.get("cross_entropy")),
+        "data.rare_class_crops": bool(data.rare_class_crops) and labels.overlap,
+        "data.repeat_threshold": bool(data.repeat_threshold) and labels.overlap,
+        "teacher.path": bool(settings.teacher.path),
+        "run.validate_scales": tuple(settings.run.validate_scales) != (1.0,),
+        "run.validate_flip": settings.run.validate_flip,
+    }
+    for name, is_asked in asked.items():
+        if is_asked:
+            raise InputError(f"{name}: does not go with {special}; leave it out.")
+
+
 def _measure_channels(
-    training: Dataset, validation: Dataset, data: DataSettings
+    training: Dataset, validation: Dataset, settings: Settings
 ) -> Measured | None:
     """Measure pictures that are no photos; None of photos.
 
@@ -193,6 +235,12 @@ def _measure_channels(
         )
     if not channels:
         return None
+    data = settings.data
+    if settings.augment != AugmentSettings():
+        raise InputError(
+            f"augment: is for photos, but these pictures have {channels} channels of their own "
+            "numbers; leave it out."
+        )
     if data.colour_jitter:
         raise InputError(
             f"data.colour_jitter: is for photos, but these pictures have {channels} channels of "

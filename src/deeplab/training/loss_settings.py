@@ -35,6 +35,8 @@ class LossSettings:
         top_k: share of the hardest pixels that count in cross_entropy (the original's
             top_k_percent_pixels).
         mining_steps: steps over which mining sets in (hard_example_mining_step).
+        one_logit: tell two classes, background and object, apart by one logit: a sigmoid, and a
+            threshold that is chosen on the split to judge by.
         every_scale: with an image pyramid, also score each scale by itself (v2).
         upsample_logits: compare at the picture's size (v3, v3+), not at the logits' (v1, v2).
         label_stride: compare at every n-th row and column of the picture only. On a CPU, with small
@@ -50,6 +52,7 @@ class LossSettings:
     class_weights: Annotated[dict[str, float] | str, Limits(0.0, 1e6)] = field(default_factory=dict)
     top_k: Annotated[float, Limits(1e-6, 1.0)] = 1.0
     mining_steps: Annotated[int, Limits(0, 1e9)] = 0
+    one_logit: bool = False
     every_scale: bool = False
     upsample_logits: bool = True
     label_stride: Annotated[int, Limits(1, 64)] = 1
@@ -73,6 +76,11 @@ class LossSettings:
         self._ask("focal_gamma", self.focal_gamma != 2.0, "focal" in self.terms)
         self._ask("tversky_alpha", self.tversky_alpha != 0.3, "tversky" in self.terms)
         self._ask("over", self.over != "step", bool(self.sums))
+        if self.one_logit and (self.class_weights or "cross_entropy" in self.terms):
+            raise InputError(
+                "loss.one_logit: has no class_weights and no cross_entropy; take bce, focal, dice, "
+                "tversky or lovasz."
+            )
         if self.auxiliary and self.every_scale:
             raise InputError("loss.auxiliary: is for networks that look once, not every_scale.")
 

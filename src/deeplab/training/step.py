@@ -17,6 +17,7 @@ from deeplab.training.auxiliary import watch_auxiliary
 from deeplab.training.guard import failures_in_words
 from deeplab.training.loss_terms import Part
 from deeplab.training.losses import find_terms, segmentation_loss
+from deeplab.training.one_logit import as_one
 from deeplab.training.processes import Processes
 from deeplab.training.settings import RunSettings, Settings
 from deeplab.training.teacher import Teacher
@@ -62,6 +63,11 @@ class StepLoss(nn.Module):
             processes=self.processes,
         )
         corners = self.network.config.align_corners
+
+        if self.loss.one_logit:
+            label = label[:, None]
+            logits = as_one(logits) if isinstance(logits, Tensor) else [as_one(x) for x in logits]
+            second = [as_one(x) for x in second]
 
         def score(found: Tensor | list[Tensor]) -> Tensor:
             return segmentation_loss(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -27,7 +27,7 @@ from deeplab.files import hash_file, replacing
 from deeplab.labels import LABEL_SETS, LabelSet
 from deeplab.models.config import DeepLabConfig
 from deeplab.photo.images import InputSpec
-from deeplab.runtimes.network_card import read_bands, read_temperature
+from deeplab.runtimes.network_card import read_bands, read_temperature, read_thresholds
 from deeplab.tflite import file as tflite_file
 from deeplab.weights.tflite_card import read_labels
 
@@ -56,6 +56,8 @@ class Release:
         scores: measured quality with its protocol.
         temperature: of its probabilities, see :mod:`deeplab.photo.confidence`; 1 where it was not
             calibrated.
+        thresholds: of overlapping classes, see
+            :class:`~deeplab.runtimes.network_card.NetworkCard`.
     """
 
     path: Path
@@ -66,6 +68,7 @@ class Release:
     licence: str | None = None
     scores: Mapping[str, Any] = field(default_factory=dict)
     temperature: float = 1.0
+    thresholds: tuple[float, ...] = ()
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Read the weights.
@@ -107,6 +110,7 @@ def save(
     provenance: Mapping[str, Any] | None = None,
     licence: str | None = None,
     scores: Mapping[str, Any] | None = None,
+    thresholds: Sequence[float] = (),
 ) -> Release:
     """Write ``NAME.safetensors`` and ``NAME.json``, each to a temporary name and then renamed.
 
@@ -120,6 +124,7 @@ def save(
         provenance: where the weights come from; anything that JSON knows.
         licence: SPDX name.
         scores: measured quality with its protocol; anything that JSON knows.
+        thresholds: one per class where they overlap; () takes 0.5 for each.
 
     Raises:
         InputError: the labels do not fit the classes, or something is nothing that JSON knows.
@@ -136,7 +141,7 @@ def save(
     bands = input_spec.bands
     content: dict[str, Any] = {
         "format": FORMAT,
-        "format_version": VERSION if bands is None else SPECIAL_VERSION,
+        "format_version": SPECIAL_VERSION if bands is not None or labels.overlap else VERSION,
         "architecture": config.to_dict(),
         "labels": labels.to_dict(),
         "input": {
@@ -149,6 +154,8 @@ def save(
         "licence": licence,
         "scores": dict(scores or {}),
     }
+    if labels.overlap:
+        content["thresholds"] = list(thresholds) or [0.5] * len(labels)
     try:
         json.dumps(content)
     except (TypeError, ValueError) as error:
@@ -185,6 +192,7 @@ def open_release(name: str | Path) -> Release:
             licence=_as_licence(content["licence"]),
             scores=_as_mapping(content["scores"]),
             temperature=read_temperature(content),
+            thresholds=read_thresholds(content),
         )
         digest = content["weights"]["sha256"]
     except DeepLabError as error:

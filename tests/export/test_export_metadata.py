@@ -125,7 +125,7 @@ def test_a_card_of_other_labels_is_not_believed(tmp_path):
     [
         ("no json", "damaged"),
         ("{}", "damaged"),
-        ('{"version": 2}', "Update deeplab"),
+        ('{"version": 3}', "Update deeplab"),
         ('{"version": 1, "input": 3}', "damaged"),
     ],
 )

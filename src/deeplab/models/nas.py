@@ -221,7 +221,7 @@ class NASNet(nn.Module):
         norm = Norm(eps=config.backbone_bn_eps, decay=config.backbone_bn_decay)
         self.stem = nn.ModuleList(
             ConvNorm(inputs, outputs, 3, norm=norm, padding="symmetric")
-            for inputs, outputs in ((3, 64), (64, 64), (64, 128))
+            for inputs, outputs in ((config.channels, 64), (64, 64), (64, 128))
         )
         self.levels = levels(config.backbone, config.output_stride)
         widths = [64, 128]

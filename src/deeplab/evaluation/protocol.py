@@ -416,9 +416,7 @@ def open_predictor(
         if _is_judged_in_frame(release.provenance):
             frame = release.input_spec
     config, state = weights.load(path)
-    bands = open_release(path).input_spec.bands if is_release(path) else None
-    if bands is not None and tile:
-        raise InputError("tile: windows are for photos; this network takes other pictures.")
+    thresholds = _read_thresholds(path, tile) if is_release(path) else ()
     named = labels_of(path, config) if labels is None else open_labels(labels)
     network = build(config)
     network.load_state_dict(state)
@@ -435,8 +433,18 @@ def open_predictor(
         overlap=overlap,
         context=context,
         frame=frame,
-        thresholds=open_release(path).thresholds if is_release(path) else (),
+        thresholds=thresholds,
     )
+
+
+def _read_thresholds(path: Path, tile: int | str | None) -> tuple[float, ...]:
+    """Return a pair's thresholds; refuse windows of what is no photo."""
+    from deeplab.weights.release import open_release
+
+    release = open_release(path)
+    if release.input_spec.bands is not None and tile:
+        raise InputError("tile: windows are for photos; this network takes other pictures.")
+    return release.thresholds
 
 
 def _is_judged_in_frame(provenance: Mapping[str, Any]) -> bool:

@@ -412,11 +412,9 @@ def open_predictor(
 
     frame = None
     if is_release(path) and tuple(scales) == (1.0,) and not flip and not tile:
-        release = open_release(path)
-        if _is_judged_in_frame(release.provenance):
+        if _is_judged_in_frame((release := open_release(path)).provenance):
             frame = release.input_spec
     config, state = weights.load(path)
-    thresholds = _read_thresholds(path, tile) if is_release(path) else ()
     named = labels_of(path, config) if labels is None else open_labels(labels)
     network = build(config)
     network.load_state_dict(state)
@@ -433,7 +431,7 @@ def open_predictor(
         overlap=overlap,
         context=context,
         frame=frame,
-        thresholds=thresholds,
+        thresholds=_read_thresholds(path, tile) if is_release(path) else (),
     )
 
 

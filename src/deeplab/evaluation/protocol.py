@@ -411,9 +411,9 @@ def open_predictor(
     from deeplab.weights.release import is_release, labels_of, open_release
 
     frame = None
-    if is_release(path) and tuple(scales) == (1.0,) and not flip and not tile:
-        if _is_judged_in_frame((release := open_release(path)).provenance):
-            frame = release.input_spec
+    once = is_release(path) and tuple(scales) == (1.0,) and not flip and not tile
+    if once and _is_judged_in_frame((release := open_release(path)).provenance):
+        frame = release.input_spec
     config, state = weights.load(path)
     named = labels_of(path, config) if labels is None else open_labels(labels)
     network = build(config)

@@ -37,10 +37,10 @@ def cluster() -> Iterator[str]:
     """Start two workers' worth of Ray for all tests here; commands use what is there."""
     settings = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
     try:
-        ray.init(num_cpus=2, **settings)
+        ray.init("local", num_cpus=2, **settings)
     except Exception:  # a busy machine does not start it within its 30 seconds
         ray.shutdown()
-        ray.init(num_cpus=2, **settings)
+        ray.init("local", num_cpus=2, **settings)
     ray.cloudpickle.register_pickle_by_value(ray_parcels)  # workers do not look into this folder
     yield "local"
     ray.shutdown()

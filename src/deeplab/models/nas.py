@@ -25,7 +25,6 @@ from deeplab.models.layers import (
     reduced_size,
     resize,
     same_padding,
-    scale_size,
 )
 
 STATES = 5
@@ -310,7 +309,7 @@ class NASNet(nn.Module):
             if self.levels[index] == level - 1 and not (
                 level == 3 and self.config.nas_remove_os32_stride
             ):
-                x = resize(x, [scale_size(side, 2) for side in x.shape[2:]], align_corners=True)
+                x = resize(x, [2 * side - 1 for side in x.shape[2:]], align_corners=True)
             level = self.levels[index]
             x = cell(x, outputs[-2])
             outputs.append(x)

@@ -26,6 +26,7 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "import": ("weights", "import_weights"),
     "info": ("weights", "info"),
     "train": ("train", "train"),
+    "reproduce": ("reproduce", "reproduce"),
     "evaluate": ("evaluate", "evaluate"),
     "benchmark": ("benchmark", "benchmark"),
     "export": ("export", "export"),

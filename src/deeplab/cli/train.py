@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -14,6 +15,9 @@ from deeplab.errors import InputError
 from deeplab.files import parse_toml
 from deeplab.limits import MAX_COUNT
 from deeplab.remote.address import find_address, place
+
+if TYPE_CHECKING:
+    from deeplab.training.settings import Settings
 
 
 def train(
@@ -74,6 +78,12 @@ def train(
             "--settings", help="List all settings, or those that a word finds: --settings rate."
         ),
     ] = False,
+    sweep: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="SWEEP.toml", help="Train many times: a grid of settings, seeds, folds."
+        ),
+    ] = None,
     folder: Annotated[
         Path | None, typer.Option(help="Where to write, and to resume (default: runs/NAME).")
     ] = None,
@@ -85,6 +95,8 @@ def train(
     if recipe is None and data is None:
         raise InputError("train: give a recipe, or the folder of a data set with --data.")
     seconds = None if duration is None else _seconds(duration)
+    if sweep is not None and seconds is not None:
+        raise InputError("--time: is for one training; with --sweep give --steps or --epochs.")
     if steps is not None and (epochs is not None or seconds is not None):
         raise InputError("--steps: already says how long; leave out --epochs and --time.")
     console = stderr()
@@ -121,17 +133,39 @@ def train(
     with listed_once(), sending(folder) as here:
         if address := find_address(values.get("data", {}).get("path")):
             bring(address)
-        chosen = choose_settings(
-            values,
-            folder=here,
-            own_plan=own_plan,
-            epochs=epochs,
-            seconds=seconds,
-            tell=console.print,
-        )
+
+        def choose() -> Settings:
+            return choose_settings(
+                values,
+                folder=here,
+                own_plan=own_plan,
+                epochs=epochs,
+                seconds=seconds,
+                tell=console.print,
+            )
+
+        if sweep is not None:
+            _sweep(sweep, here, choose, values)
+            return
+        chosen = choose()
         progress = run_experiment(chosen, here, tell=console.print, callbacks=stop)
     if progress.interrupted:
         raise typer.Exit(130)
+
+
+def _sweep(
+    path: Path, folder: Path, choose: Callable[[], Settings], values: dict[str, Any]
+) -> None:
+    from deeplab.training.sweep import begin_sweep, read_sweep, run_sweep
+
+    plan = read_sweep(path)
+    try:
+        rows = run_sweep(begin_sweep(folder, choose, values), plan, folder, tell=stderr().print)
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    for row in rows:
+        typer.echo(str(row))
+    typer.echo(f"table: {folder / 'sweep.csv'}")
 
 
 def _print_settings(word: str | None) -> None:

@@ -31,11 +31,13 @@ _PARTS = {
 _FREE = frozenset(
     f"run.{name}"
     for name in (
-        "compile", "device", "log_every", "patience", "save_every", "steps", "validate_every",
+        "compile", "device", "log_every", "patience", "save_every", "steps", "track",
+        "validate_every",
     )
 ) | {
     "data.check", "data.memory_gb", "data.more", "data.path", "data.workers", "init.path",
-    "licence",
+    "licence", "published.miou", "published.source", "published.split", "published.pictures",
+    "published.scales", "published.flip", "published.output_stride",
 }  # fmt: skip
 """Settings that may change when a training is resumed: the others make another training of it."""
 

@@ -29,6 +29,7 @@ from deeplab.training.balance import (
     rare_classes,
     repeat_factors,
 )
+from deeplab.training.folds import split_fold
 from deeplab.training.processes import Processes
 from deeplab.training.progress_line import Patience
 from deeplab.training.settings import DataSettings, Settings
@@ -127,6 +128,8 @@ def open_feed(
     if datasets is None:
         tell(f"Data: opening {data.path} …")
         datasets = _open_files(data, processes, tell)
+    if data.folds:
+        datasets = split_fold(datasets[0], fold=data.fold, folds=data.folds)
     training, validation = files = datasets
     labels = training.labels
     if validation.labels.names != labels.names or validation.labels.overlap != labels.overlap:

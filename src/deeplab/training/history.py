@@ -7,13 +7,14 @@ import importlib
 import io
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from deeplab.errors import InputError
 from deeplab.files import replacing
 from deeplab.training.history_plot import draw_history
+from deeplab.training.trackers import Tracker
 
 COLUMNS = ("step", "loss", "learning_rate", "images_per_second", "seconds", "miou", "accuracy")
 Row = dict[str, float]
@@ -28,7 +29,12 @@ class History:
     """
 
     def __init__(
-        self, folder: Path, *, before: int | None = None, tell: Callable[[str], None] = print
+        self,
+        folder: Path,
+        *,
+        before: int | None = None,
+        tell: Callable[[str], None] = print,
+        trackers: Sequence[Tracker] = (),
     ) -> None:
         """Open the history in ``folder``; ``before`` keeps the rows up to that step only.
 
@@ -43,6 +49,7 @@ class History:
                 os.replace(self.path, aside)
                 tell(f"{error} It is kept as {aside.name}, and a new one begun.")
         self._board = _tensorboard(folder, before)
+        self._trackers = list(trackers)
 
     def add(self, step: int, **values: float) -> None:
         """Add numbers to the row of a step and write the file."""
@@ -52,12 +59,19 @@ class History:
         if self._board is not None:
             for name, value in values.items():
                 self._board.add_scalar(name, value, step)
+        for tracker in self._trackers:
+            tracker.add(step, values)
         table = io.StringIO()
         classes = dict.fromkeys(name for row in self.rows for name in row if name not in COLUMNS)
         writer = csv.DictWriter(table, (*COLUMNS, *classes), lineterminator="\n")
         writer.writeheader()
         writer.writerows({k: _cell(k, v) for k, v in row.items()} for row in self.rows)
         _write(self.path, table.getvalue())
+
+    def close(self) -> None:
+        """Let those who keep the numbers elsewhere end."""
+        for tracker in self._trackers:
+            tracker.close()
 
     def plot(self) -> None:
         """Write history.svg."""

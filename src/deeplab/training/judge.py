@@ -236,6 +236,6 @@ class DatasetJudge:
                 "started_from": self.started,
             },
             licence=settings.licence or None,
-            scores={self.settings.data.val: self.scores},
+            scores={self.settings.data.judged_by: self.scores},
             thresholds=self.thresholds if self.dataset.labels.overlap else (),
         )

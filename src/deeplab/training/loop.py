@@ -31,6 +31,7 @@ from deeplab.training.settings import Settings
 from deeplab.training.state import SIGNALLED, Progress, TrainingState
 from deeplab.training.step import backward, make_step
 from deeplab.training.teacher import Teacher
+from deeplab.training.trackers import open_trackers
 
 _SAVE_SECONDS = 60.0  # between checkpoints, where the recipe does not say how many steps
 
@@ -165,7 +166,15 @@ class _Loop:
         self.guard = LossGuard(self.folder, state.network)
         self.history: History | None = None
         if self.processes.first:
-            self.history = History(self.folder, before=self.first_step, tell=around.tell)
+            trackers = open_trackers(
+                self.settings.run.track,
+                self.folder,
+                name=self.settings.name,
+                settings=self.settings.to_dict(),
+            )
+            self.history = History(
+                self.folder, before=self.first_step, tell=around.tell, trackers=trackers
+            )
         self.signals: list[int] = []
         self.end_reason = ""  # why a callback ends the training
         self.clock, self.clocked_step = time.perf_counter(), self.first_step
@@ -201,6 +210,8 @@ class _Loop:
                     self._judge_and_save()
                 elif self._saves_now():
                     self._save()
+        if self.history is not None:
+            self.history.close()
         if progress.interrupted and first:
             kept = f"Saved after step {progress.step}" if progress.step else "No step was done"
             tell(f"{kept}; the same command goes on.")

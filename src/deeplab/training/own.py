@@ -1,4 +1,4 @@
-"""Pieces of the reader's own are found before any work, so that a wrong name costs nothing."""
+"""What a recipe names is found before any work, so that a wrong name costs nothing."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from deeplab.models.pieces import find_piece, name_piece
 from deeplab.training.augment_settings import find_own
 from deeplab.training.losses import find_terms
 from deeplab.training.settings import Settings
+from deeplab.training.trackers import check_trackers
 
 
 def find_pieces(settings: Settings) -> None:
@@ -24,6 +25,7 @@ def find_pieces(settings: Settings) -> None:
     if ":" in settings.optimiser.name:
         find_piece(settings.optimiser.name, "optimiser.name")
     find_own(settings.augment)
+    check_trackers(settings.run.track)
 
 
 def name_pieces(

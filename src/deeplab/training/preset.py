@@ -87,7 +87,7 @@ def choose_settings(
     if (folder / "last.pt").is_file() and (folder / "recipe.toml").is_file():
         before = parse_toml(read_text(folder / "recipe.toml"))
         _accept_none(chosen)
-        return Settings.from_dict(_merge(before, chosen))
+        return Settings.from_dict(merge(before, chosen))
     find_pieces(Settings.from_dict({**chosen, "init": {}}))
     init, model = chosen.setdefault("init", {}), chosen.get("model", {})
     if "path" not in init:
@@ -117,10 +117,11 @@ def _accept_none(values: dict[str, Any]) -> None:
         init["path"] = ""
 
 
-def _merge(before: dict[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+def merge(before: dict[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return tables with the values of others laid over, in place."""
     for name, value in values.items():
         if isinstance(value, Mapping) and isinstance(before.get(name), dict):
-            before[name] = _merge(before[name], value)
+            before[name] = merge(before[name], value)
         else:
             before[name] = value
     return before

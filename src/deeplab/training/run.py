@@ -74,7 +74,7 @@ class Run:
     @property
     def scores(self) -> dict[str, Any]:
         """The scores of the best weights on the split that chose them."""
-        return dict(open_release(self.model).scores[self.settings.data.val])
+        return dict(open_release(self.model).scores[self.settings.data.judged_by])
 
     @property
     def step(self) -> int:

@@ -22,6 +22,7 @@ from deeplab.models.config_fields import READ_BY_OWN
 from deeplab.training.augment_settings import AugmentSettings
 from deeplab.training.limits import Limits, check_numbers
 from deeplab.training.loss_settings import LossSettings
+from deeplab.training.published import Published
 from deeplab.training.schedule import Schedule
 from deeplab.training.tables import build, read_value
 
@@ -36,6 +37,9 @@ class DataSettings:
         more: folders of further data sets, in the same masks and classes, whose split "train" is
             learned from too.
         val: split that decides which weights are best.
+        folds: parts into which the pictures of ``train`` are cut; all but one are learned from, and
+            that one judges in place of ``val``. 0 does not.
+        fold: which one judges, from 0.
         crop_size: (height, width) of what the network sees in training.
         resize_range: (shorter, longer) side to which pictures are resized first, and optionally
             the factor of which sizes become a multiple plus 1 (min_resize_value,
@@ -62,6 +66,8 @@ class DataSettings:
     train: str = "train"
     more: tuple[str, ...] = ()
     val: str = "val"
+    folds: Annotated[int, Limits(0, 1000)] = 0
+    fold: Annotated[int, Limits(0, 999)] = 0
     crop_size: Annotated[tuple[int, int], Limits(17, 16_385)] = (513, 513)
     resize_range: Annotated[tuple[int, ...], Limits(1, 65_535)] = ()
     scale_range: Annotated[tuple[float, float], Limits(0.01, 100.0)] = (0.5, 2.0)
@@ -75,6 +81,18 @@ class DataSettings:
     memory_gb: Annotated[float, Limits(0.0, 65_536.0)] = 0.0
     frame: Annotated[tuple[int, ...], Limits(17, 16_385)] = ()
     check: bool = True
+
+    def __post_init__(self) -> None:
+        if self.folds == 1 or self.fold >= max(self.folds, 1):
+            raise InputError(
+                f"data.fold: got {self.fold} of {self.folds} (data.folds), expected 0 or more, and "
+                "fewer than the folds, of which there are two at least."
+            )
+
+    @property
+    def judged_by(self) -> str:
+        """The name of what decides which weights are best."""
+        return f"fold {self.fold + 1} of {self.folds}" if self.folds else self.val
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,6 +224,7 @@ class RunSettings:
         save_every: steps between checkpoints; ``auto`` saves once a minute. Each validation saves
             too.
         patience: validations without improvement after which training stops; 0 never stops.
+        track: who else keeps the numbers: ``wandb``, ``mlflow`` (extras of these names).
         log_every: steps between lines of history.csv; ``auto`` is a twentieth of the steps, from
             1 to 10.
     """
@@ -227,6 +246,7 @@ class RunSettings:
     validate_classes: tuple[str, ...] = ()
     save_every: Annotated[int | Literal["auto"], Limits(1, 1e9)] = "auto"
     patience: Annotated[int, Limits(0, 1e9)] = 0
+    track: tuple[Literal["wandb", "mlflow"], ...] = ()
     log_every: Annotated[int | Literal["auto"], Limits(1, 1e9)] = "auto"
 
     @property
@@ -259,6 +279,7 @@ class Settings:
     schedule: Schedule = field(default_factory=Schedule)
     optimiser: OptimiserSettings = field(default_factory=OptimiserSettings)
     run: RunSettings = field(default_factory=RunSettings)
+    published: Published = field(default_factory=Published)
 
     def __post_init__(self) -> None:
         if "num_classes" in self.model:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -135,3 +138,19 @@ def test_a_killed_training_ends_with_the_same_bits_and_is_exported(
         photos = sorted((shapes / "images/val").iterdir())
         made = export(tmp_path / "whole/tiny.json", "onnx", file=tmp_path / "a.onnx", photos=photos)
         assert made.certificate is not None
+
+
+def test_two_processes_have_the_loss_and_the_gradient_of_one() -> None:
+    """Of all terms, those over all pictures of a step included."""
+    port = str(20_000 + os.getpid() % 20_000)
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("loss_ranks.py"))],
+            env={
+                **os.environ, "RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank),
+                "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1",
+            },
+        )
+        for rank in (0, 1)
+    ]  # fmt: skip
+    assert [one.wait(300) for one in ranks] == [0, 0]

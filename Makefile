@@ -5,6 +5,7 @@ DEMO_ENV := build/demo-env
 ENV := .venv
 CLIENTS := build/clients
 ORACLES := build/oracles
+DOCS_ENV := build/docs-env
 ORACLE_PACKAGES := datumaro==1.13.12 label-studio-sdk==2.1.2 pycocotools==2.0.11 supervision==0.31.2 webdataset==1.0.2 datasets==5.2.0
 # The newest Python for which the Task Library was built.
 CLIENT_PYTHON ?= $(or $(shell command -v python3.11),$(PYTHON))
@@ -13,7 +14,7 @@ PAGE := src/deeplab/web
 OWN_NPM := $(CURDIR)/build/node/bin/npm
 NPM := $(or $(shell command -v npm),$(OWN_NPM))
 
-.PHONY: demo pictures test gpu fuzz clients oracles check format web wheel clean
+.PHONY: demo pictures test gpu fuzz clients oracles docs check format web wheel clean
 
 ## demo: segment the example photos with the core install alone; pictures in build/demo
 demo: $(DEMO_ENV)/.installed
@@ -49,6 +50,10 @@ clients: $(addprefix $(CLIENTS)/,$(addsuffix /.installed,mediapipe tflite-suppor
 
 ## oracles: an environment with other people's readers of annotations; the tests then ask them
 oracles: $(ORACLES)/.installed
+
+## docs: the documents as a site, strictly built, in build/docs; open its index.html
+docs: $(DOCS_ENV)/.installed
+	NO_MKDOCS_2_WARNING=1 $(DOCS_ENV)/bin/mkdocs build --quiet
 
 ## check: ruff and mypy
 check: $(ENV)/.installed
@@ -98,6 +103,11 @@ $(CLIENTS)/%/.installed:
 $(ORACLES)/.installed:
 	$(CLIENT_PYTHON) -m venv $(@D)
 	$(@D)/bin/python -m pip install --quiet $(ORACLE_PACKAGES)
+	touch $@
+
+$(DOCS_ENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(DOCS_ENV)
+	$(DOCS_ENV)/bin/python -m pip install --quiet --editable '.[docs]'
 	touch $@
 
 $(PAGE)/index.html: web/node_modules/.installed $(shell find web -path web/node_modules -prune -o -type f -print)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import runpy
 import shutil
 import subprocess
 from pathlib import Path
@@ -20,6 +21,17 @@ def test_every_document_has_its_place() -> None:
     documents = [path.relative_to(ROOT / "docs") for path in (ROOT / "docs").rglob("*.md")]
     assert len(places) == len(set(places))
     assert not {str(path) for path in documents} - set(places), "add them to mkdocs.yml"
+
+
+def test_the_pictures_of_the_ideas_are_those_that_the_script_draws(tmp_path: Path) -> None:
+    script = runpy.run_path(str(ROOT / "benchmarks/idea_pictures.py"))
+    script["main"].__globals__["FOLDER"] = tmp_path
+    script["main"]()
+    shown = ROOT / "docs/images/ideas"
+    assert {path.name for path in tmp_path.iterdir()} == {path.name for path in shown.iterdir()}
+    for picture in tmp_path.iterdir():
+        assert picture.read_bytes() == (shown / picture.name).read_bytes()
+        assert picture.stat().st_size < 20_000
 
 
 @pytest.fixture(scope="module")

@@ -52,8 +52,9 @@ clients: $(addprefix $(CLIENTS)/,$(addsuffix /.installed,mediapipe tflite-suppor
 oracles: $(ORACLES)/.installed
 
 ## docs: the documents as a site, strictly built, in build/docs; open its index.html
+# Not --quiet: strictness counts the warnings that are printed.
 docs: $(DOCS_ENV)/.installed
-	NO_MKDOCS_2_WARNING=1 $(DOCS_ENV)/bin/mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(DOCS_ENV)/bin/mkdocs build
 
 ## check: ruff and mypy
 check: $(ENV)/.installed

@@ -42,10 +42,11 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip("run `make docs` first")
     folder = tmp_path_factory.mktemp("site")
     done = subprocess.run(
-        [mkdocs, "build", "--quiet", "--site-dir", folder],
+        [mkdocs, "build", "--site-dir", folder],
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+    assert "Documentation built" in done.stderr  # with --quiet, warnings would not count
     return folder
 
 

@@ -53,7 +53,7 @@ oracles: $(ORACLES)/.installed
 
 ## docs: the documents as a site, strictly built, in build/docs; open its index.html
 # Not --quiet: strictness counts the warnings that are printed.
-docs: $(DOCS_ENV)/.installed
+docs: $(DOCS_ENV)/.installed web/node_modules/.installed
 	NO_MKDOCS_2_WARNING=1 $(DOCS_ENV)/bin/mkdocs build
 
 ## check: ruff and mypy
@@ -87,7 +87,7 @@ $(DEMO_ENV)/.installed: pyproject.toml $(shell find src -name '*.py' -o -name '*
 $(ENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(ENV)
 	$(ENV)/bin/python -m pip install --quiet torch==2.13.0
-	$(ENV)/bin/python -m pip install --quiet --editable '.[train,export,onnx,openvino-int8,coreml,executorch,crf,heic,video,tiles,remote,hub,cluster,parquet,serve,dev]'
+	$(ENV)/bin/python -m pip install --quiet --editable '.[train,export,onnx,openvino-int8,coreml,executorch,crf,heic,video,tiles,remote,hub,cluster,parquet,mlflow,albumentations,serve,dev]'
 	touch $@
 
 $(CLIENTS)/mediapipe/.installed: PACKAGE := mediapipe==1.2.2

@@ -40,6 +40,9 @@ API = {
 ROLE = re.compile(r":\w+:(?=<code>)(<code>)~?")
 """Of reStructuredText in docstrings, such as :func:."""
 
+SEARCH = ROOT / "web/node_modules/iframe-worker/shim/index.js"
+"""What lets the search run from file://, where browsers know no workers; mkdocs.yml names it."""
+
 LINK = re.compile(r"(?<=\]\()(?!\w+:|#)([^)#\s]+)")
 
 
@@ -51,6 +54,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         title = "deeplab" if name == "deeplab" else f"deeplab.{name}"
         text = "\n\n".join([f"# {title}", *(f"::: {path}" for path in objects)])
         files.append(File.generated(config, f"api/{name}.md", content=text))
+    script = config.extra["polyfills"][0]
+    files.append(File.generated(config, script, content=SEARCH.read_text("utf-8")))
     return files
 
 

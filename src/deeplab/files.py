@@ -20,7 +20,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from deeplab.errors import InputError, OutputError
+from deeplab.errors import DeepLabError, InputError, OutputError
 from deeplab.remote.address import find_address
 from deeplab.remote.store import uploading
 
@@ -84,7 +84,7 @@ def replacing(path: str | PathLike[str]) -> Iterator[Path]:
     except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        if isinstance(error, OSError) and not isinstance(error, OutputError):
+        if isinstance(error, OSError) and not isinstance(error, DeepLabError):
             raise OutputError(_reason(path, error, temporary)) from error
         raise
 
@@ -117,7 +117,7 @@ def replacing_all(path: str | PathLike[str]) -> Iterator[Path]:
                 shutil.rmtree(final)
             os.replace(part, final)
     except OSError as error:
-        if isinstance(error, OutputError):
+        if isinstance(error, DeepLabError):
             raise
         raise OutputError(_reason(path, error, folder)) from error
     finally:

@@ -29,8 +29,9 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 KINDS = ("graphs", "engines", "photos", "videos", "tiles", "weights", "recipes", "lines",
-         "coco", "cvat", "label_studio", "labelme", "supervisely", "via", "yolo")  # fmt: skip
-_ANNOTATIONS = KINDS[8:]
+         "addresses", "coco", "cvat", "label_studio", "labelme", "supervisely", "via",
+         "yolo")  # fmt: skip
+_ANNOTATIONS = KINDS[9:]
 _MEMORY = 6 << 30
 """Of one process, with torch in it: more is a file that takes what it should not."""
 _PATIENCE = 120

@@ -15,12 +15,13 @@ from typing import Any
 import fsspec
 import numpy as np
 import pytest
+from fsspec.implementations.memory import MemoryFile
 from PIL import Image
 
 import deeplab
 import tiny_folder
 from deeplab import cli, zoo
-from deeplab.errors import DownloadError, ImageError, MissingExtraError, OutputError
+from deeplab.errors import DeepLabError, DownloadError, ImageError, MissingExtraError, OutputError
 from deeplab.files import replacing
 from deeplab.remote import store
 from deeplab.remote.address import Address
@@ -94,7 +95,7 @@ def test_segment_writes_the_same_bytes_as_on_this_machine(run, root, tmp_path):
     (photos / "b ü").mkdir(parents=True)
     (photos / "cat 1.jpg").write_bytes((EXAMPLES / "cat.jpg").read_bytes())
     (photos / "b ü" / "dog.jpg").write_bytes((EXAMPLES / "dog.jpg").read_bytes())
-    (photos / "b ü" / "notes.txt").write_text("no photo")
+    (photos / "b ü" / "notes.bin").write_text("no photo")
     put(photos, root / "photos")
     kinds = "overlay,mask,json,cutout"
     code, _, _ = run("segment", photos, "-o", tmp_path / "out", "--save", kinds, "-m", "voc-fast")
@@ -104,7 +105,7 @@ def test_segment_writes_the_same_bytes_as_on_this_machine(run, root, tmp_path):
     )
     assert code == 0, err
     assert f"written to {root}/out" in out.replace("\n", "")
-    assert "passed over: 1 .txt" in err
+    assert "passed over: 1 .bin" in err
     here = {
         path.relative_to(tmp_path / "out").as_posix(): path.read_bytes()
         for path in (tmp_path / "out").rglob("*")
@@ -340,3 +341,31 @@ def test_a_photo_on_the_web_is_a_photo_and_one_that_is_cut_off_is_refused(run, t
     whole = deeplab.Segmenter("voc-fast")(EXAMPLES / "cat.jpg").mask
     with Image.open(out / "a%20b.mask.png") as mask:
         assert (np.asarray(mask) == whole).all()
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        ([".deeplab-remote.json"], "remove it there"),
+        (["a\0b"], "no file of this machine"),
+        (["x" * 300], "no file of this machine"),
+        (["a", "a/b"], "which is a folder, too"),
+    ],
+)
+def test_a_folder_with_names_that_cannot_be_kept_is_refused_in_words(names, told, tmp_path):
+    system = fsspec.filesystem("memory")
+    top = f"/deeplab-{uuid.uuid4().hex[:8]}"
+    for name in names:  # as a store's keys are: no file is in another's way
+        path = f"{top}/{name}"
+        system.store[path] = MemoryFile(system, path, b"what is there")
+    with pytest.raises(DeepLabError, match=told):
+        keep_folder(Address(f"memory:/{top}"), tmp_path)
+    kept = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert {path.read_bytes() for path in kept if path.suffix != ".json"} <= {b"what is there"}
+
+
+def test_an_address_cannot_break_the_line_of_a_message():
+    address = Address("memory://a\nb\x1b[31m.jpg")
+    with pytest.raises(DownloadError) as refused:
+        store.read_bytes(address)
+    assert r"memory://a\nb\x1b[31m.jpg: there is no such file." in str(refused.value)

@@ -348,7 +348,7 @@ def fetch(address: Address) -> bytes:
     except DownloadError as error:
         raise ImageError(str(error)) from None
     if not data:
-        raise ImageError(f"{address}: the file is empty (0 bytes).")
+        raise ImageError(f"{address.shown}: the file is empty (0 bytes).")
     return data
 
 

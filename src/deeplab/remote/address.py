@@ -33,6 +33,11 @@ class Address(PurePosixPath):
         """The last part, without what stands behind a question mark in a web address."""
         return self.name.split("?")[0] if self.scheme.startswith("http") else self.name
 
+    @property
+    def shown(self) -> str:
+        """The address as a message has it: what would break its line is written out."""
+        return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(self))
+
 
 Place: TypeAlias = "Path | Address"
 """Where a file is, here or elsewhere."""

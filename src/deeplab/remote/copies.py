@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from pathlib import Path, PurePosixPath
@@ -25,6 +25,9 @@ _TOGETHER = 16
 """Files that are fetched at the same time."""
 
 _LIST = ".deeplab-remote.json"
+
+_LONGEST = 255
+"""Bytes of a name, in most file systems."""
 
 Progress = Callable[[int, int], None]
 """Called with (bytes that are here, bytes of all)."""
@@ -54,19 +57,19 @@ def keep_folder(address: Address, folder: Path, *, progress: Progress | None = N
         return looked_at[address, folder]
     files = list_files(address)
     if not files:
-        raise DownloadError(f"{address}: there is no such folder, or nothing is in it.")
+        raise DownloadError(f"{address.shown}: there is no such folder, or nothing is in it.")
     place = _place(address, folder) / address.file_name
     with _Copies(place) as copies:
         names = {file: str(file.relative_to(address)) for file in files}
+        folders = {str(folder) for n in names.values() for folder in PurePosixPath(n).parents}
         for name in names.values():
-            if ".." in PurePosixPath(name).parts:
-                raise DownloadError(f"{address}: has a file called {name}, which leads out of it.")
+            _check_name(name, address, folders)
         due = {file: files[file] for file, name in names.items() if copies.lacks(name, files[file])}
         sizes = {file: entry.size or 0 for file, entry in due.items()}
         total, free = sum(sizes.values()), shutil.disk_usage(place).free
         if total > free:
             raise DownloadError(
-                f"{address}: has {total / 1e9:.1f} GB to fetch, and {folder} has room for "
+                f"{address.shown}: has {total / 1e9:.1f} GB to fetch, and {folder} has room for "
                 f"{free / 1e9:.1f}; name another folder in DEEPLAB_HOME."
             )
         done = 0
@@ -133,6 +136,24 @@ def working_folder(address: Address, folder: Path) -> Iterator[Path]:
 def _place(address: Address, folder: Path) -> Path:
     """Return the folder of the copies of what lies in one folder elsewhere."""
     return folder / "remote" / hashlib.sha256(str(address).encode()).hexdigest()[:16]
+
+
+def _check_name(name: str, address: Address, folders: Container[str]) -> None:
+    """Raise DownloadError where a file of this name cannot be kept below a folder, with these."""
+    parts = PurePosixPath(name).parts
+    if ".." in parts:
+        reason = "which leads out of it"
+    elif "\0" in name or any(
+        len(part.encode("utf-8", "surrogatepass")) > _LONGEST for part in parts
+    ):
+        reason = "which no file of this machine can be called"
+    elif name in folders:  # to a store that is nothing special
+        reason = "which is a folder, too"
+    elif name == _LIST:
+        reason = "as the list that is kept with copies is; remove it there"
+    else:
+        return
+    raise DownloadError(f"{address.shown}: has a file called {name!r}, {reason}.")
 
 
 class _Copies:

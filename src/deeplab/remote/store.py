@@ -190,9 +190,10 @@ def put_file(path: Path, address: Address) -> None:
     try:
         _patiently(sent, address)
     except FileNotFoundError as error:
-        raise OutputError(f"output: cannot write {address}: there is no such place.") from error
+        reason = "there is no such place"
+        raise OutputError(f"output: cannot write {address.shown}: {reason}.") from error
     except _RefusedError as error:
-        raise OutputError(f"output: cannot write {address}: {error.reason}.") from error
+        raise OutputError(f"output: cannot write {address.shown}: {error.reason}.") from error
 
 
 @contextlib.contextmanager
@@ -216,12 +217,12 @@ def _open(address: Address) -> tuple[AbstractFileSystem, str]:
     try:
         import fsspec
     except ImportError:
-        raise MissingExtraError(str(address), package="fsspec", extra="remote") from None
+        raise MissingExtraError(address.shown, package="fsspec", extra="remote") from None
     try:
         system, path = fsspec.url_to_fs(str(address))
     except ImportError:
         package = _PACKAGES.get(address.scheme, f"the one for {address.scheme}://")
-        raise MissingExtraError(str(address), package=package, extra="remote") from None
+        raise MissingExtraError(address.shown, package=package, extra="remote") from None
     except ValueError as error:
         raise _RefusedError(address, _one_line(error)) from None
     return system, path
@@ -251,7 +252,7 @@ def _patiently(action: Callable[[], _Result], address: Address) -> _Result:
         except DeepLabError:
             raise
         except FileNotFoundError:
-            raise _NothingThereError(f"{address}: there is no such file.") from None
+            raise _NothingThereError(f"{address.shown}: there is no such file.") from None
         except PermissionError as error:
             reason = f"access was refused ({_one_line(error)}); look at the keys for it"
             raise _RefusedError(address, reason) from None
@@ -266,7 +267,7 @@ class _RefusedError(DownloadError):
     """A store gave nothing, or took nothing; ``reason`` says why, without the address."""
 
     def __init__(self, address: Address, reason: str) -> None:
-        super().__init__(f"{address}: {reason}.")
+        super().__init__(f"{address.shown}: {reason}.")
         self.reason = reason
 
 

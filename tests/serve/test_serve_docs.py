@@ -23,6 +23,7 @@ from PIL import Image
 from serving import ROOT, Server, draw_photo, encode, serving
 
 from deeplab import LabelSet, Segmenter, cli
+from deeplab.files import parse_toml
 from documents import blocks
 
 pytest.importorskip("fastapi")
@@ -36,6 +37,7 @@ LINES = [
     for line in text.splitlines()
     if line and not line.startswith("pip ")
 ]
+DOCKER = [line for line in PAGE.read_text("utf-8").splitlines() if line.startswith("docker ")]
 PERSON = ("ground", "person", "dog", "tree")
 
 
@@ -131,6 +133,40 @@ def test_its_tables_name_what_there_is(open_server: Server) -> None:
     ).stdout
     for option in re.findall(r"`(--[a-z-]+)", text):
         assert option in told or option in ("--to", "--overwrite"), option  # of export
+
+
+def test_nothing_on_the_page_is_left_to_the_reader_to_try() -> None:
+    """Each block is one of those that are run here, by test_readme, or compared below."""
+    told = re.findall(r"^```(.*)\n((?:.|\n)*?)^```$", PAGE.read_text("utf-8"), re.M)
+    assert {language for language, _ in told} == {"sh", "python", "console", ""}
+    (plain,) = [text for language, text in told if not language]
+    assert plain.splitlines() == DOCKER
+    assert len([text for language, text in told if language == "python"]) == 2
+    for line in LINES:
+        assert line.startswith(("deeplab ", "openssl ")) or "curl " in line, line
+    extras = parse_toml((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    for extra in re.findall(r"deeplab\[(\w+)\]", PAGE.read_text("utf-8")):
+        assert extra in extras["optional-dependencies"], extra
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")
+def test_the_tokens_that_openssl_makes_are_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (make,) = [line for line in LINES if line.startswith("openssl ")]
+    subprocess.run(["bash", "-euc", make], cwd=tmp_path, check=True)
+    monkeypatch.chdir(tmp_path)
+    (serve,) = [line for line in LINES if "--token" in line]
+    assert cli.run([*options_of(serve), "--port", "99999"]) == 2
+    assert "port: got 99999" in capsys.readouterr().err
+
+
+def test_the_application_is_given_as_it_says() -> None:
+    (code,) = re.findall(r"`(deeplab\.serve\.app\.build_app\(.*\))`", PAGE.read_text("utf-8"))
+    import deeplab.serve.app
+
+    application = eval(code, {"deeplab": deeplab, "Segmenter": Segmenter})
+    assert callable(application)
 
 
 @pytest.mark.clients
@@ -267,6 +303,24 @@ def test_the_image_starts_as_nobody_and_tells_whether_it_is_well(
         server.stop()
     failed = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
     assert failed.returncode != 0
+
+
+def test_dockers_lines_fit_the_image() -> None:
+    """As text: building needs a daemon and the network, and containers have neither here."""
+    instruction = dict(instructions())  # the last of each name: those of the final stage
+    environment = dict(re.findall(r"(\w+)=(\S+)", instruction["ENV"]))
+    build, start, publish = (shlex.split(line) for line in DOCKER)
+    assert build == ["docker", "build", "-t", start[-1], "."]
+    assert start[:3] == ["docker", "run", "--rm"]
+    assert start[start.index("-p") + 1].split(":")[1] == instruction["EXPOSE"]
+    assert start[start.index("--tmpfs") + 1] == environment["DEEPLAB_HOME"]
+    assert "--read-only" in start  # nothing else is written: test_container.py
+    assert start[start.index("-e") + 1] in (ROOT / "src/deeplab/cli/serve.py").read_text("utf-8")
+    assert publish[:3] == ["docker", "buildx", "build"]
+    assert "--platform=$BUILDPLATFORM" in (ROOT / "Dockerfile").read_text()
+    said = [line.lstrip("# ") for line in (ROOT / "Dockerfile").read_text().splitlines()]
+    written = [line for line in said if line.startswith("docker ")]
+    assert [written[0], written[2]] == [DOCKER[0], DOCKER[2]]
 
 
 def remove(options: list[str], name: str) -> list[str]:

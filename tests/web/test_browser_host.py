@@ -145,6 +145,20 @@ def test_the_list_of_models_is_as_documented():
         assert (ROOT / "web/src" / name).is_file(), name
 
 
+def test_what_the_page_says_of_its_making_is_there():
+    text = (ROOT / "docs/browser.md").read_text("utf-8")
+    (tree,) = re.findall(r"^```\nweb/\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    for line in tree.splitlines():
+        assert (ROOT / "web" / line.split()[0]).exists(), line
+    assert "`make web`" in text
+    assert re.search("^web:", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
+    assert "npm test" in text
+    assert "test" in json.loads((ROOT / "web/package.json").read_text("utf-8"))["scripts"]
+    assert "pytest tests/web" in text
+    assert "`apt-get install chromium`" in text
+    assert "chromium" in (ROOT / ".ci/run").read_text("utf-8")
+
+
 def test_a_folder_is_written_whole_or_not_at_all(built_page, reference, tmp_path, monkeypatch):
     models = [PageModel(path=reference / "models" / STARTER, title="VOC")]
     full = tmp_path / "full"

@@ -369,3 +369,10 @@ def test_an_address_cannot_break_the_line_of_a_message():
     with pytest.raises(DownloadError) as refused:
         store.read_bytes(address)
     assert r"memory://a\nb\x1b[31m.jpg: there is no such file." in str(refused.value)
+
+
+def test_a_name_with_two_colons_is_not_taken_for_another_file():
+    top = f"/deeplab-{uuid.uuid4().hex[:8]}"
+    fsspec.filesystem("memory").pipe({f"{top}/a": b"one", f"{top}/a::b": b"two"})
+    with pytest.raises(DownloadError, match="cannot be told from two"):
+        store.read_bytes(Address(f"memory:/{top}/a::b"))

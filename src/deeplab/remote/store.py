@@ -218,6 +218,8 @@ def _open(address: Address) -> tuple[AbstractFileSystem, str]:
         import fsspec
     except ImportError:
         raise MissingExtraError(address.shown, package="fsspec", extra="remote") from None
+    if "::" in str(address):  # fsspec would read what stands before it, another file
+        raise _RefusedError(address, 'an address with "::" in it cannot be told from two')
     try:
         system, path = fsspec.url_to_fs(str(address))
     except ImportError:

@@ -119,7 +119,7 @@ def round_ticks(low: float, high: float, *, count: int = 6) -> list[float]:
     if not high > low:
         return [low]
     step = 10.0 ** math.floor(math.log10((high - low) / count))
-    for factor in (1, 2, 5, 10):
+    for factor in (1, 2, 5, 10, 20):  # the last where a rounded step came out too small
         first, last = math.ceil(low / (step * factor)), math.floor(high / (step * factor))
         if last - first < count:
             break

@@ -41,7 +41,7 @@ def test_what_no_jpeg_can_hold_becomes_a_png(tmp_path: Path, capsys) -> None:
     command = ["segment", str(photos / "wide.png"), "-o", str(out), "-m", "voc-fast", "--json"]
     assert run([*command, "--save", "overlay"]) == 1
     assert run([*command, "--save", "overlay", "--overwrite"]) == 0
-    told = json.loads(capsys.readouterr().out.partition("]\n}\n")[2])
+    told = json.loads("{" + capsys.readouterr().out.partition("\n}\n{")[2])
     assert told["photos"][0]["files"] == {"overlay": str(out / "wide.overlay.png")}
 
 

@@ -38,7 +38,8 @@ def test_list_names_every_model_even_on_a_narrow_terminal(run: Run) -> None:
 def test_show_prints_everything(model: zoo.ZooModel, run: Run) -> None:
     code, out, _ = run("models", "show", model.name)
     assert code == 0
-    for words in (model.origin, model.licence, model.sha256, str(model.miou), model.protocol):
+    miou = "" if model.miou is None else str(model.miou)
+    for words in (model.origin, model.licence, model.sha256, miou, model.protocol):
         assert words in out
 
 

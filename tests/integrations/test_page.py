@@ -42,7 +42,7 @@ def test_the_rooms_files_import_no_package_at_their_top():
     for path in Path(ROOT / "src/deeplab/integrations").glob("*.py"):
         code = f"import sys; sys.modules.update(dict.fromkeys({BANNED!r})); "
         code += f"import deeplab.integrations.{path.stem}"
-        if path.stem != "__init__":
+        if path.stem not in ("__init__", "cvat"):  # CVAT's own program loads the latter
             subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 

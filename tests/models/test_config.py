@@ -31,7 +31,7 @@ from deeplab.models.config_fields import CellBranch
         ({"num_classes": 1}, "at least 2; background is a class too"),
         ({"mirror_scale": -1.0}, "0 leaves the mirrored photo out"),
         ({"dropout": 1.0}, "a keep probability of 0.9 is dropout 0.1"),
-        ({"pixel_std": (0.0, 1.0, 1.0)}, "above 0, in 0..255"),
+        ({"pixel_std": (0.0, 1.0, 1.0)}, "above 0, in the units of the pixels"),
         ({"multi_grid": (1, 2)}, "Give three rates"),
         ({"atrous_rates": (0, 6)}, "at least 1"),
         ({"backbone_bn_decay": 1.0}, "PyTorch's momentum is 1 − decay"),

@@ -91,7 +91,7 @@ def test_operators_are_timed_in_their_order(pair: Path) -> None:
     network = Segmenter(pair, threads=1).network
     found = network.time_operators(np.zeros((65, 65, 3), np.uint8))
     kinds = [kind for kind, _, _ in found]
-    convolutions = sum(isinstance(one, torch.nn.Conv2d) for one in network._model.modules())
+    convolutions = sum(isinstance(one, torch.nn.Conv2d) for one in network.model.modules())
     assert kinds.count("aten::conv2d") == convolutions
     assert all(ms >= 0 for _, _, ms in found)
 

@@ -166,9 +166,7 @@ def test_flags_are_read_as_the_command_line_gives_them() -> None:
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        ({"use_bounded_activation": True}, "Remove the flag"),
         ({"aspp_with_batch_norm": "false"}, "sums one classifier per rate"),
-        ({"model_variant": "nas_pnasnet"}, "NAS backbones are not here"),
         ({"image_pooling_crop_size": "513"}, "Give height,width"),
         ({"dense_prediction_cell_json": "mine.json"}, "give its list of branches"),
     ],

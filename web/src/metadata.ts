@@ -55,12 +55,13 @@ function readRecord(file: TfliteFile): boolean | undefined {
 }
 
 /** Throws for networks of ours whose pictures or masks this page cannot show. */
-function refuseSpecial(name: string, text: string): void {
+export function refuseSpecial(file: TfliteFile): void {
+  const { name } = file;
   let card;
   try {
-    card = JSON.parse(text);
+    card = JSON.parse(new TextDecoder().decode(file.entries.get(CARD)));
   } catch {
-    return; // readCard says so
+    return; // there is none, or readCard says so
   }
   const { input, labels } = card ?? {};
   if (input?.bands) {
@@ -78,7 +79,6 @@ function refuseSpecial(name: string, text: string): void {
 }
 
 function readCard(name: string, text: string): Metadata {
-  refuseSpecial(name, text);
   try {
     const card = JSON.parse(text);
     const { version, input, labels, align_corners: alignCorners, temperature = 1 } = card;

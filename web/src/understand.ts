@@ -7,7 +7,7 @@
 
 import type { Fit } from './geometry';
 import type { LabelSet } from './labels';
-import { readMetadata } from './metadata';
+import { readMetadata, refuseSpecial } from './metadata';
 import { findOutput, type Reading } from './output';
 import { TfliteFile, type Tensor } from './tflite';
 
@@ -54,11 +54,12 @@ export async function understand(
   hints: Hints = {},
   known: LabelSet[] = [],
 ): Promise<Network> {
-  const metadata = await readMetadata(file, known);
+  refuseSpecial(file);
   const { input, channelsFirst: inputChannelsFirst } = findInput(file);
   const [height, width] = inputChannelsFirst ? input.shape.slice(2) : input.shape.slice(1, 3);
   const frame = { height: height!, width: width! };
   const found = findOutput(file, frame, inputChannelsFirst);
+  const metadata = await readMetadata(file, known);
   const assumed = [...found.assumed];
   let labels = metadata?.labels ?? hints.labels ?? null;
   if (found.oneChannel) labels = nameTwo(file.name, labels, assumed);

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 from deeplab.errors import ImageError, InputError, OutputError
 from deeplab.files import replacing
-from deeplab.photo.overlapping import OverlappingSegmentation
 from deeplab.remote import store
 from deeplab.remote.address import Place
 
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from PIL import Image
 
+    from deeplab.photo.overlapping import OverlappingSegmentation
     from deeplab.photo.results import Segmentation
 
 SUFFIXES = {
@@ -215,9 +215,14 @@ class Writer:
     def __init__(
         self, result: Segmentation, *, only: Sequence[str] | None, overwrite: bool = True
     ) -> None:
+        from deeplab.photo.overlapping import OverlappingSegmentation
+
         self._result = result
         self._only = only
         self._overwrite = overwrite
+        self._overlapping: OverlappingSegmentation | None = (
+            result if isinstance(result, OverlappingSegmentation) else None
+        )
 
     def write(self, files: Mapping[str, Place]) -> dict[str, Place]:
         """Write files by kind, each whole or not at all, and return what they are called.
@@ -237,7 +242,7 @@ class Writer:
             path = path.with_suffix(".png")
             if os.path.lexists(path) and not self._overwrite:
                 raise ImageError(f"{self._result.name}: {path} exists already. Add --overwrite.")
-        if kind == "mask" and isinstance(self._result, OverlappingSegmentation):
+        if kind == "mask" and self._overlapping is not None:
             path = path.with_name(path.name.removesuffix(SUFFIXES["mask"]) + ".masks.tif")
             if os.path.lexists(path) and not self._overwrite:
                 raise ImageError(f"{self._result.name}: {path} exists already. Add --overwrite.")
@@ -255,20 +260,17 @@ class Writer:
     def _write_overlay(self, path: Place) -> None:
         from deeplab.photo.draw import overlay
 
-        legend = None
-        if isinstance(self._result, OverlappingSegmentation):
-            legend = self._result.legend
         picture = overlay(
             self._photo,
             self._result.mask,
             labels=self._result.labels,
-            legend=True if legend is None else legend,
+            legend=True if self._overlapping is None else self._overlapping.legend,
         )
         _save(picture, path)
 
     def _write_contour(self, path: Place) -> None:
-        if isinstance(self._result, OverlappingSegmentation):
-            _save(self._result.contour(), path)
+        if self._overlapping is not None:
+            _save(self._overlapping.contour(), path)
             return
         from deeplab.photo.draw import contour
 
@@ -297,8 +299,8 @@ class Writer:
         _save(cut, path)
 
     def _write_mask(self, path: Place) -> None:
-        if isinstance(self._result, OverlappingSegmentation):
-            self._result.save_masks(path)
+        if self._overlapping is not None:
+            self._overlapping.save_masks(path)
             return
         self._result.save_mask(path)
 

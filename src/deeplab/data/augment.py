@@ -169,7 +169,8 @@ class Jpeg:
         file = io.BytesIO()
         quality = int(generator.integers(self.quality, 96))
         as_photo(sample.image, "augment.jpeg").save(file, "JPEG", quality=quality)
-        return dataclasses.replace(sample, image=np.asarray(Image.open(file).convert("RGB")))
+        spoilt = Image.open(file, formats=("JPEG",)).convert("RGB")
+        return dataclasses.replace(sample, image=np.asarray(spoilt))
 
 
 def as_photo(image: npt.NDArray[Any], name: str) -> Image.Image:

@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 import tarfile
 from collections import Counter
@@ -16,10 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from PIL import Image
-
-from deeplab.errors import DataError, MissingExtraError
-from deeplab.photo.formats import PHOTO_SUFFIXES
+from deeplab.errors import DataError, ImageError, MissingExtraError
+from deeplab.photo.formats import PHOTO_SUFFIXES, open_picture
 
 _PHOTO_WORDS = ("image", "img", "photo", "picture", "input", "rgb", "pixel_values")
 _MASK_WORDS = (
@@ -241,7 +238,7 @@ def _cell(path: Path, key: str, cell: Mapping[str, Any] | bytes | None) -> Packe
             )
         return None
     try:
-        with Image.open(io.BytesIO(data)) as picture:
+        with open_picture(data, name="") as picture:
             return Packed(_ENDINGS.get(picture.format or "", ".png"), data)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    except ImageError:
         return Packed(".png", data)  # the doctor says what is wrong with it

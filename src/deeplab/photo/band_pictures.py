@@ -158,7 +158,7 @@ def count_channels(path: Path) -> int:
     if path.suffix.lower() not in (".tif", ".tiff"):
         return 0
     try:
-        with path.open("rb") as file, Image.open(file) as image:
+        with path.open("rb") as file, Image.open(file, formats=("TIFF",)) as image:
             tags = image.tag_v2  # type: ignore[attr-defined]
             samples, deepest = int(tags.get(_SAMPLES, 1)), max(_all(tags.get(_BITS, (1,))))
             usual = samples in (1, 3, 4) and image.mode != "F"

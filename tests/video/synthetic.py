@@ -50,9 +50,32 @@ def make_clip(kind: str, segmenter: Segmenter, *, count: int = 24) -> SyntheticC
     return SyntheticClip(frames, truth)
 
 
+def make_camera_clip(kind: str, segmenter: Segmenter, *, count: int = 24) -> SyntheticClip:
+    """Make a clip whose camera moves: it pans, or is held in a hand. A dog goes by, a cat lies."""
+    rng = np.random.default_rng({"pan": 101, "hand": 202}[kind])
+    ground = _texture(rng, (SIZE[0] + 60, 2 * SIZE[1]))
+    no_label = np.zeros(ground.shape[:2], np.uint8)
+    walker = _cut_out("dog", segmenter, height=0.55)
+    _paste(ground, no_label, _cut_out("cat", segmenter, height=0.5), left=350, top=70)
+    path = np.full((count, 2), (30.0, 204.0)) + np.arange(count)[:, None] * (0, 3)
+    if kind == "hand":
+        path += np.cumsum(rng.normal(0, (1.5, 2.5), (count, 2)), axis=0)
+    frames, truth = [], []
+    for number, (top, left) in enumerate(np.rint(path).astype(int)):
+        frame, label = ground.copy(), no_label.copy()
+        middle = 560 + (7 if kind == "pan" else 4) * (number - count / 2)
+        at = round(middle - walker[0].shape[1] / 2)
+        _paste(frame, label, walker, left=at, top=len(ground) - len(walker[0]) - 36)
+        seen = slice(top, top + SIZE[0]), slice(left, left + SIZE[1])
+        grain = rng.normal(0, NOISE, (*SIZE, 3)) + 2 * np.sin(number * 1.7)
+        frames.append(np.clip(frame[seen] + grain, 0, 255).astype(np.uint8))
+        truth.append(label[seen])
+    return SyntheticClip(frames, truth)
+
+
 def _paste(frame: UInt8, label: UInt8, animal: CutOut, *, left: int, top: int) -> None:
     pixels, shape, index = animal
-    a, b = max(0, left), min(SIZE[1], left + shape.shape[1])
+    a, b = max(0, left), min(frame.shape[1], left + shape.shape[1])
     if a < b:
         there = shape[:, a - left : b - left]
         frame[top : top + len(shape), a:b][there] = pixels[:, a - left : b - left][there]
@@ -75,9 +98,9 @@ def _cut_out(name: str, segmenter: Segmenter, *, height: float) -> CutOut:
     return small, np.asarray(inside).astype(bool), index
 
 
-def _texture(rng: np.random.Generator) -> UInt8:
+def _texture(rng: np.random.Generator, size: tuple[int, int] = SIZE) -> UInt8:
     """Return ground like grass and gravel: noise of several sizes."""
-    height, width = SIZE
+    height, width = size
     ground = np.zeros((height, width, 3))
     for radius, strength in ((1, 40), (4, 120), (24, 500)):
         grain = rng.integers(0, 256, (height, width, 3), np.uint8)

@@ -149,14 +149,16 @@ class Cases:
         return cases
 
     def steady(self) -> list[dict]:
-        """Some frames of a trembling scene, in which something moves, and what is made of them."""
-        grid, side, steps = (17, 19, 5), (70, 90), 6
-        scene = self.rng.integers(0, 256, (*side, 3), dtype=np.uint8)
+        """Some frames of a trembling scene, in which something moves, then the camera too."""
+        grid, side, steps = (17, 19, 5), (70, 90), 10
+        scene = self.rng.integers(0, 256, (14, 18, 3), dtype=np.uint8).repeat(5, 0).repeat(5, 1)
         mean = 2 * self.rng.normal(size=grid)
         steadier = Steadier()
         cases = []
         for step in range(steps):
-            frame = scene.astype(int) + self.rng.integers(-6, 7, scene.shape)
+            turned = max(step - 5, 0)
+            frame = np.roll(scene, (-2 * turned, 4 * turned), axis=(0, 1)).astype(int)
+            frame += self.rng.integers(-6, 7, scene.shape)
             frame[20:50, 8 * step : 8 * step + 30] = 250 - 20 * step
             seen = np.clip(frame, 0, 255).astype(np.uint8)
             logits = (mean + 0.4 * self.rng.normal(size=grid)).astype(np.float32)

@@ -3,24 +3,21 @@
  *
  * A network's answer trembles with the camera's noise, and so does the mask's edge. Each point of
  * the grid keeps a running average of its class probabilities. How fast it forgets depends on how
- * much the picture changed around it: at once where something moved, slowly where all is still. And
- * where it is still, the class that a point has is given up only for one that is clearly likelier.
+ * much the picture changed around it: at once where something moved, slowly where all is still. What
+ * moved as a whole takes its average along. And where it is still, the class that a point has is
+ * given up only for one that is clearly likelier.
  *
  * `deeplab segment` does the same to videos (`video/steady.py`); docs/video.md describes both.
  */
 
 import type { Size } from './geometry';
+import { findMotion, type Motion } from './motion';
 import type { Grid } from './upsample';
 
 /** The share of the new answer where the picture stands still: the last twelve frames count. */
 const STILL = 0.08;
-/** Mean change of green in a cell, 0..255, that is noise, and from which on it is motion. */
-const NOISE = 4;
-const MOTION = 19;
 /** By how much a new class must be likelier where all is still: a factor of exp(0.1) = 1.11. */
 const HOLD = 0.1;
-/** Motion is looked for at every so many pixels, both ways. */
-const EVERY = 2;
 /** Probabilities below this are not told apart. */
 const LEAST = 1e-6;
 
@@ -53,17 +50,19 @@ export class Smoother {
       this.past = { probabilities: values, frame, winner: winners(values, classes) };
       return logits;
     }
-    const moving = motion(past.frame, frame, size, logits);
+    const motion = findMotion(past.frame, frame, size, logits);
+    const { probabilities, winner } = moved(past, motion, logits);
+    const moving = motion.amount;
     const told = new Float32Array(values.length);
     for (let i = 0; i < values.length; i++) {
       const point = Math.floor(i / classes);
       const share = Math.fround(STILL + (1 - STILL) * moving[point]!);
-      const old = past.probabilities[i]!;
-      values[i] = old + share * (values[i]! - old);
+      const old = probabilities[i]!;
+      values[i] = old + Math.fround(share * Math.fround(values[i]! - old));
       told[i] = Math.log(Math.max(values[i]!, LEAST));
     }
     for (let point = 0; point < moving.length; point++) {
-      told[point * classes + past.winner[point]!]! += HOLD * (1 - moving[point]!);
+      told[point * classes + winner[point]!]! += HOLD * (1 - moving[point]!);
     }
     this.past = { probabilities: values, frame, winner: winners(told, classes) };
     return { ...logits, values: told };
@@ -91,35 +90,24 @@ function softmax({ values, classes }: Grid): Float32Array {
   return out;
 }
 
-/**
- * How much moves at each grid point, 0..1.
- *
- * The mean change of a cell is looked at, not the changes of its pixels: noise goes away in it.
- */
-function motion(before: Uint8Array, now: Uint8Array, size: Size, grid: Size): Float64Array {
-  const change = new Float64Array(grid.height * grid.width);
-  const pixels = new Float64Array(change.length);
-  for (let y = 0; y < size.height; y += EVERY) {
-    const row = Math.floor((y * grid.height) / size.height) * grid.width;
-    for (let x = 0; x < size.width; x += EVERY) {
-      const point = row + Math.floor((x * grid.width) / size.width);
-      const green = (y * size.width + x) * 3 + 1;
-      change[point]! += now[green]! - before[green]!;
-      pixels[point]! += 1;
+/** The average and the class of each point where its picture was in the frame before. */
+function moved(past: Past, { down, right }: Motion, grid: Grid): Omit<Past, 'frame'> {
+  const { height, width, classes } = grid;
+  const [probabilities, winner] = [past.probabilities.slice(), past.winner.slice()];
+  const before = past.probabilities;
+  for (let point = 0; point < winner.length; point++) {
+    if (!down[point] && !right[point]) continue;
+    const y = Math.min(Math.max(Math.floor(point / width) + down[point]!, 0), height - 1);
+    const x = Math.min(Math.max((point % width) + right[point]!, 0), width - 1);
+    const [top, left] = [Math.floor(y), Math.floor(x)];
+    const [bottom, far] = [Math.min(top + 1, height - 1), Math.min(left + 1, width - 1)];
+    for (let c = 0; c < classes; c++) {
+      const at = (row: number, column: number) => before[(row * width + column) * classes + c]!;
+      const above = at(top, left) + (x - left) * (at(top, far) - at(top, left));
+      const below = at(bottom, left) + (x - left) * (at(bottom, far) - at(bottom, left));
+      probabilities[point * classes + c] = above + (y - top) * (below - above);
     }
+    winner[point] = past.winner[Math.floor(y + 0.5) * width + Math.floor(x + 0.5)]!;
   }
-  for (let i = 0; i < change.length; i++)
-    change[i] = Math.abs(change[i]!) / Math.max(1, pixels[i]!);
-  return spread(change, grid).map((amount) =>
-    Math.min(Math.max((amount - NOISE) / (MOTION - NOISE), 0), 1),
-  );
-}
-
-/** The largest of each point and its neighbours: a network sees motion from beside it. */
-function spread(change: Float64Array, { width }: Size): Float64Array {
-  const wide = change.map((value, i) => {
-    const x = i % width;
-    return Math.max(value, x ? change[i - 1]! : 0, x + 1 < width ? change[i + 1]! : 0);
-  });
-  return wide.map((value, i) => Math.max(value, wide[i - width] ?? 0, wide[i + width] ?? 0));
+  return { probabilities, winner };
 }

@@ -52,7 +52,7 @@ def draw() -> list[tuple[np.ndarray, np.ndarray]]:
 
 
 def write(folder: Path, kind: str) -> Path:
-    """Write the pictures with masks as "stack", "npy", "folders", or as the one class "red"."""
+    """Write the pictures with masks as "stack", "npy", "folders", "white", or as one class "red"."""
     (folder / "images").mkdir(parents=True)
     (folder / "masks").mkdir()
     for index, (photo, label) in enumerate(draw()):
@@ -268,7 +268,7 @@ def test_killed_it_ends_with_the_same_bits(tmp_path: Path, head: str) -> None:
 # -- the data --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["stack", "npy", "folders"])
+@pytest.mark.parametrize("kind", ["stack", "npy", "folders", "white"])
 def test_all_ways_of_writing_masks_are_one(tmp_path: Path, kind: str) -> None:
     dataset = open_dataset(write(tmp_path / "data", kind), split="train")
     for sample, (photo, label) in zip((dataset[i] for i in range(4)), draw(), strict=True):

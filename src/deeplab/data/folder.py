@@ -33,7 +33,7 @@ from deeplab.data.label_maps import (
 )
 from deeplab.data.mask_files import open_mask
 from deeplab.data.masks import list_colours
-from deeplab.data.overlapping import OverlappingDataset, locate_masks
+from deeplab.data.overlapping import OverlappingDataset, locate_masks, read_white
 from deeplab.data.pairing import Affixes, divide, find_affixes
 from deeplab.data.sample import FileDataset, choose_split, list_pictures
 from deeplab.data.split_rules import Member, SplitRules
@@ -124,7 +124,7 @@ def open_split(root: Path, split: str) -> FileDataset:
     else:
         kind = FileDataset
         masks = tuple(_mask_of(member, found, root, description) for member in members)
-    return kind(
+    dataset = kind(
         layout=NAME,
         root=root,
         split=split,
@@ -139,6 +139,9 @@ def open_split(root: Path, split: str) -> FileDataset:
         channels=channels,
         rgb=description.rgb,
     )
+    if isinstance(dataset, OverlappingDataset) and not description.values:
+        return read_white(dataset)
+    return dataset
 
 
 def _find_channels(found: _Found) -> int:

@@ -9,10 +9,13 @@ With ``overlap = true`` in ``dataset.toml``, one of
 
 Their values are 0 (not of the class) and 1, and 255 where nobody knows; ``values = [0, 255]`` in
 ``dataset.toml`` reads white as the class (and then nothing is ignored, unless ``ignore`` says it).
+Masks of 0 and 255 alone, as most tools write them, are read so, too.
 """
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,12 +23,13 @@ from pathlib import Path
 import numpy as np
 
 from deeplab.data.description import Description
-from deeplab.data.masks import NOT_A_CLASS, UInt8, read_mask
+from deeplab.data.masks import IGNORE, NOT_A_CLASS, MaskEncoding, UInt8, read_mask
 from deeplab.data.sample import FileDataset, Sample
 from deeplab.errors import DataError, ImageError
 from deeplab.photo.band_pictures import read_values
 
 STACKS = (".tif", ".tiff", ".npy")
+_LOOKED_AT = 8
 
 
 @dataclass(frozen=True)
@@ -102,6 +106,24 @@ class OverlappingDataset(FileDataset):
                 "dataset.toml what they are: values = [0, 255]."
             )
         return label
+
+
+def read_white(dataset: OverlappingDataset) -> OverlappingDataset:
+    """Return the data set with white as the class, if the first masks hold black and white alone.
+
+    What is unknown everywhere it is not black would be no mask. Nobody must have said ``values``.
+    """
+    seen: set[int] = set()
+    for index in range(min(len(dataset.ids), _LOOKED_AT)):
+        with contextlib.suppress(DataError):  # the doctor tells of it
+            seen.update(np.unique(dataset.label(index)).tolist())
+    if seen != {0, IGNORE}:
+        return dataset
+    return dataclasses.replace(
+        dataset,
+        encoding=MaskEncoding(values=(0, 255), ignore=()),
+        assumed=(*dataset.assumed, "masks of 0 and 255 alone: white is the class, nothing ignored"),
+    )
 
 
 def locate_masks(

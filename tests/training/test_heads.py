@@ -52,7 +52,7 @@ def draw() -> list[tuple[np.ndarray, np.ndarray]]:
 
 
 def write(folder: Path, kind: str) -> Path:
-    """Write the pictures with masks as "stack", "npy", "folders", "white", or as one class "red"."""
+    """Write pictures with masks as "stack", "npy", "folders", "white", or as one class "red"."""
     (folder / "images").mkdir(parents=True)
     (folder / "masks").mkdir()
     for index, (photo, label) in enumerate(draw()):

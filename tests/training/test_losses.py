@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from deeplab.errors import InputError
 from deeplab.training.loss_settings import LossSettings
 from deeplab.training.loss_terms import Part
 from deeplab.training.losses import resize_label, segmentation_loss
@@ -95,3 +96,15 @@ def test_label_resize_keeps_the_corners() -> None:
     assert small[0, -1, -1] == label[0, -1, -1]
     assert torch.equal(resize_label(label, 33, 41), label)
     assert resize_label(label, 1, 1).shape == (1, 1, 1)
+
+
+def test_settings_of_a_batch_by_itself_may_be_named() -> None:
+    generator = torch.Generator().manual_seed(4)
+    logits = torch.randn(2, 3, 5, 5, generator=generator)
+    label = torch.randint(0, 3, (2, 9, 9), generator=generator)
+    part = Part(settings=LossSettings(top_k=0.25))
+    assert segmentation_loss(logits, label, top_k=0.25) == segmentation_loss(
+        logits, label, part=part
+    )
+    with pytest.raises(InputError, match="part: has settings of its own; leave out top_k"):
+        segmentation_loss(logits, label, part=part, top_k=0.5)

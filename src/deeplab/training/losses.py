@@ -7,6 +7,7 @@ Shapes: N batch, K classes, h × w the network's grid, H × W the crop.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,17 +18,15 @@ from deeplab.models.pieces import find_piece
 from deeplab.training.loss_settings import LossSettings
 from deeplab.training.loss_terms import TERMS, Part, Term
 
-PLAIN = Part(settings=LossSettings())
-"""Cross-entropy of a batch by itself."""
-
 
 def segmentation_loss(
     logits: Tensor | Sequence[Tensor],
     label: Tensor,
     *,
-    part: Part = PLAIN,
+    part: Part | None = None,
     align_corners: bool = True,
     terms: Mapping[str, Term] | None = None,
+    **settings: Any,
 ) -> Tensor:
     """Return the loss of a part of a step, summed over scales where there are several.
 
@@ -39,23 +38,29 @@ def segmentation_loss(
             maximum).
         label: (N, H, W) integer class ids; or (N, K, H, W), 0 or 1 for every class, where classes
             overlap. 255 is ignored.
-        part: its settings, and what it has to know of the whole step.
+        part: its settings, and what it has to know of the whole step; None is a batch by itself.
         align_corners: the resize convention of the network.
         terms: what ``part.settings.terms`` names; None knows ``loss_terms.TERMS``.
+        settings: of a batch by itself, fields of ``LossSettings``: ``top_k=0.25``.
 
     Returns:
         Scalar float32.
 
     Raises:
-        InputError: no logits at all, or a term for classes that exclude each other on others.
+        InputError: no logits at all, a term for classes that exclude each other on others, or
+            settings beside a part, which has its own.
     """
-    settings, terms = part.settings, TERMS if terms is None else terms
+    if part is None:
+        part = Part(settings=LossSettings(**settings))
+    elif settings:
+        raise InputError(f"part: has settings of its own; leave out {', '.join(settings)}.")
+    chosen, terms = part.settings, TERMS if terms is None else terms
     every = [logits] if isinstance(logits, Tensor) else list(logits)
     if not every:
         raise InputError("logits: got no tensor at all, expected one per scale.")
     overlap = label.ndim == 4
-    chosen = settings.terms or {"bce" if overlap else "cross_entropy": 1.0}
-    if overlap and "cross_entropy" in chosen:
+    weights = chosen.terms or {"bce" if overlap else "cross_entropy": 1.0}
+    if overlap and "cross_entropy" in weights:
         raise InputError(
             "loss.terms.cross_entropy: expects classes that exclude each other, but these overlap; "
             "take bce."
@@ -64,13 +69,13 @@ def segmentation_loss(
     with torch.autocast(label.device.type, enabled=False):
         for one in every:
             x, target = one.float(), label
-            if settings.upsample_logits and x.shape[-2:] != label.shape[-2:]:
+            if chosen.upsample_logits and x.shape[-2:] != label.shape[-2:]:
                 x = F.interpolate(
                     x, size=label.shape[-2:], mode="bilinear", align_corners=align_corners
                 )
-            elif not settings.upsample_logits:
+            elif not chosen.upsample_logits:
                 target = resize_label(label, x.shape[-2], x.shape[-1])
-            for name, weight in chosen.items():
+            for name, weight in weights.items():
                 total = total + weight * terms[name](x, target, part)
     return total
 

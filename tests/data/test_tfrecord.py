@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from shard_pictures import draw
 
 from deeplab import cli
 from deeplab.data import open_dataset
@@ -31,17 +32,6 @@ def shard(tmp_path: Path) -> Path:
     return Path(shutil.copy(SHARDS / "train-00000-of-00002.tfrecord", tmp_path))
 
 
-def _draw(index: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the photo and the mask of the script that wrote the shards."""
-    height, width = 20 + index, 31
-    photo = np.full((height, width, 3), 40 + 20 * index, np.uint8)
-    mask = np.zeros((height, width), np.uint8)
-    photo[4:14, 3 + index : 15 + index] = (25 * index, 200, 90)
-    mask[4:14, 3 + index : 15 + index] = 1 + index % 3
-    mask[4, 3 + index : 15 + index] = 255
-    return photo, mask
-
-
 def test_a_folder_of_shards_becomes_photos_and_masks(tmp_path: Path, names: Path) -> None:
     made = convert(SHARDS, tmp_path / "made", labels=names)
     assert made.classes == NAMES
@@ -52,7 +42,7 @@ def test_a_folder_of_shards_becomes_photos_and_masks(tmp_path: Path, names: Path
         dataset = open_dataset(tmp_path / "made", split=split)
         assert sorted(dataset.ids) == [f"2007_{index:06}" for index in indices]
         for number, name in enumerate(dataset.ids):
-            photo, mask = _draw(int(name[-1]))
+            photo, mask = draw(int(name[-1]))
             sample = dataset[number]
             assert np.array_equal(sample.label, mask)
             assert np.abs(sample.image.astype(int) - photo).mean() < 12  # JPEG

@@ -2,7 +2,7 @@
 
     python tests/oracles/write_shards.py tests/data/shards
 
-in an environment with tensorflow-cpu and pillow. Pictures and masks are drawn here.
+in an environment with tensorflow-cpu and pillow. The test of them draws the same pictures.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
+from shard_pictures import draw
 
 
 def _bytes(value: bytes) -> tf.train.Feature:
@@ -28,17 +31,6 @@ def _encode(pixels: np.ndarray, kind: str) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, kind)
     return buffer.getvalue()
-
-
-def draw(index: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return (photo, mask): a square of one class whose place and colour follow the index."""
-    height, width = 20 + index, 31
-    photo = np.full((height, width, 3), 40 + 20 * index, np.uint8)
-    mask = np.zeros((height, width), np.uint8)
-    photo[4:14, 3 + index : 15 + index] = (25 * index, 200, 90)
-    mask[4:14, 3 + index : 15 + index] = 1 + index % 3
-    mask[4, 3 + index : 15 + index] = 255
-    return photo, mask
 
 
 def example(index: int, *, labelled: bool = True) -> bytes:

@@ -24,7 +24,7 @@ import numpy as np
 
 from deeplab.data.description import Description
 from deeplab.data.masks import IGNORE, NOT_A_CLASS, MaskEncoding, UInt8, read_mask
-from deeplab.data.sample import FileDataset, Sample
+from deeplab.data.sample import FileDataset
 from deeplab.errors import DataError, ImageError
 from deeplab.photo.band_pictures import read_values
 
@@ -43,23 +43,6 @@ class OverlappingDataset(FileDataset):
     def __post_init__(self) -> None:
         assert len(self.ids) == len(self.images) == len(self.masks)
         assert self.labels.overlap
-
-    def __getitem__(self, index: int) -> Sample:
-        """Read one pair.
-
-        Raises:
-            ImageError: the photo is missing or damaged.
-            DataError: a mask is missing, damaged, holds another value, or has another size.
-        """
-        image = self.image(index)
-        label = self.label(index)
-        if image.shape[:2] != label.shape[:2]:
-            raise DataError(
-                f"{self.masks[index]}: the masks of '{self.ids[index]}' have {label.shape[0]}×"
-                f"{label.shape[1]} pixels, the photo {image.shape[0]}×{image.shape[1]} (height × "
-                "width). They must be equal; resize masks only with nearest neighbour."
-            )
-        return Sample(image=image, label=label, id=self.ids[index])
 
     def label(self, index: int) -> UInt8:
         """Read the masks of a pair: (H, W, K) uint8, 0, 1, or 255 for ignored.
@@ -83,6 +66,9 @@ class OverlappingDataset(FileDataset):
             raise DataError(f"{found[0]}: the masks of '{self.ids[index]}' have different sizes.")
         empty = np.zeros(sizes.pop(), np.uint8)
         return np.stack([planes.get(file, empty) for file in files], axis=2)
+
+    def _whose(self, index: int) -> str:
+        return f"the masks of '{self.ids[index]}' have"
 
     def _read_stack(self, path: Path) -> UInt8:
         try:

@@ -121,14 +121,26 @@ class FileDataset:
             IndexError: there is no such index.
         """
         image = self.image(index)
-        label = read_mask(self.masks[index], self.encoding)
-        if image.shape[:2] != label.shape:
+        label = self.label(index)
+        if image.shape[:2] != label.shape[:2]:
             raise DataError(
-                f"{self.masks[index]}: the mask has {label.shape[0]}×{label.shape[1]} pixels, its "
-                f"photo {image.shape[0]}×{image.shape[1]} (height × width). They must be equal; "
-                "resize masks only with nearest neighbour."
+                f"{self.masks[index]}: {self._whose(index)} {label.shape[0]}×{label.shape[1]} "
+                f"pixels, its photo {image.shape[0]}×{image.shape[1]} (height × width). They must "
+                "be equal; resize masks only with nearest neighbour."
             )
         return Sample(image=image, label=label, id=self.ids[index])
+
+    def label(self, index: int) -> UInt8:
+        """Read the truth of a pair, without its photo: see ``Sample.label``.
+
+        Raises:
+            DataError: as reading a pair.
+        """
+        return read_mask(self.masks[index], self.encoding)
+
+    def _whose(self, index: int) -> str:
+        """Return the words for a pair's masks in messages."""
+        return "the mask has"
 
     def image(self, index: int) -> Values:
         """Read a photo, or another picture: see ``Sample.image``.

@@ -50,6 +50,8 @@ if TYPE_CHECKING:
 
 UInt8 = npt.NDArray[np.uint8]
 
+_LOOKED_AT_ONCE = "scales, flip, tile: overlapping classes are looked at once."
+
 _USUAL_TILE = 513
 """Pixels per side, where weights do not say what they were trained on."""
 
@@ -106,7 +108,7 @@ class FilePredictor:
             InputError: several looks, or windows, were asked for.
         """
         if self._windows is not None or len(self.segmenter.looks) > 1:
-            raise InputError("scales, flip, tile: overlapping classes are looked at once.")
+            raise InputError(_LOOKED_AT_ONCE)
         return self.segmenter(photo).looks[0]
 
     def describe(self) -> dict[str, Any]:
@@ -214,7 +216,7 @@ class TorchPredictor:
         from deeplab.models.inference import pad_to_stride
 
         if tuple(self.scales) != (1.0,) or self.flip or self.tile:
-            raise InputError("scales, flip, tile: overlapping classes are looked at once.")
+            raise InputError(_LOOKED_AT_ONCE)
         height, width = photo.shape[:2]
         region = Region(height, width, top=0, left=0, bottom=height, right=width)
         if self.frame is not None:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from deeplab.weights import Release
 
 UInt8 = npt.NDArray[np.uint8]
+Mask = npt.NDArray[np.bool_]
 
 MOST_PHOTOS = 50
 """Of more, as many are taken, evenly spread."""
@@ -221,14 +222,7 @@ def _compare(
     foreground = np.ones_like(same)
     if labels.background is not None:
         foreground = (file != labels.background) | (torch != labels.background)
-    return Comparison(
-        photo=name,
-        pixels=same.size,
-        equal=int(same.sum()),
-        foreground=int(foreground.sum()),
-        same_foreground=int((same & foreground).sum()),
-        logit_difference=difference,
-    )
+    return _count(same, foreground, name, difference)
 
 
 def _compare_overlapping(
@@ -236,7 +230,12 @@ def _compare_overlapping(
 ) -> Comparison:
     """Compare the masks of all classes: pixels are equal where all of them are."""
     same = (file.masks == torch.masks).all(0)
-    foreground = file.masks.any(0) | torch.masks.any(0)
+    foreground = np.asarray(file.masks.any(0) | torch.masks.any(0))
+    return _count(same, foreground, name, difference)
+
+
+def _count(same: Mask, foreground: Mask, name: str, difference: float | None) -> Comparison:
+    """Count pixels that are the same, all of them and those of the foreground."""
     return Comparison(
         photo=name,
         pixels=same.size,

@@ -26,11 +26,12 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from deeplab.data.masks import IGNORE, read_mask
+from deeplab.data.masks import IGNORE
 from deeplab.data.sample import Dataset
 from deeplab.data.transforms import nearest_indices
 from deeplab.models import DeepLab
 from deeplab.photo.images import Geometry, InputSpec
+from deeplab.training.balance import read_label
 
 MOST_PHOTOS = 160
 """More photos hardly change a few thousand numbers, and cost seconds."""
@@ -230,10 +231,7 @@ def _class_shares(dataset: Dataset, chosen: Sequence[int], classes: int) -> Floa
     """Return (K,) float64, each class's share of the labelled pixels, photos counting alike."""
     shares = np.zeros(classes)
     for index in chosen:
-        if dataset.masks:  # spares reading the photo
-            label = read_mask(dataset.masks[index], dataset.encoding)
-        else:
-            label = dataset[index].label
+        label = read_label(dataset, index)
         counts = np.bincount(label.ravel(), minlength=classes)[:classes]
         shares += counts / max(1, counts.sum())
     shares /= max(shares.sum(), 1e-12)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -101,6 +104,27 @@ def test_errors_of_workers_arrive_as_themselves(dataset: FileDataset) -> None:
     for workers in (0, 1):
         with pytest.raises(DataError, match=r"4\.png: the mask cannot be read"):
             list(train(dataset, workers=workers))
+
+
+def test_a_line_that_breaks_waits_for_the_news_of_a_death() -> None:
+    class Broken:
+        num_workers = 1
+
+        def __iter__(self) -> Iterator[Batch]:
+            raise ConnectionResetError("reset by peer")
+            yield
+
+    def died(number: int, frame: object) -> None:
+        raise RuntimeError("DataLoader worker (pid 1) is killed by signal: Killed.")
+
+    before = signal.signal(signal.SIGALRM, died)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        with pytest.raises(RuntimeError, match="pid 1"):
+            list(Loader(cast("Any", Broken())))
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def test_wrong_settings_are_refused(dataset: FileDataset) -> None:

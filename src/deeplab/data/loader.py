@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import signal
+import time
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, TypeAlias
@@ -27,6 +28,7 @@ from deeplab.errors import DataError, DeepLabError, InputError
 Place: TypeAlias = tuple[int, int]  # (epoch, index)
 
 _PREFETCHED_BATCHES = 4  # per worker; rides out a run of large photos
+_NEWS_OF_A_DEATH = 5.0  # seconds that the system may take to tell of a worker's end
 
 
 class Batch(NamedTuple):
@@ -92,7 +94,18 @@ class Loader:
         with warnings.catch_warnings():  # more workers than cores: the recipe says so
             warnings.filterwarnings("ignore", message="This DataLoader will create")
             batches = iter(self._loader)
-        for batch in batches:
+        while True:
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            except (OSError, EOFError, RuntimeError) as error:
+                # A worker that dies as it hands over a batch breaks the line before the system
+                # says that it died. PyTorch's handler of that signal raises it in words, here
+                # rather than somewhere in what follows.
+                if self._loader.num_workers and "DataLoader worker" not in str(error):
+                    time.sleep(_NEWS_OF_A_DEATH)
+                raise
             if isinstance(batch, DeepLabError):
                 raise batch
             yield batch

@@ -15,7 +15,7 @@ ai-edge-litert and a Vulkan loader.
     answers     networks and gradients on the GPU against the CPU; pairs opened by ``device="cuda"``
     resume      a training that is cut in two ends as one that is not
     nccl        one process of NCCL: DDP and synchronised batch norm against neither
-    inference   ms a photo of release pairs, float32 and bfloat16
+    inference   ms a photo of release pairs, float32 and bfloat16; photos one by one against `map`
     litert      files of the package through LiteRT's WebGPU: the CPU's mask? ms a photo
     mnv2 r50 r101 x65  training, images/s: a plain loop, then ours in bfloat16 and channels-last,
                 the share of the time that the GPU waits for pictures, then compiled, which takes
@@ -299,6 +299,37 @@ def time_inference(plan: Plan, say: Say) -> None:
             say(what=f"{name}, {plan.crop}×{plan.crop}, batch {batch}, a photo", **row)
             if time.time() > plan.until:
                 return
+    time_folder(plan, say)
+
+
+def time_folder(plan: Plan, say: Say) -> None:
+    """Time photos one after the other against ``map``, which runs what waits as one batch."""
+    from deeplab import Segmenter
+    from deeplab.labels import LABEL_SETS
+    from deeplab.models import build
+    from deeplab.photo.images import InputSpec
+    from deeplab.weights import release
+
+    config = plan.config("r50")
+    photos = [HERE / "examples" / "photos" / "dog.jpg"] * (4 if plan.tiny else 200)
+    with tempfile.TemporaryDirectory() as folder:
+        spec, labels = InputSpec(height=plan.crop, width=plan.crop), LABEL_SETS["voc"]
+        pair = Path(folder) / "r50"
+        release.save(pair, config, build(config).state_dict(), labels=labels, input_spec=spec)
+        segmenter = Segmenter(pair.with_suffix(".json"), device=plan.device)
+        segmenter(photos[0])
+        start = time.perf_counter()
+        alone = [segmenter(photo).mask for photo in photos]
+        between = time.perf_counter()
+        together = [one.mask for one in segmenter.map(photos)]
+        end = time.perf_counter()
+    same = min(float((a == b).mean()) for a, b in zip(alone, together, strict=True))
+    say(
+        what=f"r50, {len(photos)} photos from files to masks",
+        one_by_one_ms=(between - start) / len(photos) * 1e3,
+        map_ms=(end - between) / len(photos) * 1e3,
+        same_pixels=same,
+    )
 
 
 def try_litert(plan: Plan, say: Say) -> None:

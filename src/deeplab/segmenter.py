@@ -41,6 +41,7 @@ from deeplab.runtimes import (
     open_network,
 )
 from deeplab.runtimes.answers import check_count
+from deeplab.runtimes.batches import LARGEST_BATCH, GatheredNetwork, likes_batches
 from deeplab.runtimes.cut import open_cut
 from deeplab.runtimes.devices import read_device
 from deeplab.runtimes.looks import Look, plan_looks
@@ -205,13 +206,13 @@ class Segmenter:
         # What comes later takes the same device, which was compared with the CPU by now.
         chosen = dataclasses.replace(file, device=read_device(network.device), compared=True)
         self._open_stream = partial(open_network, chosen)
-        if network.device != "cpu":  # one queue of work is what a device has
-            streams = 1
         self._grid: tuple[int, int] | None = None
         self._of_windows: _Streams[Network] | None = None
         self._open_cut = partial(open_cut, chosen, threads=1)
         self._halves: tuple[int, Halves] | None = None
         self._called = _Streams(partial(self._open_stream, threads=threads), streams, first=network)
+        if network.device != "cpu":
+            self._called = _line_up(network)
 
     def __reduce__(self) -> tuple[Callable[[], Segmenter], tuple[()]]:
         """Travel to other processes as the arguments; the model is opened again there."""
@@ -271,14 +272,15 @@ class Segmenter:
 
         Args:
             photos: what :meth:`__call__` takes, any number.
-            workers: photos worked on at the same time, each on one thread; None takes the cores.
+            workers: photos worked on at the same time, each on one thread; None takes the cores,
+                and on a device as many as a batch has: what waits for it runs together.
             memory: that all photos at work may take together, networks and results apart: bytes,
                 or "2GB"; None takes three quarters of what there is. Where many are large, fewer
                 are worked on at once; for one larger than that there is :meth:`tiles`.
             on_error: "raise" ends at the first photo that cannot be read; "yield" gives its error
                 in place of its result and goes on.
         """
-        workers = count_cores() if workers is None else workers
+        workers = self._count_workers() if workers is None else workers
         check_whole("workers", workers, most=MAX_WORKERS)
         if isinstance(photos, (str, bytes, PathLike)):
             raise InputError(f"photos: got one {type(photos).__name__}, expected several photos.")
@@ -293,9 +295,7 @@ class Segmenter:
     def _map(
         self, photos: Iterable[Source], workers: int, budget: Budget, stop: bool
     ) -> Iterator[Segmentation | DeepLabError]:
-        streams = self._called
-        if self.network.device == "cpu":
-            streams = _Streams(partial(self._open_stream, threads=1), workers)
+        streams = self._place_workers(workers)
         waiting: deque[Future[Segmentation]] = deque()
         with ThreadPoolExecutor(workers, thread_name_prefix="deeplab") as pool:
             try:
@@ -308,6 +308,17 @@ class Segmenter:
             finally:
                 for future in waiting:
                     future.cancel()
+
+    def _count_workers(self) -> int:
+        if self.network.device == "cpu":
+            return count_cores()
+        return max(count_cores(), self._called.count)  # a batch should find its photos ready
+
+    def _place_workers(self, workers: int) -> _Streams[Network]:
+        """Return where workers find a network: one for each core, or their places at a device."""
+        if self.network.device == "cpu":
+            return _Streams(partial(self._open_stream, threads=1), workers)
+        return self._called
 
     def _segment_within(
         self, budget: Budget, photo: Source, streams: _Streams[Network]
@@ -348,9 +359,9 @@ class Segmenter:
         refuse_special(self.card, "video")
         if len(self.looks) > 1:
             raise InputError("scales, flip: a video is looked at once per frame; leave them out.")
-        workers = count_cores() if workers is None else workers
+        workers = self._count_workers() if workers is None else workers
         check_whole("workers", workers, most=MAX_WORKERS)
-        streams = _Streams(partial(self._open_stream, threads=1), workers)
+        streams = self._place_workers(workers)
         return Video(
             VideoReader(source),
             look=lambda frame: self._look(frame.photo, streams),
@@ -696,6 +707,17 @@ class _Streams(Generic[_Opened]):
     def give_back(self, network: _Opened) -> None:
         """Make a network available again."""
         self._idle.put(network)
+
+
+def _line_up(network: Network) -> _Streams[Network]:
+    """Return the places in line for a network on a device, which works for one thread at a time.
+
+    They are one, or as many as a batch has, where the device likes batches.
+    """
+    if not likes_batches(network):
+        return _Streams(lambda: network, 1)
+    gathered = GatheredNetwork(network)
+    return _Streams(lambda: gathered, LARGEST_BATCH)
 
 
 def count_cores() -> int:

@@ -55,7 +55,7 @@ class Network(Protocol):
 class CardNetwork:
     """What the engines tell of a network, all of it from its card; see :class:`Network`."""
 
-    def __init__(self, card: NetworkCard) -> None:
+    def __init__(self, card: NetworkCard | Network) -> None:
         self.spec = card.spec
         self.labels = card.labels
         self.num_classes = card.num_classes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -171,19 +172,23 @@ class TorchNetwork(CardNetwork):
 
     def __call__(self, frame: Frame) -> Float32:
         """Run one (height, width, 3) uint8 RGB frame."""
+        return self.run_batch([frame])[0]
+
+    def run_batch(self, frames: Sequence[Frame]) -> list[Float32]:
+        """Run frames of one shape together; see :mod:`deeplab.runtimes.batches`."""
         import torch
 
         torch.set_num_threads(self._threads)  # another network may have set it to its own
-        image = torch.from_numpy(np.ascontiguousarray(frame.transpose(2, 0, 1)))[None]
+        images = torch.from_numpy(np.stack([frame.transpose(2, 0, 1) for frame in frames]))
         try:
             with torch.inference_mode():
-                logits = self.model(image.to(self._device), self._output_stride)[0]
-                grid: Float32 = logits.permute(1, 2, 0).contiguous().cpu().numpy()
+                logits = self.model(images.to(self._device), self._output_stride)
+                grids: Float32 = logits.permute(0, 2, 3, 1).contiguous().cpu().numpy()
         except RuntimeError as error:
             if self._asked == CPU:
                 raise
             raise cannot_run(self._name, "PyTorch", self._asked, error) from error
-        return grid
+        return list(grids)
 
     def time_operators(self, frame: Frame) -> list[tuple[str, str, float]]:
         """Run one frame under PyTorch's profiler: (operator, input shapes, ms), in their order.

@@ -71,6 +71,24 @@ NETWORKS = {
         num_classes=19,
         head_channels=128,
     ),
+    "v3+-mobilevit": DeepLabConfig(
+        version="v3+",
+        backbone="mobilevit_xxs",
+        head_channels=32,
+        decoder_output_stride=(8, 4),
+        decoder_channels=32,
+        dropout=0.0,
+    ),
+    "v3-mobilevit_v2": DeepLabConfig(
+        version="v3",
+        backbone="mobilevit_v2",
+        depth_multiplier=0.5,
+        head_channels=32,
+        aspp_separable=False,
+        padding="symmetric",
+        odd_patches="zero",
+        align_corners=False,
+    ),
     "v3+-mobilenet_edgetpu": DeepLabConfig(
         version="v3+",
         backbone="mobilenet_edgetpu",
@@ -99,9 +117,13 @@ def make(network: str | DeepLabConfig, seed: int = 0) -> DeepLab:
             torch.nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
             if module.bias is not None:
                 torch.nn.init.zeros_(module.bias)
-        elif isinstance(module, torch.nn.BatchNorm2d):
+        elif isinstance(module, torch.nn.Linear):
+            torch.nn.init.xavier_normal_(module.weight)
+            torch.nn.init.zeros_(module.bias)
+        elif isinstance(module, torch.nn.LayerNorm | torch.nn.GroupNorm | torch.nn.BatchNorm2d):
             torch.nn.init.ones_(module.weight)
             torch.nn.init.zeros_(module.bias)
+        if isinstance(module, torch.nn.BatchNorm2d):
             module.running_mean.zero_()
             module.running_var.fill_(1)
     return model

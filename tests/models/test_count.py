@@ -142,3 +142,33 @@ def test_wrong_size_is_refused(size: Any) -> None:
 def test_wrong_output_stride_is_refused() -> None:
     with pytest.raises(ConfigError, match="output_stride: got 7"):
         count_network(DeepLabConfig(), output_stride=7)
+
+
+@pytest.mark.parametrize(
+    ("config", "millions"),
+    # Source: 2110.02178 table 3; the zoo of apple/ml-cvnets.
+    [
+        ({"backbone": "mobilevit_s"}, 6.4),
+        ({"backbone": "mobilevit_xs"}, 2.9),
+        ({"backbone": "mobilevit_xxs"}, 1.9),
+        ({"backbone": "mobilevit_v2", "head_channels": 512}, 13.3),
+        ({"backbone": "mobilevit_v2", "head_channels": 512, "depth_multiplier": 0.5}, 6.2),
+    ],
+)
+def test_mobilevit_as_published(config: dict[str, Any], millions: float) -> None:
+    count = count_network(DeepLabConfig(**config, aspp_separable=False), (64, 64))
+    assert round(count.parameters / 1e6, 1) == millions
+    assert count.folded_parameters < count.parameters
+
+
+def test_attention_counts_each_pixel_with_each_other_one_at_its_place() -> None:
+    config = DeepLabConfig(backbone="mobilevit_xxs")
+    small, large = (
+        by_name(count_network(config, (side, side)))["backbone"].macs for side in (256, 512)
+    )
+    patches = [(32 // 2) ** 2, (16 // 2) ** 2, (16 // 2) ** 2]  # at stride 8, 16 and 16
+    products = sum(
+        depth * 4 * 2 * n**2 * width
+        for depth, n, width in zip((2, 4, 3), patches, (64, 80, 96), strict=True)
+    )
+    assert large - 4 * small == (16 - 4) * products

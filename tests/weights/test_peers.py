@@ -1,8 +1,8 @@
-"""jfzhang95's and mmsegmentation's networks give here what their own code gives.
+"""jfzhang95's, mmsegmentation's and smp's networks give here what their own code gives.
 
 The numbers were measured with their code (jfzhang95/pytorch-deeplab-xception at its last commit,
-mmsegmentation 1.2.2) on the weights and the picture of `peers`: a digest of names and shapes, the
-logits of the last pixel, and the mean of the absolute logits.
+mmsegmentation 1.2.2, segmentation-models-pytorch 0.5.0) on the weights and the picture of `peers`:
+a digest of names and shapes, the logits of the last pixel, and the mean of the absolute logits.
 """
 
 from __future__ import annotations
@@ -64,6 +64,21 @@ def mm_layers(backbone: str, *, plus: bool, deep: bool) -> tuple[DeepLabConfig, 
     return config, [*layers, ("classifier", "decode_head.conv_seg", None)]
 
 
+def smp_layers(depth: int, *, plus: bool) -> tuple[DeepLabConfig, list[Layer]]:
+    config = DeepLabConfig(
+        version="v3+" if plus else "v3", backbone=f"resnet_v1_{depth}", num_classes=7,
+        stride_unit="first", atrous_rates=(12, 24, 36), aspp_separable=plus, separable_norm=False,
+        post_aspp="separable" if plus else "conv", low_level="block", decoder_convs=1,
+    )  # fmt: skip
+    aspp = "decoder.aspp.0." if plus else "decoder.aspp."
+    return config, [
+        *resnet_layers("encoder.", depth),
+        *aspp_layers(aspp, separable="" if plus else None),
+        *smp._head_layers(aspp, plus=plus),
+        ("classifier", "segmentation_head.0", None),
+    ]
+
+
 CASES: dict[str, tuple[Any, int | None, str, int, list[float], float]] = {
     "jf mobilenet, stride 16": (jf_layers("mobilenet"), 16, "", 3705699662,
         [0.2137, 0.1275, -1.4468, -0.4183, -0.8479], 1.2746),
@@ -77,6 +92,12 @@ CASES: dict[str, tuple[Any, int | None, str, int, list[float], float]] = {
         [-1.2454, -0.7586, 0.3901, 1.2153, 0.3028], 2.9017),
     "mm resnet50, multi-grid": (mm_layers("resnet50", plus=False, deep=True), None, GRID, 418557397,
         [-4.3987, 30.431, 6.0167, 2.2362, -2.8035], 16.8073),
+    "smp resnet18, v3+, stride 8": (smp_layers(18, plus=True), 8, "", 2689484221,
+        [2.5738, 2.2685, 1.0352, -2.6277, -2.5019], 7.3553),
+    "smp resnet34, v3+, stride 16": (smp_layers(34, plus=True), 16, "", 4215081002,
+        [10.2254, 11.2467, 8.8265, -9.5682, -13.5959], 27.8944),
+    "smp resnet18, v3, stride 8": (smp_layers(18, plus=False), 8, "", 2564260257,
+        [3.4008, -1.9268, 0.9584, -1.965, 1.3213], 2.8664),
 }  # fmt: skip
 
 
@@ -90,9 +111,10 @@ def test_logits_are_those_of_the_peer_s_own_code(name: str):
     assert len(report.kept) == len(shapes)
     network = build(config, state).eval()
     with torch.inference_mode():
-        logits = network(peers.image(65, 81))
-        if name.startswith("jf"):
-            logits = network.upsample(logits, (65, 81))
+        size = (64, 80) if name.startswith("smp") else (65, 81)
+        logits = network(peers.image(*size))
+        if name.startswith(("jf", "smp")):
+            logits = network.upsample(logits, size)
     assert logits.abs().mean().item() == pytest.approx(mean, rel=1e-4)
     assert logits[0, :5, -1, -1].tolist() == pytest.approx(corner, rel=2e-3, abs=2e-4)
 

@@ -14,7 +14,7 @@ class BackboneDefaults(NamedTuple):
     """What the original does with a family of backbones.
 
     Source: deeplab/core/feature_extractor.py (``_MEAN_RGB``, ``_PREPROCESSING_FN``, the argument
-    scopes), slim/nets/mobilenet, deeplab/core/xception.py.
+    scopes), slim/nets/mobilenet, deeplab/core/xception.py; apple/ml-cvnets for MobileViT.
     """
 
     family: str
@@ -26,6 +26,7 @@ class BackboneDefaults(NamedTuple):
 
 
 _UNIT = ((127.5,) * 3, (127.5,) * 3)  # (2/255)x − 1
+_SHARE = ((0.0,) * 3, (255.0,) * 3)  # x/255, and in BGR: see derive_config
 _MEAN = ((123.15, 115.90, 103.06), (1.0,) * 3)
 _CAFFE = ((122.675, 116.669, 104.008), (1.0,) * 3)  # the usual BGR mean, written in RGB order
 _RATES = (6, 12, 18)
@@ -50,5 +51,10 @@ BACKBONES: dict[str, BackboneDefaults] = {
     "mobilenet_v3_small_seg": BackboneDefaults("mobilenet_v3", *_UNIT, 1e-3, 0.997, ()),
     "nas_pnasnet": BackboneDefaults("nas", *_UNIT, 1e-3, 0.9997, _RATES),
     "nas_hnasnet": BackboneDefaults("nas", *_UNIT, 1e-3, 0.9997, _RATES),
+    **{
+        name: BackboneDefaults("mobilevit", *_SHARE, 1e-5, 0.9, _RATES)
+        for name in ("mobilevit_xxs", "mobilevit_xs", "mobilevit_s")
+    },
+    "mobilevit_v2": BackboneDefaults("mobilevit_v2", *_SHARE, 1e-5, 0.9, _RATES),
     "mobilenet_edgetpu": BackboneDefaults("mobilenet_edgetpu", *_UNIT, 1e-3, 0.997, ()),
 }

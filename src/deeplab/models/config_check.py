@@ -19,6 +19,7 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "stride_conv": ("3x3", "1x1"),
     "projection": ("1x1", "3x3"),
     "basic_rates": ("both", "first"),
+    "odd_patches": ("resize", "zero"),
     "post_aspp": ("none", "conv", "separable"),
     "decoder_merge": ("concat", "sum"),
     "decoder_order": ("encoder_first", "low_level_first"),
@@ -55,12 +56,17 @@ _POSITIVE = (
 )
 
 
+_SCALED = ("mobilenet_v2", "mobilenet_edgetpu", "mobilevit_v2")
+"""Families that have a depth multiplier."""
+
+
 def derive_config(config: ConfigFields) -> dict[str, Any]:
     """Return a value for every derived field that was not given."""
     _check_choice(config, "version")
     _check_choice(config, "backbone")
     backbone = BACKBONES[config.backbone]
     early = config.version in ("v1", "v2")
+    in_bgr = backbone.family.startswith("mobilevit")  # Source: apple/ml-cvnets reads with OpenCV
     caffe = config.version == "v2" and backbone.family == "resnet"
     derived: dict[str, Any] = {
         # v1 and v2 predict at stride 8 (1606.00915, section 3.1), v3 and v3+ at 16 by default.
@@ -85,7 +91,7 @@ def derive_config(config: ConfigFields) -> dict[str, Any]:
         "low_level_channels": config.decoder_channels if config.decoder_merge == "sum" else 48,
         "pixel_mean": BACKBONES["vgg16"].pixel_mean if early else backbone.pixel_mean,
         "pixel_std": BACKBONES["vgg16"].pixel_std if early else backbone.pixel_std,
-        "channel_order": "bgr" if early and _takes_photos(config) else "rgb",
+        "channel_order": "bgr" if (early or in_bgr) and _takes_photos(config) else "rgb",
     }
     return {name: value for name, value in derived.items() if getattr(config, name) is DERIVED}
 
@@ -229,10 +235,11 @@ def _check_family_fields(config: ConfigFields, family: str) -> None:
         ("nas_classification_head", "nas", False),
         ("nas_channels", "nas", 20),
         ("drop_path_keep_prob", "nas", 1.0),
+        ("odd_patches", "mobilevit", "resize"),
     ):
         value = getattr(config, name)
-        if value != unset and family != reader:
-            owner = "ResNets" if reader == "resnet" else "the NAS backbones"
+        if value != unset and not family.startswith(reader):
+            owner = {"resnet": "ResNets", "nas": "the NAS backbones"}.get(reader, "MobileViTs")
             raise ConfigError(
                 f"{name}: got {value} with '{config.backbone}'. Only {owner} read it; leave it "
                 f"at {unset}."
@@ -274,10 +281,10 @@ def _check_version(config: ConfigFields) -> None:
             f"backbone: vgg16 belongs to v1 and v2, got version='{config.version}'. "
             "Use version='v1', or a ResNet, Xception or MobileNet backbone."
         )
-    if config.depth_multiplier != 1.0 and family not in ("mobilenet_v2", "mobilenet_edgetpu"):
+    if config.depth_multiplier != 1.0 and family not in _SCALED:
         raise ConfigError(
             f"depth_multiplier: got {config.depth_multiplier} with '{config.backbone}'. "
-            "Only mobilenet_v2 and mobilenet_edgetpu have one; leave it at 1.0."
+            f"Only {', '.join(_SCALED)} have one; leave it at 1.0."
         )
     if config.cascade_blocks and (config.version != "v3" or family != "resnet"):
         raise ConfigError(

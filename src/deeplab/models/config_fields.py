@@ -68,7 +68,7 @@ class ConfigFields:
 
     # -- backbone --------------------------------------------------------------------------------
     depth_multiplier: float = 1.0
-    """Width of MobileNets, relative."""
+    """Width of MobileNets and of MobileViTv2, relative."""
     divisible_by: int = DERIVED
     """MobileNet widths are rounded to a multiple of this: 8, but MobileNetV2's 1 where its depth
     multiplier is not 1."""
@@ -116,6 +116,10 @@ class ConfigFields:
     drop_path_keep_prob: float = 1.0
     """NAS backbones: how likely an operation of the last cell is kept at the end of training;
     earlier cells and steps lose less."""
+    odd_patches: Literal["resize", "zero"] = "resize"
+    """MobileViT, features whose sides are no multiple of its patches' 2 pixels: its transformers
+    see them ``resize``d to the next, as the original has it; or not the last row and column, which
+    are ``zero`` behind them, as in MobileViTv2 of transformers."""
     backbone_bn_eps: float = DERIVED
     """Added to the variance in the batch norms of the backbone."""
     backbone_bn_decay: float = DERIVED
@@ -184,7 +188,7 @@ class ConfigFields:
     """Width to which low-level features are projected."""
     low_level: Literal["inner", "block"] = "inner"
     """``inner``: the original's taps inside a block. ``block``: the output of the last block at
-    that stride, as in PyTorch re-implementations."""
+    that stride, as in PyTorch re-implementations, and always with NAS and MobileViT."""
     logits_kernel_size: int = 1
     """Of the classifier."""
 
@@ -211,7 +215,7 @@ class ConfigFields:
 
     @property
     def family(self) -> str:
-        """``vgg``, ``resnet``, ``xception``, ``mobilenet_v2``, ``_v3``, ``_edgetpu`` or ``nas``."""
+        """``vgg``, ``resnet``, ``xception``, ``mobilenet_v2``, ``_v3``, ``_edgetpu``, ``nas``, …"""
         return BACKBONES[self.backbone].family
 
     @property

@@ -15,6 +15,7 @@ from deeplab.errors import InputError
 from deeplab.models.config import DeepLabConfig
 from deeplab.models.deeplab import build
 from deeplab.models.layers import ConvNorm
+from deeplab.models.mobilevit import SelfAttention
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,8 +28,8 @@ class PartCount:
             channel of each batch norm.
         folded_parameters: the same network as it is deployed, batch norm folded into the
             convolutions: their weights, and one bias per output channel.
-        macs: multiply-adds of the convolutions for one photo. Resizing, pooling, activations
-            and biases are not counted.
+        macs: multiply-adds of convolutions, linear layers and attention for one photo. Resizing,
+            pooling, activations, norms that stay and biases are not counted.
     """
 
     name: str
@@ -91,7 +92,7 @@ def count_network(
         network = build(config).eval()
         macs: dict[str, int] = {}
         for name, module in network.named_modules():
-            if isinstance(module, nn.Conv2d):
+            if isinstance(module, nn.Conv2d | nn.Linear | SelfAttention):
                 module.register_forward_hook(_MacCounter(name, macs))
         logits = network(torch.empty(1, network.config.channels, *size), output_stride)
 
@@ -112,10 +113,13 @@ class _MacCounter:
         self.name, self.macs = name, macs
 
     def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        assert isinstance(module, nn.Conv2d)
-        # Every output value of a channel takes that channel's whole kernel.
-        positions = output.shape[0] * output.shape[2] * output.shape[3]
-        self.macs[self.name] = self.macs.get(self.name, 0) + positions * module.weight.numel()
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            # Every output value of a channel takes that channel's whole kernel.
+            channels = output.shape[1 if isinstance(module, nn.Conv2d) else -1]
+            macs = output.numel() // channels * module.weight.numel()
+        else:  # each pixel with each other one: their likeness, and the sum that it weighs
+            macs = 2 * output.numel() * output.shape[1]
+        self.macs[self.name] = self.macs.get(self.name, 0) + macs
 
 
 def _count_parts(network: nn.Module, macs: dict[str, int]) -> list[PartCount]:
@@ -128,9 +132,11 @@ def _count_parts(network: nn.Module, macs: dict[str, int]) -> list[PartCount]:
     for name, module in network.named_modules():
         own = sum(parameter.numel() for parameter in module.parameters(recurse=False))
         folded = 0
-        if isinstance(module, nn.Conv2d):
+        if isinstance(module, nn.Linear | nn.LayerNorm | nn.GroupNorm):
+            folded = own
+        elif isinstance(module, nn.Conv2d):
             folded = module.weight.numel() + (0 if module in bare else module.out_channels)
-        if own:
+        if own or name in macs:
             total = totals.setdefault(_part_of(name, network), [0, 0, 0])
             total[0] += own
             total[1] += folded

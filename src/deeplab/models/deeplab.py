@@ -37,6 +37,8 @@ from deeplab.models.layers import (
 from deeplab.models.mobilenet_edgetpu import MobileNetEdgeTPU
 from deeplab.models.mobilenet_v2 import MobileNetV2
 from deeplab.models.mobilenet_v3 import MobileNetV3
+from deeplab.models.mobilevit import MobileViT
+from deeplab.models.mobilevit_v2 import MobileViTV2
 from deeplab.models.nas import NASNet
 from deeplab.models.own import OwnNetwork
 from deeplab.models.resnet import ResNet
@@ -44,7 +46,16 @@ from deeplab.models.vgg import VGG16
 from deeplab.models.xception import Xception
 
 Backbone = (
-    OwnNetwork | VGG16 | ResNet | Xception | MobileNetV2 | MobileNetV3 | MobileNetEdgeTPU | NASNet
+    OwnNetwork
+    | VGG16
+    | ResNet
+    | Xception
+    | MobileNetV2
+    | MobileNetV3
+    | MobileNetEdgeTPU
+    | MobileViT
+    | MobileViTV2
+    | NASNet
 )
 BACKBONE_CLASSES: dict[str, type[Backbone]] = {
     "vgg": VGG16,
@@ -53,6 +64,8 @@ BACKBONE_CLASSES: dict[str, type[Backbone]] = {
     "mobilenet_v2": MobileNetV2,
     "mobilenet_v3": MobileNetV3,
     "mobilenet_edgetpu": MobileNetEdgeTPU,
+    "mobilevit": MobileViT,
+    "mobilevit_v2": MobileViTV2,
     "nas": NASNet,
 }
 

@@ -273,7 +273,7 @@ class SeparableConv(nn.Module):
         return self.pointwise(self.depthwise(x, stride, rate))  # type: ignore[no-any-return]
 
 
-def init_truncated(conv: nn.Conv2d, stddev: float) -> None:
+def init_truncated(conv: nn.Conv2d | nn.Linear, stddev: float) -> None:
     """Draw weights from a normal distribution cut at two deviations, as TensorFlow does."""
     nn.init.trunc_normal_(conv.weight, std=stddev, a=-2 * stddev, b=2 * stddev)
     if conv.bias is not None:

@@ -63,21 +63,23 @@ class InvertedResidual(nn.Module):
         expansion: int,
         norm: Norm,
         padding: Padding,
+        activation: nn.Module | None = None,
     ) -> None:
         super().__init__()
+        activation = activation or nn.ReLU6()
         self.block_input = padding.startswith("block_input")
         hidden = in_channels if expansion == 1 else make_divisible(in_channels * expansion, 8, 8)
         self.expand = (
             None
             if expansion == 1
-            else ConvNorm(in_channels, hidden, norm=norm, activation=nn.ReLU6())
+            else ConvNorm(in_channels, hidden, norm=norm, activation=activation)
         )
         self.depthwise = ConvNorm(
             hidden,
             hidden,
             3,
             norm=norm,
-            activation=nn.ReLU6(),
+            activation=activation,
             depthwise=True,
             padding="valid" if self.block_input else _STEM_PADDING[padding],
         )

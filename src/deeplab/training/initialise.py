@@ -55,7 +55,7 @@ _BACKBONE_FIELDS = (
     "stride_conv", "pool_ceil_mode", "last_conv", "gate_slope", "backbone_bn_eps",
     "bounded_activation", "weight_standardization", "nas_channels", "nas_classification_head",
     "nas_remove_os32_stride", "backbone_bn_decay", "pixel_mean", "pixel_std", "channel_order",
-    "align_corners",
+    "align_corners", "odd_patches",
 )  # fmt: skip
 """What weights of a backbone are bound to: they were trained with it."""
 

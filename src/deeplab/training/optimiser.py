@@ -61,7 +61,8 @@ def _sort_parameters(
     backbone = {id(p) for p in model.backbone.parameters()}
     rates = _rates(model, settings)
     for module in model.modules():
-        ordinary = isinstance(module, nn.Conv2d) and module.groups == 1
+        linear = isinstance(module, nn.Conv2d | nn.Linear)
+        ordinary = linear and getattr(module, "groups", 1) == 1
         for name, parameter in module.named_parameters(recurse=False):
             if not parameter.requires_grad:  # frozen
                 continue
@@ -71,7 +72,7 @@ def _sort_parameters(
                 else id(parameter) not in backbone
             )
             multiplier = settings.head_multiplier if in_head else 1.0
-            if name == "bias" and isinstance(module, nn.Conv2d):
+            if name == "bias" and linear:
                 multiplier *= settings.bias_multiplier
             decay = settings.weight_decay if ordinary and name == "weight" else 0.0
             yield parameter, multiplier * rates[id(parameter)], decay

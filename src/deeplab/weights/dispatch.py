@@ -17,7 +17,7 @@ import torch
 
 from deeplab.errors import ConfigError, ModelNotFoundError, WeightsError
 from deeplab.models.config import DeepLabConfig
-from deeplab.weights import huggingface, smp
+from deeplab.weights import huggingface, mobilevit, processor, smp
 from deeplab.weights.archive import Archive, map_file
 from deeplab.weights.checkpoints import Checkpoint, flatten
 from deeplab.weights.pickles import Value
@@ -125,11 +125,15 @@ def _dispatch(path: Path, choice: _Choice) -> Loaded:
     if _is_checkpoint(path):
         archive, prefix = locate_checkpoint(path)
         return _load_checkpoint(archive, prefix, choice)
-    head = bytes(map_file(path)[:16])
+    content = map_file(path)
+    head = bytes(content[:16])
     if head[4:8] == b"TFL3":
         return read_tflite(path)
     if head[:2] == b"\x1f\x8b" or path.suffix == ".tar":
         return _load_archive(Archive.open(path), choice)
+    # The length that safetensors begin with may begin as a pickle does.
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= len(content):
+        return _from_tensors(Checkpoint(tensors=read_safetensors(path)), path, choice)
     if head[:4] == b"PK\x03\x04" or head[:1] == b"\x80":
         return _from_tensors(_flatten(path), path, choice)
     if head[8:9] == b"{":
@@ -326,7 +330,10 @@ def _from_tensors(checkpoint: Checkpoint, path: Path, choice: _Choice) -> Loaded
     try:
         config, state, report = from_checkpoint(checkpoint, output_stride=stride, part=choice.part)
         config = huggingface.apply_settings(config, settings)
+        config = mobilevit.apply_settings(config, settings)
         config = smp.apply_settings(config, settings)
+        beside = _read_settings(path.with_name(processor.FILE))
+        config, report = processor.apply_processor(config, report, settings=settings, values=beside)
     except WeightsError as error:
         raise WeightsError(f"{path}: {error}{_name_unrun(checkpoint)}") from error
     if not report.backbone_only and (labels := huggingface.read_labels(settings)):

@@ -13,7 +13,16 @@ import torch
 from deeplab.errors import WeightsError
 from deeplab.models.config import DeepLabConfig
 from deeplab.models.deeplab import build
-from deeplab.weights import huggingface, jfzhang95, kazuto, openmmlab, smp, torchvision, vainf
+from deeplab.weights import (
+    huggingface,
+    jfzhang95,
+    kazuto,
+    mobilevit,
+    openmmlab,
+    smp,
+    torchvision,
+    vainf,
+)
 from deeplab.weights.checkpoints import Checkpoint, is_average, list_beside, rank
 from deeplab.weights.naming import IMAGENET_MEAN, Foreign, Shapes
 from deeplab.weights.pickles import StoredTensor, Value
@@ -26,6 +35,7 @@ _RECOGNISERS = (
     vainf.recognise,
     smp.recognise,
     huggingface.recognise,
+    mobilevit.recognise,
     kazuto.recognise,
     jfzhang95.recognise,
     openmmlab.recognise,
@@ -43,10 +53,11 @@ def from_state_dict(
     """Return configuration, our state dict, and what was kept, ignored and missed.
 
     Understood are the state dicts of torchvision, VainF/DeepLabV3Plus-Pytorch,
-    segmentation-models-pytorch, transformers (MobileNetV2), mmsegmentation,
+    segmentation-models-pytorch, transformers (MobileNetV2, MobileViT, MobileViTV2), mmsegmentation,
     kazuto1011/deeplab-pytorch and jfzhang95/pytorch-deeplab-xception.
     Output stride and atrous rates leave no trace in weights: the rates are the library's defaults.
-    A classifier of torchvision gives the backbone's weights only, and the report says so.
+    A classifier of torchvision, or a MobileViT without a head, gives the backbone's weights only,
+    and the report says so.
 
     Args:
         state_dict: names and tensors as ``model.state_dict()`` gives them; whatever wrappers put
@@ -200,7 +211,7 @@ def _find(shapes: Shapes, output_stride: int | None) -> list[tuple[str, Foreign]
     raise WeightsError(
         f"state dict: these names belong to no known library: {shown}{', …' * (len(shapes) > 5)}. "
         "Known are torchvision, VainF/DeepLabV3Plus-Pytorch, segmentation-models-pytorch, "
-        "transformers' MobileNetV2, mmsegmentation, kazuto1011/deeplab-pytorch and "
+        "transformers' MobileNetV2 and MobileViT, mmsegmentation, kazuto1011/deeplab-pytorch and "
         "jfzhang95/pytorch-deeplab-xception."
     )
 

@@ -65,8 +65,10 @@ _262 = (
 )
 _CORAL = "https://github.com/google-coral/test_data/raw/master/"
 _TENSORFLOW = "https://storage.googleapis.com/download.tensorflow.org/models/"
+_HUB = "https://huggingface.co/"
 _TORCHVISION = "https://download.pytorch.org/models/"
 _VOC_VAL = "VOC 2012 val, published: one scale, no flip, output stride 16"
+_VOC_VAL_512 = "VOC 2012 val, published: photos of 512 px, one scale, no flip, output stride 16"
 _VOC_TEST = "VOC 2012 test, published: 6 scales, flip, output stride 8"
 _CITIES = "Cityscapes val, published: one scale, no flip, output stride 16"
 _CITIES_32 = "Cityscapes val, published: one scale, no flip, output stride 32"
@@ -141,6 +143,15 @@ _TORCHVISION_WEIGHTS = (
     ("torchvision-resnet101", "resnet101_coco-586e9e4e", 0.674),
     ("torchvision-mobilenetv3", "mobilenet_v3_large-fc3c493d", 0.603),
 )
+
+# name, Apple's repository on the Hugging Face Hub, mIoU
+_APPLE_WEIGHTS = (
+    ("apple-mobilevit-s-voc", "deeplabv3-mobilevit-small", 0.791),
+    ("apple-mobilevit-xs-voc", "deeplabv3-mobilevit-x-small", 0.771),
+    ("apple-mobilevit-xxs-voc", "deeplabv3-mobilevit-xx-small", 0.736),
+    ("apple-mobilevitv2-voc", "mobilevitv2-1.0-voc-deeplabv3", 0.7894),
+)
+"""DeepLab v3 on MobileViT, 512 pixels. Source: 2110.02178 table 3; the zoo of apple/ml-cvnets."""
 
 MODELS: tuple[ZooModel, ...] = (
     *(
@@ -238,6 +249,21 @@ MODELS: tuple[ZooModel, ...] = (
             align_corners=False,
         )
         for name, file, miou in _TORCHVISION_WEIGHTS
+    ),
+    *(
+        ZooModel(
+            name=name,
+            address=f"{_HUB}apple/{repository}/resolve/main/pytorch_model.bin",
+            sha256="",
+            size=None,
+            licence="Apple's sample code licence (LICENSE of apple/ml-cvnets); not open source",
+            miou=miou,
+            protocol=_VOC_VAL_512,
+            kind="weights",
+            align_corners=False,
+            file_name=f"{repository}.bin",
+        )
+        for name, repository, miou in _APPLE_WEIGHTS
     ),
 )
 """Everything that has a name, the ready models first."""

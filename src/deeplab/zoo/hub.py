@@ -27,6 +27,7 @@ SCHEME = "hf://"
 FORMAT = "deeplab hub"
 CONFIG, PAIR, TFLITE, CARD = "config.json", "model.json", "model.tflite", "README.md"
 WEIGHTS = "model.safetensors"
+PROCESSOR = "preprocessor_config.json"  # of transformers: how its networks are fed
 
 _NAME = r"[\w][\w.-]*"
 _ADDRESS = re.compile(rf"hf://(?P<repo>{_NAME}/{_NAME})(@(?P<revision>[\w][\w./-]*))?/?")
@@ -50,7 +51,7 @@ def locate(address: str, *, weights: bool) -> Path:
     found = _ADDRESS.fullmatch(address)
     if found is None:
         raise InputError(f"model: got '{address}', expected hf://user/name or hf://user/name@REV.")
-    wanted = [CONFIG, PAIR, WEIGHTS] if weights else [CONFIG, TFLITE]
+    wanted = [CONFIG, PAIR, WEIGHTS, PROCESSOR] if weights else [CONFIG, TFLITE]
     folder = _download(address, found["repo"], found["revision"], wanted)
     config = _read_config(folder)
     if not weights and config is not None and TFLITE not in config:  # only its pair runs

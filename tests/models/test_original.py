@@ -114,6 +114,17 @@ def test_later_cells_drop_more_and_frozen_batch_norms_drop_nothing() -> None:
     assert not network.backbone.cells[0].learns
 
 
+@pytest.mark.parametrize("backbone", ["nas_pnasnet", "nas_hnasnet"])
+def test_weights_of_a_training_that_dropped_paths_make_a_network_that_runs(backbone: str) -> None:
+    stride = {"nas_pnasnet": 16, "nas_hnasnet": 8}[backbone]
+    config = DeepLabConfig(
+        backbone=backbone, nas_channels=1, output_stride=stride, drop_path_keep_prob=0.5
+    )
+    network = build(config, build(config).state_dict())
+    assert not [name for name, buffer in network.named_buffers() if buffer.is_meta]
+    network.to("cpu").set_progress(0.5)
+
+
 def test_standardised_filters_have_mean_0_and_variance_1() -> None:
     config = DeepLabConfig(backbone="resnet_v1_18", weight_standardization=True)
     conv = build(config).backbone.blocks[0][0].conv1.conv

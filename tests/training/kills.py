@@ -22,7 +22,9 @@ import sys
 import tempfile
 import time
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,6 +33,7 @@ from tiny import make_shapes
 
 import deeplab.training.loop as loop
 from deeplab.cli import run
+from deeplab.files import to_toml
 from deeplab.training.checkpoint import LAST
 
 for slow in ("deeplab.training.experiment", "torch.utils.tensorboard"):  # once, before any fork
@@ -41,10 +44,12 @@ KINDS = ("kill", "terminate", "terminate group", "Ctrl-C")
 
 
 class Case(NamedTuple):
-    """A way of training: data workers and processes."""
+    """A way of training: data workers, processes, and other settings than the usual ones."""
 
     workers: int
     processes: int
+    settings: Mapping[str, Any] = MappingProxyType({})
+    steps: int = 15
 
 
 CASES = (Case(0, 1), Case(2, 1), Case(0, 2), Case(2, 2))
@@ -82,10 +87,11 @@ class Run:
             "data.crop_size": [33, 49], "data.workers": case.workers, "run.device": "cpu",
             "run.batch_size": 8, "run.validate_every": 5, "run.save_every": 1,
             "schedule.base": 0.05, "optimiser.ema_decay": 0.9, "optimiser.start_share": 0.1,
-        }  # fmt: skip
-        words = ["train", "--data", str(data), "--folder", str(folder), "--steps", "15"]
+        } | dict(case.settings)  # fmt: skip
+        words = ["train", "--data", str(data), "--folder", str(folder)]
+        words += ["--steps", str(case.steps)]
         for name, value in settings.items():
-            words += ["-s", f"{name}={json.dumps(value)}"]
+            words += ["-s", f"{name}={to_toml(value)}"]
         code = 99
         try:
             code = run(words)
@@ -178,16 +184,30 @@ def same(one: Any, two: Any) -> bool:
 
 
 def hunt(
-    where: Path, kills: int, seed: int, cases: tuple[Case, ...] = CASES
+    where: Path,
+    kills: int,
+    seed: int,
+    cases: tuple[Case, ...] = CASES,
+    *,
+    data: Path | None = None,
+    kinds: tuple[str, ...] = KINDS,
 ) -> collections.Counter[str]:
     """Kill that many times, over all cases, and return how often what was hit.
+
+    Args:
+        where: an empty folder.
+        kills: how often, over all cases.
+        seed: of what is chosen at random.
+        cases: how is trained.
+        data: a data set; None makes one.
+        kinds: of signals.
 
     Raises:
         AssertionError: a training ended with other bits, hung, or broke.
     """
     random = np.random.default_rng(seed)
     torch.set_num_threads(1)
-    data = make_shapes(where / "shapes")
+    data = data or make_shapes(where / "shapes")
     hit: collections.Counter[str] = collections.Counter()
     share = -(-kills // len(cases))
     for number, case in enumerate(cases):
@@ -209,7 +229,7 @@ def hunt(
             while True:
                 running = Run(data, folder, case)
                 waited = Waited(running.children)
-                kind = str(random.choice(KINDS))
+                kind = str(random.choice(kinds))
                 ended = deaths >= share
                 if not ended and random.random() < 0.2:
                     ended = waited.poll(float(random.uniform(0, before)))

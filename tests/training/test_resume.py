@@ -19,6 +19,7 @@ import kills
 import numpy as np
 import pytest
 import torch
+from test_channels import write as write_channels
 from tiny import run_tiny, shapes_settings, tiny_settings
 
 from deeplab.cli import run as run_command
@@ -67,6 +68,44 @@ def test_killed_in_every_way_it_ends_with_the_same_bits(tmp_path: Path) -> None:
     seed = int(np.random.default_rng().integers(1000))
     hit = kills.hunt(tmp_path, 4, seed, (kills.Case(2, 1), kills.Case(0, 2)))
     assert sum(hit[kind] for kind in kills.KINDS) == 4
+
+
+NAS: dict[str, Any] = {
+    "model.backbone": "nas_hnasnet", "model.nas_channels": 1, "model.drop_path_keep_prob": 0.5,
+    "model.depth_multiplier": 1.0, "run.batch_size": 2, "schedule.base": 0.01,
+}  # fmt: skip
+EXCHANGED: dict[str, Any] = {
+    "loss.terms": {"lovasz": 1.0}, "optimiser.name": "lion", "schedule.base": 1e-3,
+    "schedule.policy": "cosine", "augment.copy_paste": 0.5, "augment.mosaic": 0.5,
+    "augment.rotate": 10.0,
+}  # fmt: skip
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("what", ["exchanged", "nas", "channels"])
+def test_whatever_is_trained_a_killed_process_ends_with_the_same_bits(
+    what: str, tmp_path: Path
+) -> None:
+    """SIGKILL at a random moment of a run with other losses, optimisers, networks, pictures."""
+    data = None
+    if what == "exchanged":
+        import albumentations
+
+        pipeline = albumentations.Compose([albumentations.RandomBrightnessContrast(p=0.5)])
+        albumentations.save(pipeline, tmp_path / "pipeline.json")
+        more = EXCHANGED | {"augment.pipeline": str(tmp_path / "pipeline.json")}
+    elif what == "nas":
+        more = NAS
+    else:
+        data = write_channels(tmp_path / "data", 5)
+        more = {"loss.terms": {"focal": 1.0, "dice": 1.0}, "loss.auxiliary": 0.4}
+        more |= {"optimiser.name": "adamw", "schedule.base": 1e-3, "schedule.policy": "one_cycle"}
+        more |= {"data.crop_size": [33, 33], "run.batch_size": 4, "data.check": False}
+    steps = 3 if what == "nas" else 6
+    case = kills.Case(2 if what == "exchanged" else 0, 1, more, steps=steps)
+    seed = int(np.random.default_rng().integers(1000))
+    hit = kills.hunt(tmp_path, 1, seed, (case,), data=data, kinds=("kill",))
+    assert hit["kill"] == 1
 
 
 def _papers(folder: Path) -> dict[str, bytes]:

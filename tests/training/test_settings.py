@@ -15,6 +15,18 @@ from deeplab.training.settings_page import find_settings, list_settings, to_mark
 ROOT = Path(__file__).resolve().parents[2]
 
 
+@pytest.mark.parametrize("more", [{}, {"dice": 0.0}])
+def test_boundary_alone_is_refused_and_beside_others_is_not(more: dict[str, float]) -> None:
+    def settings(**tables: dict[str, object]) -> Settings:
+        return Settings.from_dict({"name": "x", **tables})
+
+    alone = {"boundary": 1.0, **more}
+    with pytest.raises(InputError, match=r"loss\.terms: boundary alone .*dice = 1"):
+        settings(loss={"terms": alone})
+    settings(loss={"terms": {**alone, "dice": 1.0}})
+    settings(loss={"terms": alone}, teacher={"path": "teacher.json"})
+
+
 def test_settings_survive_their_own_toml(tmp_path: Path) -> None:
     settings = Settings.from_dict(
         {

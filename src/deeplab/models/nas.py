@@ -87,7 +87,9 @@ class DropPath(nn.Module):
     def __init__(self, keep: float) -> None:
         super().__init__()
         self.keep = keep
-        self.register_buffer("progress", torch.zeros(()), persistent=False)
+        # Never on PyTorch's meta device, on which networks are built whose weights are read from a
+        # file: this is in no file.
+        self.register_buffer("progress", torch.zeros((), device="cpu"), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to the same, some of the B at 0."""

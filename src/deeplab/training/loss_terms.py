@@ -183,7 +183,10 @@ def boundary(logits: Tensor, label: Tensor, part: Part) -> Tensor:
     """Probability times the signed distance to the class's border, negative inside, in pixels.
 
     The mean over labelled pixels and classes. Classes that a picture does not show cost nothing,
-    nor does one that covers all of it. Ignored pixels are neither inside nor outside.
+    nor does one that covers all of it. Ignored pixels are neither inside nor outside. The pixels
+    just inside of a border have distance 0, as in the authors' code. So the least loss is reached
+    by wrong masks, too, and where the network is sure there is no gradient: it is made to stand
+    beside a term over regions (equation 6).
 
     Source: 1812.07032 section 2 ("Boundary loss for highly unbalanced segmentation").
     """

@@ -413,6 +413,13 @@ def _check_shapes(settings: Settings) -> None:
             f'{", ".join(loss.sums)} run over all of it; set loss.over = "picture", or leave '
             "accumulate out."
         )
+    heard = {name for name, weight in loss.terms.items() if weight}
+    if heard == {"boundary"} and not settings.teacher.path:
+        raise InputError(
+            "loss.terms: boundary alone does not say what a picture shows: along borders, and for "
+            "classes that are not in it, every answer costs the same; put another term beside it: "
+            "{dice = 1, boundary = 0.01}."
+        )
     if run.batch_size < run.accumulate:
         raise InputError(
             f"run.accumulate: got {run.accumulate} parts of {run.batch_size} pictures, expected "

@@ -87,7 +87,7 @@ $(DEMO_ENV)/.installed: pyproject.toml $(shell find src -name '*.py' -o -name '*
 $(ENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(ENV)
 	$(ENV)/bin/python -m pip install --quiet torch==2.13.0
-	$(ENV)/bin/python -m pip install --quiet --editable '.[train,export,onnx,openvino-int8,coreml,executorch,crf,heic,video,tiles,remote,hub,cluster,parquet,mlflow,albumentations,serve,dev]'
+	$(ENV)/bin/python -m pip install --quiet --editable '.[train,export,onnx,openvino-int8,coreml,executorch,crf,heic,video,tiles,remote,hub,cluster,parquet,wandb,mlflow,albumentations,serve,dev]'
 	touch $@
 
 $(CLIENTS)/mediapipe/.installed: PACKAGE := mediapipe==1.2.2

@@ -5,6 +5,9 @@ from __future__ import annotations
 import csv
 import importlib.util
 import json
+import os
+import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -192,12 +195,50 @@ def test_mlflow_keeps_the_numbers_of_a_training_that_goes_on(
     assert sorted((one.step, one.value) for one in history) == [(1, 1.0), (2, 0.5)]
 
 
+def _records(raw: bytes) -> Iterator[bytes]:
+    """Yield what a file of W&B holds: LevelDB's log, blocks of 32 KiB, behind 7 bytes."""
+    place, record = 7, b""
+    while place + 7 <= len(raw):
+        if (rest := 32768 - place % 32768) < 7:
+            place += rest
+            continue
+        size, kind = struct.unpack_from("<HB", raw, place + 4)
+        record += raw[place + 7 : place + 7 + size]
+        place += 7 + size
+        if kind in (1, 4):  # whole, or its last part
+            yield record
+            record = b""
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_wandb_keeps_the_numbers_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if importlib.util.find_spec("wandb") is None:
         pytest.skip("needs deeplab[wandb]")
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    (tracker,) = open_trackers(("wandb",), tmp_path, name="tiny", settings={"name": "tiny"})
-    tracker.add(1, {"loss": 1.0})
-    tracker.close()
-    assert list((tmp_path / "wandb").glob("offline-run-*/*.wandb"))
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.delenv("WANDB_ERROR_REPORTING", raising=False)
+    for step in (1, 2):  # opened again, as after a kill
+        (tracker,) = open_trackers(
+            ("wandb",), tmp_path, name="tiny", settings={"name": "tiny", "run": {"steps": 2}}
+        )
+        assert os.environ["WANDB_ERROR_REPORTING"] == "false"  # nothing leaves the machine
+        tracker.add(step, {"loss": 1.0 / step, "iou.a:b": 0.5})
+        tracker.close()
+    import wandb
+    from wandb.proto import wandb_internal_pb2
+
+    wandb.teardown()  # its process writes the rest
+    files = sorted((tmp_path / "wandb").glob("offline-run-*/*.wandb"))
+    assert len(files) == 2
+    runs, losses = set(), []
+    for file in files:
+        for content in _records(file.read_bytes()):
+            record = wandb_internal_pb2.Record.FromString(content)
+            if record.HasField("run"):
+                runs.add((record.run.run_id, record.run.project, record.run.display_name))
+            items = {item.key or ".".join(item.nested_key): item for item in record.history.item}
+            if items:
+                assert items["iou.a:b"].value_json == "0.5"
+                losses.append((items["step"].value_json, items["loss"].value_json))
+    assert sorted(losses) == [("1", "1"), ("2", "0.5")]
+    ((_, project, name),) = runs  # one run, whatever was interrupted
+    assert (project, name) == ("deeplab", "tiny")

@@ -69,12 +69,15 @@ class _Wandb:
         self._run.log({"step": step, **values})
 
     def close(self) -> None:
-        self._run.finish(quiet=True)
+        self._run.finish()
 
 
 def _wandb(
     folder: Path, name: str, settings: Mapping[str, Any], known: str | None
 ) -> tuple[Tracker, str]:
+    mode = os.environ.get("WANDB_MODE", "offline")
+    if mode == "offline":  # it would send reports of its own errors all the same
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     import wandb
 
     run = wandb.init(
@@ -82,7 +85,7 @@ def _wandb(
         name=name,
         dir=str(folder),
         config=dict(settings),
-        mode=os.environ.get("WANDB_MODE", "offline"),
+        mode=mode,
         id=known,
         resume="allow",
         settings=wandb.Settings(silent=True),

@@ -75,7 +75,7 @@ class _Wandb:
 def _wandb(
     folder: Path, name: str, settings: Mapping[str, Any], known: str | None
 ) -> tuple[Tracker, str]:
-    mode = os.environ.get("WANDB_MODE", "offline")
+    mode: Any = os.environ.get("WANDB_MODE", "offline")
     if mode == "offline":  # it would send reports of its own errors all the same
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     import wandb

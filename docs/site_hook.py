@@ -32,7 +32,14 @@ API = {
     "models": ["deeplab.models", "deeplab.models.config.DeepLabConfig"],
     "weights": ["deeplab.weights"],
     "export": ["deeplab.export"],
-    "evaluation": ["deeplab.evaluation.metrics"],
+    "training": [
+        "deeplab.training.settings", "deeplab.training.loss_settings",
+        "deeplab.training.augment_settings", "deeplab.training.loss_terms",
+        "deeplab.training.sweep",
+    ],
+    "evaluation": ["deeplab.evaluation.metrics", "deeplab.evaluation.overlap"],
+    "tiles": ["deeplab.tiles"],
+    "video": ["deeplab.video.read", "deeplab.video.steady"],
     "errors": ["deeplab.errors"],
 }  # fmt: skip
 """Pages of the reference, and the objects whose docstrings stand there."""

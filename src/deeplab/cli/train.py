@@ -163,6 +163,7 @@ def _sweep(
         rows = run_sweep(begin_sweep(folder, choose, values), plan, folder, tell=stderr().print)
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
+    typer.echo("Best first; mean mIoU over seeds and folds, and its 95 % interval:")
     for row in rows:
         typer.echo(str(row))
     typer.echo(f"table: {folder / 'sweep.csv'}")

@@ -50,7 +50,7 @@ class Comparison:
             f"{'published':10} {given.miou:7.4f}  {'–':16}  {measured}; {given.source}",
             f"{'here':10} {self.miou:7.4f}  {self.low:.4f} to {self.high:.4f}  "
             f"{self.pictures} pictures",
-            f"{self.verdict} It is over pictures; other seeds differ, too (--sweep).",
+            f"{self.verdict} The interval is over pictures; seeds differ, too (--sweep).",
         ]
         if given.pictures and given.pictures != self.pictures:
             lines.append("These are not the same pictures: the numbers cannot be compared.")

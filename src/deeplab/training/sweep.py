@@ -246,7 +246,7 @@ def _write(path: Path, rows: Sequence[Row]) -> None:
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow([*names, "trainings", "miou", "low", "high", "scores"])
     for row in rows:
-        low, high = row.interval or ("", "")
+        low, high = (f"{end:.6f}" for end in row.interval) if row.interval else ("", "")
         values = [to_toml(row.point[name]) for name in names]
         scores = " ".join(f"{score:.6f}" for score in row.scores)
         writer.writerow([*values, len(row.scores), f"{row.mean:.6f}", low, high, scores])

@@ -17,7 +17,7 @@ from deeplab.data.masks import IGNORE
 from deeplab.evaluation.protocol import TorchPredictor, evaluate
 from deeplab.models import DeepLab, DeepLabConfig, build
 from deeplab.photo.images import Geometry, InputSpec
-from deeplab.training import fit
+from deeplab.training import fit, fit_exclusive
 from deeplab.training.fit import can_fit, fit_classifier, label_cells, look
 
 
@@ -152,7 +152,7 @@ def test_regression_is_the_minimum_of_its_loss() -> None:
     rows = torch.cat([torch.randn(200, 5) * 3 + 1, torch.ones(200, 1)], 1)
     truth = (rows[:, :3] + torch.randn(200, 3)).argmax(1)
     weight, prior = torch.rand(200), torch.randn(6, 3)
-    found = fit._regress(rows, truth, weight, prior, strength=0.05, rounds=200)
+    found = fit_exclusive.regress(rows, truth, weight, prior, strength=0.05, rounds=200)
     weight = weight / weight.sum()
     mean = weight @ rows[:, :-1]
     spread = (weight @ (rows[:, :-1] - mean).square()).mean()
@@ -161,7 +161,7 @@ def test_regression_is_the_minimum_of_its_loss() -> None:
     pull[:-1] += 2 * 0.05 * spread * (found - prior)[:-1]
     assert pull.abs().max() < 1e-3
     # Where the belief is all there is, it is the answer.
-    believed = fit._regress(rows, truth, weight, prior, strength=1e6, rounds=200)
+    believed = fit_exclusive.regress(rows, truth, weight, prior, strength=1e6, rounds=200)
     torch.testing.assert_close(believed[:-1], prior[:-1], atol=1e-3, rtol=1e-3)
 
 
@@ -171,7 +171,7 @@ def test_what_the_start_knows_under_another_name_is_found() -> None:
     start = torch.eye(5, 6)  # the start's class i is feature i
     rows = torch.cat([torch.eye(5)[[4, 4, 4, 2, 2, 0, 0, 0, 0, 0]], torch.ones(10, 1)], 1)
     truth = torch.tensor([1, 1, 1, 2, 2, 0, 0, 0, 0, 1])
-    likened = fit._liken(rows, truth, torch.full((10,), 0.1), start, classes=3)
+    likened = fit_exclusive._liken(rows, truth, torch.full((10,), 0.1), start, classes=3)
     assert torch.equal(likened, start[[0, 4, 2]].T)
 
 

@@ -21,8 +21,8 @@ RARE_SHARE = 0.02
 
 
 def read_label(dataset: Dataset, index: int) -> UInt8:
-    """Return the truth of one pair, (H, W) uint8, without its photo where there are files."""
-    if dataset.masks:
+    """Return the truth of one pair, see ``Sample.label``; without its photo where that is easy."""
+    if dataset.masks and not dataset.labels.overlap:
         return read_mask(dataset.masks[index], dataset.encoding)
     return dataset[index].label
 

@@ -131,10 +131,7 @@ def _run(
     _settle_batch_norm(start, settings, feed, processes, resumed=resumed, tell=tell)
     if settings.loss.one_logit:
         check_one_logit(network)
-    special = feed.measured is not None or feed.labels.overlap or settings.loss.one_logit
-    if settings.init.fit and not resumed and special:
-        tell("Fit: left out; it is for photos and for classes that exclude each other.")
-    elif settings.init.fit and not resumed:
+    if settings.init.fit and not resumed:
         start = _fit(start, settings, feed, processes, tell)
     if not settings.run.steps and not resumed and not start.knows_classes:
         raise InputError(
@@ -209,12 +206,15 @@ def _start(settings: Settings, feed: Feed, tell: Callable[[str], None]) -> Start
     if feed.measured is not None:
         state = adapt_channels(state, network, found, feed.measured.bands.shown)
         tell(describe_adaptation(found.channels, network.config.channels))
+    source = labels_of(file, found)
+    # A logit among others is none by itself, and none by itself one among others.
+    alike = source.overlap == labels.overlap
     report = take_over(
         network,
         state,
         labels=labels,
-        source_labels=labels_of(file, found),
-        classifier=settings.init.classifier,
+        source_labels=source,
+        classifier=settings.init.classifier and alike,
     )
     tell(str(report))
     return Start(
@@ -223,7 +223,7 @@ def _start(settings: Settings, feed: Feed, tell: Callable[[str], None]) -> Start
         fresh=report.rebuilt,
         knows_classes=len(report.classes) == classes,
         known=report.classes,
-        rows=classifier_rows(state),
+        rows=None if source.overlap else classifier_rows(state),
     )
 
 
@@ -245,7 +245,13 @@ def _fit(
     assert config.pixel_mean is not None
     assert config.pixel_std is not None
     height, width = settings.data.frame or settings.data.crop_size
-    frame = InputSpec(height=height, width=width, mean=config.pixel_mean, std=config.pixel_std)
+    frame = InputSpec(
+        height=height,
+        width=width,
+        mean=config.pixel_mean,
+        std=config.pixel_std,
+        bands=None if feed.measured is None else feed.measured.bands,
+    )
     tell("Fit: the rows of the classes are computed from the features of the training photos …")
     told = time.perf_counter()
 

@@ -191,7 +191,6 @@ def _plan(
     path = locate_start(given.init.path)
     found, _, _ = weights.load_with_report(path)
     channels = channels_of(training)
-    special = bool(channels) or training.labels.overlap or given.loss.one_logit
     model = {**given.model, **_channel_fields(channels)}
     network = build(choose_config(model, found, len(training.labels)))
 
@@ -205,7 +204,7 @@ def _plan(
             "colour_jitter": 0.0 if channels else 0.3,
             "memory_gb": 1.0, "workers": 0 if (os.cpu_count() or 1) < 4 else 2,
         },
-        "init": {"fit": can_fit(network) and not special},
+        "init": {"fit": can_fit(network)},
         # Half of a step on a CPU would be the loss of pixels between those that the logits know.
         "loss": {"label_stride": 2 if all(side % 2 for side in crop) else 1},
         "optimiser": {

@@ -7,14 +7,17 @@ from pathlib import Path
 
 import foreign
 import numpy as np
+from overlapping_tiny import write_overlapping
 from PIL import Image
 
 from deeplab import Segmenter
 from deeplab.errors import InputError, ModelError
 from deeplab.labels import LABEL_SETS, LabelSet
+from deeplab.photo.confidence import Scores
 from deeplab.photo.display import display_colours
 from deeplab.photo.edges import soft_cutout, working_size
 from deeplab.photo.images import Geometry
+from deeplab.photo.overlapping import find_masks
 from deeplab.photo.upsample import argmax_bilinear, softmax_rows
 from deeplab.runtimes import open_network
 from deeplab.runtimes.tflite_network import understand
@@ -104,6 +107,31 @@ class Cases:
                         "confidence": self.keep(
                             self.confidence(logits, mask, geometry, align_corners)
                         ),
+                    }
+                )
+        return cases
+
+    def overlapping(self) -> list[dict]:
+        """Masks of classes that overlap, some of them more than one plane of bits holds."""
+        cases = []
+        for grid, photo, side in [((17, 17, 3), (120, 213), 65), ((9, 12, 11), (61, 47), 97)]:
+            logits = self.rng.normal(0, 2, grid).astype(np.float32)
+            thresholds = tuple(self.rng.choice(np.arange(1, 20), grid[2]) / 20)
+            geometry = Geometry(photo, (side, side))
+            for align_corners in (True, False):
+                look = Scores(values=logits, align_corners=align_corners, region=geometry.region)
+                masks, topmost = find_masks([look], thresholds, *photo)
+                cases.append(
+                    {
+                        "grid": grid,
+                        "logits": self.keep(logits),
+                        "thresholds": thresholds,
+                        "masks": self.keep(masks.view(np.uint8)),
+                        "topmost": self.keep(topmost),
+                        "size": photo,
+                        "alignCorners": align_corners,
+                        "frame": (side, side),
+                        "content": geometry.content,
                     }
                 )
         return cases
@@ -232,6 +260,7 @@ class Cases:
                 "channelsFirst": network.reading.channels_first,
                 "oneChannel": network.reading.one_channel,
                 "softmaxed": network.reading.softmaxed,
+                "thresholds": network.thresholds or None,
             }
             case["labels"] = network.labels.to_dict() if network.labels else None
             case["tables"] = tables.tolist()
@@ -249,6 +278,7 @@ def write_cases(folder: Path, models: Path) -> None:
         "half pixel": tiny_network(align_corners=False, half_pixel=True),
         "neither": tiny_network(align_corners=False),
         "argmax": tiny_network(argmax=True),
+        "overlapping": write_overlapping(folder / "overlapping.tflite").read_bytes(),
         "argmax of the grid": tiny_network(resize=False, argmax=True),
         **foreign.READ,
         **foreign.REFUSED,
@@ -259,6 +289,7 @@ def write_cases(folder: Path, models: Path) -> None:
         "geometry": cases.geometry(),
         "resize": cases.resize(),
         "masks": cases.masks(),
+        "overlapping": cases.overlapping(),
         "displayColours": [
             {"labels": labels.to_dict(), "colours": display_colours(labels)}
             for labels in (*LABEL_SETS.values(), LabelSet(tuple(map(str, range(60)))))

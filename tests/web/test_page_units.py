@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 
+import numpy as np
 import pytest
 from hosting import ROOT
 from parity_cases import write_cases
+
+from deeplab.photo.band_pictures import read_values
 
 pytestmark = pytest.mark.integration
 
@@ -32,6 +36,13 @@ def test_the_pages_code_computes_what_python_computes(built_page, reference, tmp
     print(run.stdout)
     assert run.returncode == 0, run.stdout + run.stderr
     assert "skipped" not in run.stdout
+    cases = json.loads((tmp_path / "cases.json").read_text())["overlapping"]
+    assert cases
+    for case in cases:  # the files that the page saves are read here
+        height, width, classes = *case["size"], case["grid"][2]
+        expected = np.fromfile(tmp_path / case["masks"], np.uint8).reshape(classes, height, width)
+        _, values = read_values(tmp_path / f"{case['masks']}.tif")
+        assert (values.transpose(2, 0, 1) == expected).all()
 
 
 def test_the_pages_code_is_typed_and_formatted(built_page):

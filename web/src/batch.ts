@@ -22,7 +22,8 @@ export async function segmentMany(files: File[], pipeline: Pipeline, look: Look)
       const name = unused(file.name, results, look.effect);
       const { blob, file: picture } = await pictureFile(canvas, name, look.effect);
       results.set(picture, blob);
-      results.set(`${stem(name)}.mask.png`, await maskFile(shown));
+      const mask = await maskFile(shown);
+      results.set(`${stem(name)}.${mask.ending}`, mask.blob);
       shown.result.picture.close();
     } catch (error) {
       problems.push((error as Error).message);

@@ -7,6 +7,7 @@ import type { Segmented } from './engine';
 import type { Size } from './geometry';
 import type { Colour, LabelSet } from './labels';
 import type { Dropped } from './objects';
+import { hasClass, planeOf, topmostOf } from './overlapping';
 import { displayColours } from './palette';
 
 export const EFFECTS = [
@@ -71,16 +72,16 @@ export class Painter {
     context.globalCompositeOperation = 'source-over';
     switch (look.effect) {
       case 'overlay':
-        this.fillLayer(drawn, this.tints(labels, look.opacity));
+        this.fillTints(result, drawn, labels, look, look.opacity);
         context.drawImage(layer, 0, 0);
         return;
       case 'outline':
-        this.drawOutlines(drawn, labels);
+        for (const plane of outlined(result, drawn, labels, look)) this.drawOutlines(plane, labels);
         return;
       case 'mask':
         context.fillStyle = 'black';
         context.fillRect(0, 0, result.width, result.height);
-        this.fillLayer(drawn, this.tints(labels, 1));
+        this.fillTints(result, drawn, labels, look, 1);
         context.drawImage(layer, 0, 0);
         return;
       case 'confidence':
@@ -129,9 +130,36 @@ export class Painter {
     }
   }
 
-  private fillLayer(mask: Uint8Array, colours: Uint32Array): void {
+  private fillLayer(mask: Uint8Array, colours: Uint32Array, isWhole = true): void {
     const pixels = new Uint32Array(this.pixels.data.buffer);
     for (let i = 0; i < pixels.length; i++) pixels[i] = colours[mask[i]!]!;
+    if (isWhole) this.layerContext.putImageData(this.pixels, 0, 0);
+  }
+
+  /** Tint every pixel by its class, or by the mean of its classes' colours where they overlap. */
+  private fillTints(
+    result: Segmented,
+    drawn: Uint8Array,
+    labels: LabelSet,
+    look: Look,
+    opacity: number,
+  ): void {
+    const tints = this.tints(labels, opacity);
+    this.fillLayer(drawn, tints, result.bits === null);
+    const { bits } = result;
+    if (!bits) return;
+    const pixels = new Uint32Array(this.pixels.data.buffer);
+    const shown = shownClasses(result, labels, look);
+    const mixed = new Map<string, number>();
+    for (let at = 0; at < pixels.length; at++) {
+      if (drawn[at] === NOTHING) continue;
+      const there = shown.filter((id) => hasClass(bits, id, at));
+      if (there.length < 2) continue;
+      const key = there.join();
+      const tint = mixed.get(key) ?? meanTint(there.map((id) => tints[id]!));
+      mixed.set(key, tint);
+      pixels[at] = tint;
+    }
     this.layerContext.putImageData(this.pixels, 0, 0);
   }
 
@@ -176,12 +204,38 @@ export function isDrawn(id: number, labels: LabelSet, hidden: ReadonlySet<number
   return id < labels.names.length && id !== labels.background && !hidden.has(id);
 }
 
-/** The mask with 255 where nothing is drawn. */
-function drawnMask(
-  { mask, confidence }: Segmented,
+/** The classes that overlap and are drawn, of those that are there. */
+function shownClasses({ counts }: Segmented, labels: LabelSet, { hidden }: Look): number[] {
+  const ids = labels.names.map((_, id) => id);
+  return ids.filter((id) => counts[id]! > 0 && isDrawn(id, labels, hidden));
+}
+
+/** What outlines are drawn of: of all classes together, or of each where they overlap. */
+function outlined(
+  result: Segmented,
+  drawn: Uint8Array,
   labels: LabelSet,
-  { hidden, dropped, threshold }: Look,
-): Uint8Array {
+  look: Look,
+): Uint8Array[] {
+  const { bits } = result;
+  if (!bits) return [drawn];
+  return shownClasses(result, labels, look).map((id) => planeOf(bits, id));
+}
+
+/** The mean of pixels, which are red, green, blue and opacity in the order of memory. */
+function meanTint(tints: number[]): number {
+  const channel = (shift: number) => {
+    const sum = tints.reduce((total, tint) => total + ((tint >>> shift) & 255), 0);
+    return (Math.round(sum / tints.length) << shift) >>> 0;
+  };
+  return (channel(0) | channel(8) | channel(16) | channel(24)) >>> 0;
+}
+
+/** The mask with 255 where nothing is drawn. */
+function drawnMask(result: Segmented, labels: LabelSet, look: Look): Uint8Array {
+  const { mask, bits, confidence } = result;
+  const { hidden, dropped, threshold } = look;
+  if (bits) return topmostOf(bits, mask, shownClasses(result, labels, look));
   const ids = Uint8Array.from({ length: 256 }, (_, id) =>
     isDrawn(id, labels, hidden) ? id : NOTHING,
   );

@@ -5,6 +5,7 @@ import type { Size } from './geometry';
 import type { LabelSet } from './labels';
 import { NOT_STARTED } from './load';
 import type { EngineOptions } from './network';
+import type { Bits } from './overlapping';
 import type { Hints } from './understand';
 
 /** A model as bytes, with what is known about it beside the file. */
@@ -24,10 +25,12 @@ export interface Loaded extends Size {
   hasConfidence: boolean;
 }
 
-/** A picture and its mask: one class id per pixel, row by row. */
+/** A picture and its mask: one class id per pixel, row by row; of classes that overlap the topmost. */
 export interface Segmented extends Size {
   picture: ImageBitmap;
   mask: Uint8Array<ArrayBuffer>;
+  /** All classes of every pixel where they overlap; null where they exclude each other. */
+  bits: Bits | null;
   /** The probability of each pixel's class, 255 for certain; null where it was not asked for. */
   confidence: Uint8Array<ArrayBuffer> | null;
   /** Probabilities on the grid of soft edges; null where they were not asked for. */

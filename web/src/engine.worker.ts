@@ -7,6 +7,7 @@ import { workingSize } from './edges';
 import { placeInFrame, type Size } from './geometry';
 import { enlarge } from './label_map';
 import { RunningNetwork } from './network';
+import { findMasks, type Bits } from './overlapping';
 import { resizeIntoFrame } from './resize';
 import { Smoother } from './smooth';
 import { TfliteFile } from './tflite';
@@ -24,7 +25,7 @@ self.onmessage = async ({ data }: MessageEvent<Request>) => {
       reply({ id: data.id, result: await load(data) });
     } else {
       const result = await segment(data);
-      const buffers = [result.confidence, result.shares?.values].flatMap(
+      const buffers = [result.confidence, result.shares?.values, result.bits?.planes].flatMap(
         (one) => one?.buffer ?? [],
       );
       reply({ id: data.id, result }, [result.picture, result.mask.buffer, ...buffers]);
@@ -42,7 +43,7 @@ async function load({ name, data, hints, known, options }: LoadRequest) {
   const network = await understand(new TfliteFile(name, data), hints, known);
   running = await RunningNetwork.open(network, options);
   const { height, width, labels, numClasses, assumed } = network;
-  const hasConfidence = network.output === 'logits';
+  const hasConfidence = network.output === 'logits' && !network.thresholds;
   return { height, width, labels, numClasses, assumed, hasConfidence };
 }
 
@@ -62,9 +63,15 @@ async function segment({ picture, smooth, fresh, ...wanted }: SegmentRequest): P
   const answered = performance.now();
 
   let mask: Uint8Array<ArrayBuffer>;
+  let counts: Uint32Array | undefined;
+  let bits: Bits | null = null;
   let confidence: Uint8Array<ArrayBuffer> | null = null;
   let shares: ClassShares | null = null;
-  if (network.output === 'logits') {
+  if (network.thresholds) {
+    const { alignCorners, thresholds } = network;
+    const found = findMasks(answer, size, alignCorners, { frame, content }, thresholds);
+    ({ topmost: mask, counts, bits } = found);
+  } else if (network.output === 'logits') {
     if (fresh || !smooth) smoother.reset();
     const logits = smooth ? steady(answer, placed, frame) : answer;
     const region = { frame, content };
@@ -80,13 +87,14 @@ async function segment({ picture, smooth, fresh, ...wanted }: SegmentRequest): P
   } else {
     mask = enlarge(Uint8Array.from(answer.values), answer, size, frame, content);
   }
-  const counts = count(mask);
+  counts ??= count(mask);
   const end = performance.now();
 
   return {
     ...size,
     picture,
     mask,
+    bits,
     confidence,
     shares,
     counts,

@@ -14,6 +14,8 @@ import { unzip } from './zip';
 
 const CARD = 'deeplab';
 const CARD_VERSION = 1;
+/** Of networks that older programs would misread. */
+const SPECIAL_VERSION = 2;
 /** What `deeplab optimise` writes. */
 const RECORD = 'deeplab_optimised';
 const ENTRY = 'TFLITE_METADATA';
@@ -30,6 +32,8 @@ export interface Metadata {
   fit?: Fit;
   alignCorners?: boolean;
   temperature?: number;
+  /** How probable each class must be to be there, where they overlap. */
+  thresholds?: number[];
 }
 
 /** Return what a file says about itself; null where it says nothing. */
@@ -54,7 +58,7 @@ function readRecord(file: TfliteFile): boolean | undefined {
   }
 }
 
-/** Throws for networks of ours whose pictures or masks this page cannot show. */
+/** Throws for networks of ours whose pictures this page cannot show. */
 export function refuseSpecial(file: TfliteFile): void {
   const { name } = file;
   let card;
@@ -63,17 +67,11 @@ export function refuseSpecial(file: TfliteFile): void {
   } catch {
     return; // there is none, or readCard says so
   }
-  const { input, labels } = card ?? {};
+  const { input } = card ?? {};
   if (input?.bands) {
     throw new Error(
       `${name} takes pictures with ${input.mean?.length} channels of ${input.bands.kind}, and this ` +
         'page shows photos (RGB) only: deeplab segment runs it.',
-    );
-  }
-  if (labels?.overlap) {
-    throw new Error(
-      `The classes of ${name} overlap, and this page shows one class per pixel: deeplab segment ` +
-        'runs it.',
     );
   }
 }
@@ -82,14 +80,25 @@ function readCard(name: string, text: string): Metadata {
   try {
     const card = JSON.parse(text);
     const { version, input, labels, align_corners: alignCorners, temperature = 1 } = card;
-    if (version !== CARD_VERSION) throw new Error(`version ${version}, this page is too old`);
+    if (version !== CARD_VERSION && version !== SPECIAL_VERSION)
+      throw new Error(`version ${version}, this page is too old`);
     const { names, colours, background } = labels;
     const { mean, std, fit } = input;
     if (!(temperature > 0)) throw new Error(`temperature is ${temperature}`);
-    return { mean, std, fit, alignCorners, temperature, labels: { names, colours, background } };
+    const thresholds = labels.overlap ? readThresholds(card.thresholds, names.length) : undefined;
+    const known = { names, colours, background };
+    return { mean, std, fit, alignCorners, temperature, thresholds, labels: known };
   } catch (error) {
     throw new Error(`What ${name} says of itself cannot be read (${(error as Error).message}).`);
   }
+}
+
+function readThresholds(values: unknown, classes: number): number[] {
+  const isShare = (value: unknown) => typeof value === 'number' && value > 0 && value < 1;
+  if (!Array.isArray(values) || values.length !== classes || !values.every(isShare)) {
+    throw new Error(`thresholds are ${JSON.stringify(values)}`);
+  }
+  return values as number[];
 }
 
 async function readStandard(

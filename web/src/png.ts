@@ -32,7 +32,8 @@ export async function palettePng(mask: Uint8Array, size: Size, colours: Colour[]
   return new Blob(parts, { type: 'image/png' });
 }
 
-async function deflate(data: Uint8Array<ArrayBuffer>): Promise<Uint8Array> {
+/** Compress into the format of zlib. */
+export async function deflate(data: Uint8Array<ArrayBuffer>): Promise<Uint8Array<ArrayBuffer>> {
   const stream = new Blob([data]).stream().pipeThrough(new CompressionStream('deflate'));
   return new Uint8Array(await new Response(stream).arrayBuffer());
 }

@@ -3,6 +3,7 @@
 import { isDrawn } from './draw';
 import { clearLegend, legendEntries, percent, showLegend } from './legend';
 import { look } from './look';
+import { hasClass } from './overlapping';
 import { keepAlone, toggleObject } from './objects';
 import { buttons, page } from './page';
 import type { Pipeline, Shown, Source } from './pipeline';
@@ -65,7 +66,7 @@ export function showResult({ result, labels, speed }: Shown, pipeline: Pipeline)
 /** Drop or keep the object at a pixel; `alone` drops all others; no pixel brings all back. */
 export function onPicture(pipeline: Pipeline, pixel: [number, number] | null, alone = false): void {
   const { shown } = pipeline;
-  if (!shown || shown.speed.fps !== null) return;
+  if (!shown || shown.speed.fps !== null || shown.result.bits) return;
   const { result, labels } = shown;
   if (!pixel) {
     look.dropped = null;
@@ -89,6 +90,11 @@ export function startPicture(pipeline: Pipeline): void {
       if (!pipeline.shown) return null;
       const { result, labels, speed } = pipeline.shown;
       const at = y * result.width + x;
+      const { bits } = result;
+      if (bits) {
+        const there = labels.names.filter((_, id) => hasClass(bits, id, at));
+        return there.join(' + ') || 'nothing';
+      }
       const id = result.mask[at]!;
       const name = labels.names[id] ?? `class ${id}`;
       const sure = result.confidence ? `, ${Math.round(result.confidence[at]! / 2.55)} %` : '';

@@ -4,6 +4,7 @@ import type { Effect, Look } from './draw';
 import { hideNews, showNews } from './page';
 import type { Pipeline, Shown } from './pipeline';
 import { palettePng } from './png';
+import { masksTiff } from './tiff';
 
 export async function savePicture(
   canvas: HTMLCanvasElement,
@@ -15,7 +16,8 @@ export async function savePicture(
 }
 
 export async function saveMask(shown: Shown, name: string): Promise<void> {
-  download(await maskFile(shown), `${stem(name)}.mask.png`);
+  const { blob, ending } = await maskFile(shown);
+  download(blob, `${stem(name)}.${ending}`);
 }
 
 /** The picture as a file, and its name: a PNG where parts are transparent. */
@@ -24,8 +26,13 @@ export async function pictureFile(canvas: HTMLCanvasElement, name: string, effec
   return { blob: await encode(canvas, kind), file: `${stem(name)}.${effect}.${ending}` };
 }
 
-export function maskFile({ result, labels }: Shown): Promise<Blob> {
-  return palettePng(result.mask, result, labels.colours);
+/** The mask as a file, and how its name ends; of classes that overlap a page for each. */
+export async function maskFile({ result, labels }: Shown) {
+  if (result.bits) {
+    const blob = await masksTiff(result.bits, result, labels.names.length);
+    return { blob, ending: 'masks.tif' };
+  }
+  return { blob: await palettePng(result.mask, result, labels.colours), ending: 'mask.png' };
 }
 
 /** Put the picture on the clipboard. */

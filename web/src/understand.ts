@@ -42,6 +42,8 @@ export interface Network extends Reading {
   /** null where only a label map of unknown range comes out. */
   numClasses: number | null;
   labels: LabelSet | null;
+  /** How probable each class must be to be there; null where they exclude each other. */
+  thresholds: number[] | null;
   /** What neither the file nor its host says, in words. */
   assumed: string[];
 }
@@ -64,6 +66,10 @@ export async function understand(
   let labels = metadata?.labels ?? hints.labels ?? null;
   if (found.oneChannel) labels = nameTwo(file.name, labels, assumed);
   checkLabels(file.name, labels, found.numClasses);
+  const thresholds = metadata?.thresholds ?? null;
+  if (thresholds && (found.output !== 'logits' || found.softmaxed || found.oneChannel)) {
+    throw new Error(`The classes of ${file.name} overlap, but its output is no logits of them.`);
+  }
   const stated = metadata?.mean.length && metadata.std.length ? metadata : fromType(input);
   if (!stated && !hints.mean) assumed.push('pixels scaled to -1..1');
   const grid = found.fetched.shape;
@@ -85,6 +91,7 @@ export async function understand(
       (isStride(frame.height - 1, h! - 1) && isStride(frame.width - 1, w! - 1)),
     temperature: metadata?.temperature ?? 1,
     labels,
+    thresholds,
     assumed,
   };
 }

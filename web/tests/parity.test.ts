@@ -4,7 +4,7 @@
  * `python -m pytest tests/web` runs these; alone they are skipped.
  */
 
-import { readFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
 import { describe, expect, it } from 'vitest';
@@ -15,10 +15,12 @@ import { placeInFrame, type Fit } from '../src/geometry';
 import { enlarge } from '../src/label_map';
 import type { LabelSet } from '../src/labels';
 import { inputTables } from '../src/network';
+import { findMasks, hasClass, planeOf, topmostOf, NONE } from '../src/overlapping';
 import { displayColours, toLab } from '../src/palette';
 import { resizeIntoFrame } from '../src/resize';
 import { Smoother } from '../src/smooth';
 import { TfliteFile } from '../src/tflite';
+import { masksTiff } from '../src/tiff';
 import { understand } from '../src/understand';
 import { argmax, argmaxBilinear } from '../src/upsample';
 
@@ -32,6 +34,17 @@ interface Cases {
     logits: string;
     mask: string;
     confidence: string;
+    size: Pair;
+    alignCorners: boolean;
+    frame: Pair;
+    content: Pair;
+  }[];
+  overlapping: {
+    grid: [number, number, number];
+    logits: string;
+    thresholds: number[];
+    masks: string;
+    topmost: string;
     size: Pair;
     alignCorners: boolean;
     frame: Pair;
@@ -72,6 +85,7 @@ const cases: Cases = folder
       geometry: [],
       resize: [],
       masks: [],
+      overlapping: [],
       displayColours: [],
       edges: [],
       steady: [],
@@ -107,6 +121,30 @@ describe.skipIf(!folder)('equal to Python', () => {
     const sure = confidenceOf(mask, grid, size(item.size), alignCorners, region, false);
     const worst = expected.reduce((most, p, i) => Math.max(most, Math.abs(255 * p - sure[i]!)), 0);
     expect(worst).toBeLessThan(0.51); // rounded to a byte
+  });
+
+  it.each(cases.overlapping)('the masks of classes that overlap: $grid to $size', async (item) => {
+    const [height, width, classes] = item.grid;
+    const grid = { height, width, classes, values: new Float32Array(bytes(item.logits).buffer) };
+    const region = { frame: size(item.frame), content: size(item.content) };
+    const photo = size(item.size);
+    const found = findMasks(grid, photo, item.alignCorners, region, item.thresholds);
+    expect(Buffer.from(found.topmost).equals(Buffer.from(bytes(item.topmost)))).toBe(true);
+    const expected = bytes(item.masks);
+    const pixels = photo.height * photo.width;
+    for (let id = 0; id < classes; id++) {
+      const plane = expected.subarray(id * pixels, (id + 1) * pixels);
+      const got = planeOf(found.bits, id).map((value) => Number(value === id));
+      expect(Buffer.from(got).equals(Buffer.from(plane)), `class ${id}`).toBe(true);
+      expect(found.counts[id]).toBe(plane.reduce((sum, value) => sum + value, 0));
+    }
+    const shown = [0, 2]; // what is drawn where the others are switched off
+    topmostOf(found.bits, found.topmost, shown).forEach((id, at) => {
+      const there = shown.filter((one) => hasClass(found.bits, one, at));
+      expect(there.length ? there.includes(id) : id === NONE).toBe(true);
+    });
+    const file = await masksTiff(found.bits, photo, classes);
+    writeFileSync(join(folder!, `${item.masks}.tif`), new Uint8Array(await file.arrayBuffer()));
   });
 
   it('the colours in which classes are shown', () => {
@@ -180,6 +218,7 @@ describe.skipIf(!folder)('equal to Python', () => {
       channelsFirst: network.channelsFirst,
       oneChannel: network.oneChannel,
       softmaxed: network.softmaxed,
+      thresholds: network.thresholds,
     }).toEqual(item.expected);
     if (network.labels) expect(item.labels).toMatchObject({ ...network.labels });
     else expect(item.labels).toBeNull();

@@ -6,7 +6,9 @@ mask, is at least the logit of its threshold.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import dataclasses
+import io
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from os import PathLike
@@ -76,15 +78,29 @@ def sigmoid(logits: Float32) -> Float32:
 
 
 def find_masks(
-    looks: Sequence[Scores], thresholds: Sequence[float], height: int, width: int
+    looks: Sequence[Scores],
+    thresholds: Sequence[float],
+    height: int,
+    width: int,
+    *,
+    only: Sequence[int] | None = None,
 ) -> tuple[Bools, UInt8]:
     """Return the masks of all classes, and the topmost class of every pixel.
+
+    Args:
+        looks: the network's answer.
+        thresholds: of each class.
+        height: of the photo.
+        width: of the photo.
+        only: ids of classes that are looked for; the others are nowhere. None is all.
 
     Returns:
         (K, height, width) bool; and (height, width) uint8: of the classes at a pixel the one that
         is furthest above its threshold, in logits, or ``NONE``.
     """
     least = to_logits(thresholds)
+    if only is not None:
+        least[[index for index in range(len(least)) if index not in only]] = np.inf
     masks = np.empty((len(least), height, width), np.bool_)
     topmost = np.empty((height, width), np.uint8)
     for rows, logits in logit_rows(looks, height, width):
@@ -116,6 +132,22 @@ class OverlappingSegmentation(Segmentation):
         """
         found: Bools = self.masks[self.labels.index(name)]
         return found
+
+    def keep(self, only: Iterable[str]) -> OverlappingSegmentation:
+        """Return the result in which the other classes are nowhere, on top of nothing.
+
+        Raises:
+            InputError: no class has such a name.
+        """
+        ids = self.labels.indices(only)
+        masks, topmost = find_masks(self.looks, self.thresholds, *self.mask.shape, only=ids)
+        return dataclasses.replace(self, masks=masks, mask=topmost)
+
+    def planes(self) -> Iterator[tuple[int, UInt8]]:
+        """Yield each class that is present, and (H, W) uint8: its id, ``NONE`` elsewhere."""
+        for index, mask in enumerate(self.masks):
+            if mask.any():
+                yield index, np.where(mask, np.uint8(index), np.uint8(NONE))
 
     @cached_property
     def shares(self) -> dict[str, float]:
@@ -232,8 +264,7 @@ class OverlappingSegmentation(Segmentation):
     def contour(self, *, width: int | None = None) -> Image.Image:
         """Return the photo with the outlines of every class."""
         picture = self.photo.decode()
-        for index, mask in enumerate(self.masks):
-            plane = np.where(mask, np.uint8(index), np.uint8(NONE))
+        for _, plane in self.planes():
             picture = draw.contour(picture, plane, labels=self.labels, width=width)
         return picture
 
@@ -271,15 +302,21 @@ class OverlappingSegmentation(Segmentation):
         Raises:
             OutputError: the file cannot be written.
         """
-        pages = [Image.fromarray(mask.astype(np.uint8)) for mask in self.masks]
         with replacing(path) as temporary:
-            pages[0].save(
-                temporary,
-                format="TIFF",
-                save_all=True,
-                append_images=pages[1:],
-                compression="tiff_adobe_deflate",
-            )
+            temporary.write_bytes(self.encode_masks())
+
+    def encode_masks(self) -> bytes:
+        """Return the file that :meth:`save_masks` writes."""
+        pages = [Image.fromarray(mask.astype(np.uint8)) for mask in self.masks]
+        encoded = io.BytesIO()
+        pages[0].save(
+            encoded,
+            format="TIFF",
+            save_all=True,
+            append_images=pages[1:],
+            compression="tiff_adobe_deflate",
+        )
+        return encoded.getvalue()
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the photo as plain numbers and strings, ready for JSON.

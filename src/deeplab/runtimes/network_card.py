@@ -143,6 +143,19 @@ def refuse_special(card: NetworkCard, what: str) -> None:
             f"{what}: takes networks with one class per pixel, but the classes of this one "
             "overlap. `deeplab segment` and deeplab.Segmenter run it."
         )
+    refuse_bands(card, what)
+
+
+def refuse_bands(card: NetworkCard, what: str) -> None:
+    """Refuse networks for other pictures than photos.
+
+    Args:
+        card: of the network.
+        what: what cannot carry it, as the message begins.
+
+    Raises:
+        InputError: it is such a network.
+    """
     if card.spec.bands is not None:
         pictures = describe_values(card.spec.channels, card.spec.bands.kind)
         raise InputError(

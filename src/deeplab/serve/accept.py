@@ -21,24 +21,49 @@ MEDIA_TYPES: dict[Output, tuple[str, ...]] = {
 """Output -> the media types that it comes in, the usual one first."""
 
 ZIP = "application/zip"
+TIFF = "image/tiff"
+
+_OVERLAPPING: dict[Output, tuple[str, ...]] = {"mask": (TIFF,)}
+"""What is otherwise where classes overlap: a page per class, which no PNG has."""
+
+_ONE_CLASS: tuple[Output, ...] = ("confidence",)
+"""Outputs that have one class per pixel."""
+
+
+def media_types(output: Output, *, overlap: bool) -> tuple[str, ...]:
+    """Return the media types that an output comes in, the usual one first.
+
+    Raises:
+        Refusal: 422, it has one class per pixel, but the classes overlap.
+    """
+    if overlap and output in _ONE_CLASS:
+        raise Refusal(
+            422,
+            f"output: {output} is of one class per pixel, but the classes of this model overlap.",
+        )
+    return _OVERLAPPING.get(output, MEDIA_TYPES[output]) if overlap else MEDIA_TYPES[output]
+
 
 _OFFERED: tuple[Output, ...] = ("json", "mask", "overlay")
 """What there is where no output is named."""
 
 
-def choose_output(output: Output | None, accept: str) -> tuple[Output, str]:
+def choose_output(
+    output: Output | None, accept: str, *, overlap: bool = False
+) -> tuple[Output, str]:
     """Return what to make, and its media type.
 
     Args:
         output: what was asked for; None lets ``accept`` decide: the first of "json", "mask" and
             "overlay" in the best type.
         accept: an ``Accept`` header; "" takes anything.
+        overlap: the classes do.
 
     Raises:
-        Refusal: 406, there is no such type of it.
+        Refusal: 406, there is no such type of it; 422, as :func:`media_types`.
     """
     names = [output] if output else _OFFERED
-    offers = [(name, kind) for name in names for kind in MEDIA_TYPES[name]]
+    offers = [(name, kind) for name in names for kind in media_types(name, overlap=overlap)]
     ranges = _ranges(accept)
     best = max(offers, key=lambda offer: _quality(offer[1], ranges))  # the first of equal ones
     if not _quality(best[1], ranges):
@@ -47,21 +72,24 @@ def choose_output(output: Output | None, accept: str) -> tuple[Output, str]:
     return best
 
 
-def choose_output_of_several(output: Output | None, accept: str) -> tuple[Output, str]:
+def choose_output_of_several(
+    output: Output | None, accept: str, *, overlap: bool = False
+) -> tuple[Output, str]:
     """Return what to make of several photos, and the media type of each in it.
 
     JSON comes as one document, pictures come in a zip file.
 
     Raises:
-        Refusal: 406.
+        Refusal: 406; 422, as :func:`media_types`.
     """
     output = output or "json"
-    media_type = MEDIA_TYPES[output][0]
+    kinds = media_types(output, overlap=overlap)
+    media_type = kinds[0]
     whole = media_type if media_type == "application/json" else ZIP
     ranges = _ranges(accept)
     if not _quality(whole, ranges):
         raise Refusal(406, f"Accept: got '{accept}', {output} of several photos is {whole}.")
-    qualities = {kind: _quality(kind, ranges) for kind in MEDIA_TYPES[output]}
+    qualities = {kind: _quality(kind, ranges) for kind in kinds}
     return output, max(qualities, key=lambda kind: qualities[kind])
 
 

@@ -6,7 +6,7 @@ import dataclasses
 import io
 import json
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import PurePath
 from typing import Any
 
@@ -16,14 +16,16 @@ from PIL import Image
 from deeplab.labels import Colour
 from deeplab.photo.draw import keep_only
 from deeplab.photo.images import Photo
-from deeplab.photo.outlines import find_objects
+from deeplab.photo.outlines import FoundObject, find_objects
+from deeplab.photo.overlapping import OverlappingSegmentation
 from deeplab.photo.palette_png import encode_palette_png
 from deeplab.photo.results import Segmentation
-from deeplab.serve.accept import ZIP, fit_for
+from deeplab.serve.accept import TIFF, ZIP, fit_for
 from deeplab.serve.refusal import Refusal, describe_problem
 from deeplab.serve.wishes import Output, Wishes
 
 _JPEG_QUALITY = 92
+_ENDINGS = {"image/jpeg": ".jpg", "image/png": ".png", TIFF: ".tif"}
 _WHITE: Colour = (255, 255, 255)
 
 _PIXELS_TAKEN: dict[Output, int] = {"boxes": 2, "polygons": 2}
@@ -98,6 +100,8 @@ def make_part(result: Segmentation, name: str | None, order: Order) -> Part:
     if order.media_type == "application/json":
         return Part(name, _encode_json(result, order), order.media_type)
     media_type = fit_for(result.mask.shape, order.media_type, order.accept)
+    if isinstance(result, OverlappingSegmentation) and order.output == "mask":
+        return Part(name, result.encode_masks(), order.media_type)
     if order.output == "mask":
         return Part(name, encode_palette_png(result.mask, result.labels.palette), media_type)
     return Part(name, _encode_picture(_draw(result, order), media_type), media_type)
@@ -140,6 +144,8 @@ def keep(result: Segmentation, only: Sequence[str]) -> Segmentation:
     """
     if not only:
         return result
+    if isinstance(result, OverlappingSegmentation):
+        return result.keep(only)
     mask, labels = keep_only(result.mask, only, labels=result.labels)
     return dataclasses.replace(result, mask=mask, labels=labels)
 
@@ -171,9 +177,7 @@ def _encode_json(result: Segmentation, order: Order) -> bytes:
     height, width = result.mask.shape
     objects = []
     has_rings = order.output == "polygons"
-    for one in find_objects(
-        result.mask, labels=result.labels, min_area=order.wishes.min_area, outlines=has_rings
-    ):
+    for one in _find_objects(result, order.wishes.min_area, outlines=has_rings):
         entry = {
             "id": one.class_id,
             "name": result.labels.names[one.class_id],
@@ -184,6 +188,15 @@ def _encode_json(result: Segmentation, order: Order) -> bytes:
         objects.append({**entry, "polygons": one.rings} if has_rings else entry)
     timings = {stage: round(ms, 3) for stage, ms in result.timings.items()}
     return _dump({"height": height, "width": width, "objects": objects, "timings_ms": timings})
+
+
+def _find_objects(result: Segmentation, min_area: int, *, outlines: bool) -> Iterator[FoundObject]:
+    """Yield the objects; where classes overlap those of one class after the other."""
+    planes = [result.mask]
+    if isinstance(result, OverlappingSegmentation):
+        planes = [plane for _, plane in result.planes()]
+    for plane in planes:
+        yield from find_objects(plane, labels=result.labels, min_area=min_area, outlines=outlines)
 
 
 def _dump(value: Any) -> bytes:
@@ -214,7 +227,7 @@ def _zip(parts: Sequence[Part]) -> bytes:
                 refused.append({"number": number, "photo": part.name, "error": words})
                 continue
             stem = PurePath(part.name or f"photo-{number}").stem
-            ending = ".jpg" if part.media_type == "image/jpeg" else ".png"
+            ending = _ENDINGS[part.media_type]
             name = stem + ending
             if name.lower() in used:
                 name = f"{stem}-{number}{ending}"

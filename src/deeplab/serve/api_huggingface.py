@@ -18,6 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 
+from deeplab.photo.overlapping import OverlappingSegmentation
 from deeplab.photo.results import Segmentation
 from deeplab.serve.address import SharedAddress
 from deeplab.serve.api_v1 import json_answer
@@ -164,9 +165,14 @@ def _read_json(body: bytes) -> bytes:
 
 def _write(result: Segmentation) -> list[dict[str, Any]]:
     found = []
-    confidence = None if result.logits is None else result.confidence
+    overlapping = isinstance(result, OverlappingSegmentation)
+    confidence = None if result.logits is None or overlapping else result.confidence
     for name in result.shares:
-        inside = result.mask == result.labels.names.index(name)
+        inside = (
+            result.mask_of(name)
+            if isinstance(result, OverlappingSegmentation)
+            else result.mask == result.labels.names.index(name)
+        )
         encoded = io.BytesIO()
         Image.fromarray(inside.astype(np.uint8) * 255).save(encoded, "PNG", compress_level=1)
         score = None if confidence is None else float(confidence[inside].mean())

@@ -22,6 +22,8 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute
 
 import deeplab
+from deeplab.labels import LabelSet
+from deeplab.photo.overlapping import OverlappingSegmentation
 from deeplab.photo.results import Segmentation
 from deeplab.serve.address import Address
 from deeplab.serve.answers import keep
@@ -117,6 +119,13 @@ _INPUTS = (
     Tensor(name="photo", datatype="BYTES", shape=[-1]),
 )
 _OUTPUTS = (Tensor(name="mask", datatype="UINT8", shape=[-1, -1, -1]),)
+
+
+def _outputs(labels: LabelSet) -> tuple[Tensor, ...]:
+    """Return what comes out: of overlapping classes a mask each, 0 and 1."""
+    if not labels.overlap:
+        return _OUTPUTS
+    return (Tensor(name="masks", datatype="UINT8", shape=[-1, len(labels), -1, -1]),)
 
 
 def routes(service: Service) -> list[BaseRoute]:
@@ -219,7 +228,7 @@ class _Api:
             versions=[_VERSION],
             platform="deeplab",
             inputs=list(_INPUTS),
-            outputs=list(_OUTPUTS),
+            outputs=list(_outputs(self._service.segmenters[name].labels)),
         )
         return json_answer(found.model_dump())
 
@@ -238,17 +247,22 @@ class _Api:
         service.workers.check()
         upload = await service.uploads.read(request)
         try:
+            labels = service.segmenters[model].labels
+            (output,) = _outputs(labels)
             asked = await asyncio.to_thread(
-                _read_request, upload.take(), request, service.limits.max_photos
+                _read_request, upload.take(), request, service.limits.max_photos, output.name
             )
-            check_classes(asked.only, service.segmenters[model].labels)
+            check_classes(asked.only, labels)
             await service.check(asked.photos)
         except BaseException:
             upload.release()
             raise
 
         def make(result: Segmentation, photo: NamedPhoto) -> UInt8:
-            return keep(result, asked.only).mask
+            kept = keep(result, asked.only)
+            if isinstance(kept, OverlappingSegmentation):
+                return kept.masks.view(np.uint8)
+            return kept.mask
 
         masks, _ = await service.segment(request, upload, asked.photos, model=model, make=make)
         return await asyncio.to_thread(_answer, masks, model, asked)
@@ -262,15 +276,17 @@ class _Asked:
         photos: to segment.
         only: classes to keep.
         binary: the mask comes as bytes behind the JSON.
+        output: what the tensor with it is called.
     """
 
     id: str | None
     photos: list[NamedPhoto]
     only: tuple[str, ...]
     binary: bool
+    output: str
 
 
-def _read_request(body: bytes, request: Request, max_photos: int) -> _Asked:
+def _read_request(body: bytes, request: Request, max_photos: int, output: str) -> _Asked:
     length = request.headers.get(_HEADER)
     if length is not None and (not length.isdecimal() or int(length) > len(body)):
         raise Refusal(
@@ -291,8 +307,8 @@ def _read_request(body: bytes, request: Request, max_photos: int) -> _Asked:
     binary = asked.parameters.get("binary_data_output") is True
     if asked.outputs is not None:
         wanted = [one.name for one in asked.outputs]
-        if wanted != ["mask"]:
-            raise Refusal(400, f"outputs: got {', '.join(wanted)[:200]}, there is only mask.")
+        if wanted != [output]:
+            raise Refusal(400, f"outputs: got {', '.join(wanted)[:200]}, there is only {output}.")
         _check_known(asked.outputs[0].parameters, ("binary_data",))
         binary = asked.outputs[0].parameters.get("binary_data", binary) is True
     only = asked.parameters.get("only", "")
@@ -302,7 +318,7 @@ def _read_request(body: bytes, request: Request, max_photos: int) -> _Asked:
     photos = _read_photos(asked.inputs[0], body[len(head) :])
     if not 1 <= len(photos) <= max_photos:
         raise Refusal(400, f"inputs: got {len(photos)} photos, expected 1 to {max_photos}.")
-    return _Asked(asked.id, photos, names, binary)
+    return _Asked(asked.id, photos, names, binary, output)
 
 
 def _check_known(parameters: dict[str, Any], known: tuple[str, ...]) -> None:
@@ -387,7 +403,7 @@ def _answer(masks: list[UInt8], model: str, asked: _Asked) -> Response:
             400, f"photo: got sizes {shapes}; one tensor holds one size. Send them one by one."
         )
     shape = [len(masks), *shapes[0]]
-    tensor: dict[str, Any] = {"name": "mask", "datatype": "UINT8", "shape": shape}
+    tensor: dict[str, Any] = {"name": asked.output, "datatype": "UINT8", "shape": shape}
     content = {"model_name": model, "model_version": _VERSION, "outputs": [tensor]}
     if asked.id is not None:
         content["id"] = asked.id

@@ -167,6 +167,11 @@ class _Api:
         self._service = service
         self._studio = LabelStudio.from_environment(most_bytes=service.limits.max_bytes)
         name, segmenter = service.find(None)
+        if segmenter.labels.overlap:
+            raise InputError(
+                f"api: label-studio takes models with one class per pixel, but the classes of "
+                f"'{name}' overlap; name another model first, or leave label-studio out."
+            )
         self._name = name
         self._projects = Projects(name, segmenter, self._studio)
         service.closing.append(self._projects.close)

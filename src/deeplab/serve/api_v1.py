@@ -77,17 +77,19 @@ class _Api:
         return await self._make(request, upload, contents.photos, order)
 
     def _check(self, wishes: Wishes, accept: str, *, is_form: bool) -> None:
-        if wishes.model is not None or not is_form:
-            check_classes(wishes.only, self._service.find(wishes.model)[1].labels)
+        if wishes.model is None and is_form:
+            return
+        labels = self._service.find(wishes.model)[1].labels
+        check_classes(wishes.only, labels)
         if not is_form:
-            choose_output(wishes.output, accept)
+            choose_output(wishes.output, accept, overlap=labels.overlap)
 
     async def _order(self, wishes: Wishes, contents: Contents, accept: str) -> Order:
         name, segmenter = self._service.find(wishes.model)
         check_classes(wishes.only, segmenter.labels)
         several = len(contents.photos) > 1
         choose = choose_output_of_several if several else choose_output
-        output, media_type = choose(wishes.output, accept)
+        output, media_type = choose(wishes.output, accept, overlap=segmenter.labels.overlap)
         pixels = 0
         if contents.background is not None:
             if output != "replace" or wishes.background is not None:
@@ -142,6 +144,7 @@ class _Api:
                 "width": segmenter.spec.width,
                 "fit": segmenter.spec.fit,
                 "labels": segmenter.labels.to_dict(),
+                "thresholds": list(segmenter.card.thresholds) or None,
             }
             for name, segmenter in self._service.segmenters.items()
         ]

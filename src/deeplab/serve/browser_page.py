@@ -21,7 +21,7 @@ from deeplab.errors import DeepLabError, InputError, ModelError, OutputError
 from deeplab.files import hash_file
 from deeplab.labels import LABEL_SETS, LabelSet
 from deeplab.runtimes import describe
-from deeplab.runtimes.network_card import refuse_special
+from deeplab.runtimes.network_card import refuse_bands
 
 BUILT = Path(__file__).parents[1] / "web"
 
@@ -133,7 +133,7 @@ def _refuse_others(path: Path) -> None:
         card = describe(path).card
     except DeepLabError:  # that is said where the file is opened
         return
-    refuse_special(card, f"page: {path.name}")
+    refuse_bands(card, f"page: {path.name}")
 
 
 def has_one_size(path: Path) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from typing import Any
 
 import deeplab
-from deeplab.serve.accept import MEDIA_TYPES, ZIP
+from deeplab.serve.accept import MEDIA_TYPES, TIFF, ZIP
 from deeplab.serve.apis import APIS, Api
 from deeplab.serve.door import Rules
 from deeplab.serve.schemas import (
@@ -51,7 +51,8 @@ _ABOUT_SEGMENT = """Segment photos: the body of the request, or the files in a f
 for stands in the address or in fields of the form, each once.
 
 json: the classes that are there, with share and run lengths as COCO has them, column by column, \
-beginning with the pixels outside. mask: a palette PNG, pixel value = class id. overlay: the photo \
+beginning with the pixels outside. mask: a palette PNG, pixel value = class id; where classes \
+overlap, a TIFF with a page per class, 0 and 1. overlay: the photo \
 in the classes' colours, JPEG or PNG. contour: the photo with their outlines. cutout: the objects \
 on a transparent ground. blur: the photo with all but the objects out of focus. replace: the \
 objects before a colour, or before the picture that is the form's background. confidence: how \
@@ -128,7 +129,9 @@ def _common(path: str, method: str, rules: Rules) -> dict[str, Any]:
 
 
 def _segment(service: Service) -> dict[str, Any]:
-    pictures = sorted({kind for kinds in MEDIA_TYPES.values() for kind in kinds if "image" in kind})
+    pictures = sorted(
+        {kind for kinds in MEDIA_TYPES.values() for kind in kinds if "image" in kind} | {TIFF}
+    )
     properties = {name: schema for name, _, schema in _parameters(service)}
     # In a form, an array would be several fields of one name.
     properties["only"] = properties["only"]["items"]

@@ -8,7 +8,7 @@ from typing import Any
 
 from deeplab import zoo
 from deeplab.errors import InputError
-from deeplab.runtimes.network_card import refuse_special
+from deeplab.runtimes.network_card import refuse_bands
 from deeplab.segmenter import Runtime, Segmenter
 
 
@@ -70,5 +70,5 @@ def open_models(
         for name, path in files.items()
     }
     for name, segmenter in opened.items():
-        refuse_special(segmenter.card, f"serve: {name}")
+        refuse_bands(segmenter.card, f"serve: {name}")
     return opened

@@ -32,6 +32,9 @@ class FoundClass(BaseModel):
     name: str
     colour: tuple[int, int, int] = Field(description="Red, green and blue, to 255.")
     share: float = Field(description="Of the photo, to 1.")
+    threshold: float | None = Field(
+        None, description="Where classes overlap: how probable it had to be."
+    )
     segmentation: Runs
 
 
@@ -162,6 +165,7 @@ class Labels(BaseModel):
     colours: list[tuple[int, int, int]]
     background: int | None
     ignore_index: int | None
+    overlap: bool = Field(False, description="A pixel may be of several classes, or of none.")
 
 
 class ServedModel(BaseModel):
@@ -172,6 +176,9 @@ class ServedModel(BaseModel):
     width: int
     fit: str
     labels: Labels
+    thresholds: list[float] | None = Field(
+        description="Where classes overlap: how probable each must be."
+    )
 
 
 class ServedModels(BaseModel):

@@ -226,6 +226,7 @@ def label_cells(
 
 def _as_batch(image: Values, geometry: Geometry, frame: InputSpec) -> Tensor:
     """Return a picture as the network sees it: (1, C, H, W)."""
+    placed: Values
     if frame.bands is None:
         placed = geometry.place(Image.fromarray(image), frame.padding)
     else:

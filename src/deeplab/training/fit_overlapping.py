@@ -58,7 +58,9 @@ class OverlappingCells:
         What is rare on it, be it a class or a meeting of several, gets more than its share of the
         cells, and each of these counts less.
         """
-        kinds, counts = truth.unique(dim=0, return_inverse=True, return_counts=True)[1:]
+        kinds, counts = truth.unique(  # type: ignore[no-untyped-call]
+            dim=0, return_inverse=True, return_counts=True
+        )[1:]
         quota = (self._each * counts.sqrt() / counts.sqrt().sum()).ceil()
         order = torch.randperm(len(truth), generator=self._generator)
         kept = torch.cat(

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from overlapping_tiny import NAMES, THRESHOLDS, write_overlapping
 from PIL import Image
 from serving import Server, serving
 
@@ -18,6 +17,7 @@ from deeplab import Segmenter
 from deeplab.errors import InputError
 from deeplab.photo.overlapping import OverlappingSegmentation
 from deeplab.serve.app import build_app
+from overlapping_tiny import NAMES, THRESHOLDS, write_overlapping
 
 pytestmark = pytest.mark.integration
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import foreign
 import numpy as np
-from overlapping_tiny import write_overlapping
 from PIL import Image
 
 from deeplab import Segmenter
@@ -23,6 +22,7 @@ from deeplab.runtimes import open_network
 from deeplab.runtimes.tflite_network import understand
 from deeplab.tflite import file as tflite_file
 from deeplab.video.steady import Steadier
+from overlapping_tiny import write_overlapping
 from tiny_tflite import tiny_network
 
 

@@ -240,7 +240,21 @@ def test_the_command_line_carries_it(
     capsys.readouterr()
     assert run_command(["evaluate", str(pair), str(again), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["miou"] == 1.0
-    for wrong in (["--save", "cutout"], ["--crf"], ["--unknown", "0.5"], ["--only", "red"]):
+    words = ["segment", photos, "-m", str(pair), "-o", str(tmp_path / "sets"), "--save", "coco"]
+    assert run_command(words) == 0
+    coco = tmp_path / "sets" / "coco" / "annotations" / "instances_default.json"
+    turned = ["data", "convert", str(coco), "-o", str(tmp_path / "turned"), "--overlap"]
+    assert run_command([*turned, "--split", "train"]) == 0
+    back = open_dataset(tmp_path / "turned", split="train")
+    for index, sample in enumerate(back):
+        assert (sample.label == open_dataset(again, split="train")[index].label).all()
+    for wrong in (
+        ["--save", "cutout"],
+        ["--save", "voc"],
+        ["--crf"],
+        ["--unknown", "0.5"],
+        ["--only", "red"],
+    ):
         words = ["segment", photos, "-m", str(pair), "-o", str(tmp_path / "no"), *wrong]
         assert run_command(words) == 2
         assert "overlap" in capsys.readouterr().err

@@ -132,6 +132,13 @@ def convert(
             "file with a name per line.",
         ),
     ] = None,
+    overlap: Annotated[
+        bool,
+        typer.Option(
+            "--overlap",
+            help="Classes may overlap: write a mask for each, in which nothing lies over anything.",
+        ),
+    ] = False,
 ) -> None:
     """Turn an annotation tool's export into a folder of photos, masks and a dataset.toml."""
     from deeplab.cli.places import bring, sending
@@ -150,6 +157,7 @@ def convert(
             attribute=attribute,
             encoding=encoding,
             labels=labels,
+            overlap=overlap,
             progress=progress,
         )
     counts = ", ".join(f"{count} in '{name}'" for name, count in made.splits.items())

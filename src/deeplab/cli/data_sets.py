@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast, get_args
 
+import numpy as np
+
 from deeplab.cli.console import check_choices
 from deeplab.cli.outputs import Job, name_photo
 from deeplab.cli.work import Done, Encoder, Outcome
@@ -14,10 +16,12 @@ from deeplab.data.writers import open_writer
 from deeplab.data.writing import DataSet, Shapes, Style, Writer, check_free
 from deeplab.errors import InputError
 from deeplab.photo.images import fetch
+from deeplab.photo.overlapping import OverlappingSegmentation
 from deeplab.remote.address import Place
 
 if TYPE_CHECKING:
     from deeplab.labels import LabelSet
+    from deeplab.photo.results import Segmentation
 
 
 def plan_data_sets(
@@ -126,4 +130,10 @@ class DataSets(contextlib.ExitStack):
 
 
 def _encoder(writer: Writer) -> Encoder:
-    return lambda result, name: writer.encode(result.mask, result.labels, name)
+    def encode(result: Segmentation, name: str) -> bytes:
+        masks = result.mask
+        if isinstance(result, OverlappingSegmentation):
+            masks = result.masks.view(np.uint8)
+        return writer.encode(masks, result.labels, name)
+
+    return encode

@@ -270,10 +270,10 @@ def segment(
             segmenter = _open_checked(
                 model or "voc", kept=kept, kinds=kinds, unknown=unknown, **{**told, **here_only}
             )
-            if segmenter.labels.overlap and (kept or crf or kinds != asked):
+            if segmenter.labels.overlap and (kept or crf or "voc" in asked):
                 raise InputError(
-                    "--only, --crf, --save of data sets: are of one class per pixel, but the "
-                    "classes of this model overlap; leave them out."
+                    "--only, --crf, --save voc: are of one class per pixel, but the classes of "
+                    "this model overlap; leave them out."
                 )
             if cluster is not None:
                 refuse_special(segmenter.card, "--cluster")

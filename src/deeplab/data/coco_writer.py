@@ -28,7 +28,7 @@ class CocoWriter:
 
     def encode(self, mask: UInt8, labels: LabelSet, file_name: str) -> bytes:
         """Return a JSON list of annotations without ids."""
-        height, width = mask.shape
+        height, width = mask.shape[-2:]
         annotations: list[dict[str, Any]] = []
         for one, polygons in draw_objects(mask, labels, self._style):
             segmentation: Any = [flat(polygon) for polygon in polygons]

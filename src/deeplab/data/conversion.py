@@ -19,6 +19,7 @@ from deeplab.data.masks import write_mask
 from deeplab.data.sample import PHOTO_SUFFIXES
 from deeplab.errors import DataError, OutputError
 from deeplab.files import name_partial, read_text, sweep
+from deeplab.photo.overlapping import encode_stack
 
 _FORMATS = {
     b"\xff\xd8": ".jpg", b"\x89PNG": ".png", b"RIFF": ".webp", b"GIF8": ".gif", b"BM": ".bmp",
@@ -145,12 +146,15 @@ class Staging:
         self, name: str, photo: Path | Embedded, data: bytes | None, label: UInt8, palette: UInt8
     ) -> Written:
         """Write one pair; a photo that lies at its place already stays there."""
-        mask = f"masks/{name}.png"
+        mask = f"masks/{name}.png" if label.ndim == 2 else f"masks/{name}.tif"
         picture = f"images/{name}{_suffix(photo, data)}"
         files = [mask]
         for file in (mask, picture):
             (self._folder / file).parent.mkdir(parents=True, exist_ok=True)
-        write_mask(self._folder / mask, label, palette)
+        if label.ndim == 2:
+            write_mask(self._folder / mask, label, palette)
+        else:
+            (self._folder / mask).write_bytes(encode_stack(label.transpose(2, 0, 1)))
         if data is not None:
             (self._folder / picture).write_bytes(data)
             files.append(picture)

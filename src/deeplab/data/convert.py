@@ -26,17 +26,20 @@ from pathlib import Path
 import numpy as np
 
 from deeplab.data.conversion import Staging, Written, existing_names
+from deeplab.data.convert_overlapping import Several, check_overlap, overlapping_classes
 from deeplab.data.description import FILE_NAME, Description, read_description
 from deeplab.data.division import divide, group_photos, usual_name
 from deeplab.data.duplicates import Hash, perceptual_hash
 from deeplab.data.export import (
     BACKGROUND,
     Annotated,
+    Drawing,
     Embedded,
     Export,
     Painted,
     Request,
     ids_of,
+    is_background,
     is_ignored,
     listed,
     path_of,
@@ -99,6 +102,7 @@ def convert(
     attribute: str | None = None,
     encoding: str | None = None,
     labels: LabelSet | str | PathLike[str] | None = None,
+    overlap: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Conversion:
     """Write the export at ``source`` into the folder ``destination``.
@@ -119,6 +123,8 @@ def convert(
         encoding: of the text files, where it is none of Unicode's ("gbk").
         labels: the classes, a known label set ("voc") or a file of names, of shards, which name
             none.
+        overlap: write a mask for each class, in which nothing lies over anything, in place of one
+            class per pixel.
         progress: called with (photos done, photos in all).
 
     Raises:
@@ -143,7 +149,9 @@ def convert(
         raise InputError(f"labels: {export.tool} names its classes itself; leave out --labels.")
     if not export.drawings:
         raise DataError(f"{source}: the export has no photos.")
-    plan = _plan(source, export, root, split)
+    if overlap:
+        check_overlap(source, export)
+    plan = _plan(source, export, root, split, overlap=overlap)
     with Staging(root) as staging:
         work = _Work(plan, staging, skip_unreadable)
         for number, (drawing, name) in enumerate(zip(export.drawings, plan.names, strict=True)):
@@ -185,7 +193,7 @@ class _Plan:
     split: str | None
 
 
-def _plan(source: Path, export: Export, root: Path, split: str | None) -> _Plan:
+def _plan(source: Path, export: Export, root: Path, split: str | None, *, overlap: bool) -> _Plan:
     """Check names, classes and splits against each other and against what is there.
 
     Raises:
@@ -196,9 +204,14 @@ def _plan(source: Path, export: Export, root: Path, split: str | None) -> _Plan:
         raise DataError(f"{source}: the class name {odd[0]!r} cannot be shown; rename the class.")
     described = root / FILE_NAME
     present = read_description(described) if described.is_file() else None
-    description = present or _describe(source, export)
+    description = present or _describe(source, export, overlap=overlap)
+    if description.overlap != overlap:
+        raise DataError(
+            f"{described}: its classes {'overlap' if description.overlap else 'exclude each other'}"
+            "; convert with the same option, or into a folder of its own."
+        )
     ids = ids_of(description.classes, export.names)
-    new = [name for name in export.names if name not in ids]
+    new = [n for n in export.names if n not in ids and not (overlap and is_background(n))]
     if new:
         raise DataError(
             f"{source}: the class '{new[0]}' is new. {described} knows: "
@@ -240,13 +253,18 @@ def _in_place(drawing: Annotated, root: Path) -> str | None:
     return photo.relative_to(inside).as_posix() if photo.is_relative_to(inside) else None
 
 
-def _describe(source: Path, export: Export) -> Description:
+def _describe(source: Path, export: Export, *, overlap: bool) -> Description:
     """Return the description of a new folder; with the export's colours if they tell all apart."""
     try:
         if export.labels is not None:
             labels = export.labels
             background = "" if labels.background is None else labels.names[labels.background]
             return Description(classes=labels.names, colours=labels.colours, background=background)
+        if overlap:
+            classes = overlapping_classes(export)
+            own = tuple(export.colours[n] for n in classes if n in export.colours)
+            told = len(own) == len(set(own)) == len(classes)
+            return Description(classes=classes, colours=own if told else (), overlap=True)
         usual = voc_colours(len(export.classes))
         colours = tuple(export.colours.get(n, usual[i]) for i, n in enumerate(export.classes))
         named = bool(export.colours) and len(set(colours)) == len(colours)
@@ -272,6 +290,7 @@ class _Work:
         self._empty: list[str] = []
         self._turned: list[str] = []
         self._regions = self._outside = 0
+        self._several = Several()
         self._drawn: Counter[int] = Counter()
         self.written: list[Written] = []
 
@@ -298,7 +317,11 @@ class _Work:
             return  # nothing will come of it; the rest is only looked at
         if not painted.regions:
             self._empty.append(name)
-        classes = np.flatnonzero(np.bincount(painted.label.ravel(), minlength=256)[:IGNORE])
+        if painted.label.ndim == 3:
+            classes = np.flatnonzero((painted.label == 1).any((0, 1)))
+            self._several.add(painted.label)
+        else:
+            classes = np.flatnonzero(np.bincount(painted.label.ravel(), minlength=256)[:IGNORE])
         self._drawn.update(classes.tolist())
         written = self._staging.add(name, drawing.photo, data, painted.label, self._plan.palette)
         split, shown = usual_name(drawing.split), frozenset(classes.tolist())
@@ -351,6 +374,8 @@ class _Work:
                 f"{len(self._empty)} photos have no annotation and are background: "
                 f"{listed(self._empty)}"
             )
+        if self._plan.description.overlap:
+            notes.append(self._several.in_words)
         ignored = sorted({n for n, i in self._plan.ids.items() if i == IGNORE and is_ignored(n)})
         if ignored:
             notes.append(f"pixels of {', '.join(ignored)} count for nothing (255)")
@@ -379,12 +404,22 @@ def _paint(drawing: Annotated, photo: photo_files.Photo, plan: _Plan) -> tuple[P
         DataError: the annotation was drawn on a photo of another size.
     """
     size = drawing.size or photo.size
+
+    def paint() -> Painted:
+        if plan.description.overlap:
+            assert isinstance(drawing, Drawing)
+            return drawing.paint_overlapping(size, plan.ids)
+        return drawing.paint(size, plan.ids, plan.rest)
+
     if size == photo.size:
-        return drawing.paint(size, plan.ids, plan.rest), False
+        return paint(), False
     turn = _TURNS.get(photo.orientation)
     if turn is not None and size == photo.size[::-1]:
-        painted = drawing.paint(size, plan.ids, plan.rest)
-        return replace(painted, label=np.ascontiguousarray(turn(painted.label))), True
+        painted = paint()
+        planes = np.atleast_3d(painted.label).transpose(2, 0, 1)
+        turned = np.stack([turn(plane) for plane in planes], axis=2)
+        turned = turned if painted.label.ndim == 3 else turned[:, :, 0]
+        return replace(painted, label=np.ascontiguousarray(turned)), True
     raise DataError(
         f"{drawing.file_name}: was annotated at {size[0]}×{size[1]} pixels, but {photo.name} has "
         f"{photo.size[0]}×{photo.size[1]} (height × width). Take the photos that were annotated, "

@@ -89,7 +89,8 @@ class Painted:
     """The label of one photo, and what of its annotations is not in it.
 
     Attributes:
-        label: (H, W) uint8 class ids and IGNORE.
+        label: (H, W) uint8 class ids and IGNORE; or (H, W, K), 0, 1 and IGNORE of each class,
+            where classes overlap.
         faults: what could not be read, one sentence each: "annotation 7 has no outline".
         outside: how many regions cover no pixel of the photo.
         regions: how many regions there are.
@@ -163,6 +164,40 @@ class Drawing:
     def paint(self, size: Size, ids: Mapping[str, int], rest: int) -> Painted:
         """Return the label; what cannot be read does not count (255) where it lies."""
         label = np.full(size, rest, np.uint8)
+
+        def put(patch: Patch, region: Region, value: int) -> None:
+            patch.paint(label, value)
+
+        return self._each(label, size, ids, put)
+
+    def paint_overlapping(self, size: Size, ids: Mapping[str, int]) -> Painted:
+        """Return a mask for each class, in which nothing lies over anything.
+
+        What cannot be read, or is drawn as ignored, does not count (255) where it lies, unless it
+        is seen there: of its class, or of all where that is not known.
+        """
+        classes = [index for index in ids.values() if index != IGNORE]
+        label = np.zeros((*size, 1 + max(classes)), np.uint8)
+
+        def put(patch: Patch, region: Region, value: int) -> None:
+            if value != IGNORE:
+                patch.paint(label[:, :, value], 1)
+                return
+            own = ids.get(region.name or "", IGNORE)
+            where = patch.on(size)
+            for index in set(classes) if own == IGNORE else {own}:
+                plane = label[:, :, index]
+                plane[where & (plane == 0)] = IGNORE
+
+        return self._each(label, size, ids, put)
+
+    def _each(
+        self,
+        label: UInt8,
+        size: Size,
+        ids: Mapping[str, int],
+        put: Callable[[Patch, Region, int], None],
+    ) -> Painted:
         faults: list[str] = []
         outside = count = 0
         lost = False
@@ -183,7 +218,7 @@ class Drawing:
             if patch is None:
                 lost = True
             elif patch.area:
-                patch.paint(label, value)
+                put(patch, region, value)
             else:
                 outside += 1
         return Painted(label, tuple(faults), outside, count, lost)

@@ -48,8 +48,8 @@ class LabelmeWriter:
             "shapes": shapes,
             "imagePath": file_name.rpartition("/")[2],
             "imageData": None,
-            "imageHeight": mask.shape[0],
-            "imageWidth": mask.shape[1],
+            "imageHeight": mask.shape[-2],
+            "imageWidth": mask.shape[-1],
         }
         return json.dumps(content, ensure_ascii=False).encode("utf-8", "replace")
 

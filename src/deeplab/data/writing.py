@@ -26,6 +26,8 @@ from deeplab.photo.polygons import TOLERANCE, Polygon, make_polygons
 UInt8 = npt.NDArray[np.uint8]
 Shapes = Literal["masks", "polygons"]
 
+_NO_CLASS = np.uint8(255)  # no id: at most 254 classes have a name
+
 IGNORED = "__ignore__"
 """What pixels are called that are unknown: readers then let them count for nothing."""
 
@@ -50,7 +52,7 @@ class Writer(Protocol):
         """Return the annotation of one photo.
 
         Args:
-            mask: (H, W) uint8 class ids.
+            mask: (H, W) uint8 class ids; or (K, H, W), 0 and 1 of each class, where they overlap.
             labels: of the ids.
             file_name: of the photo in the data set, "/" between folders.
         """
@@ -87,8 +89,12 @@ def draw_objects(
 ) -> list[tuple[FoundObject, list[Polygon]]]:
     """Return the objects of a mask, the largest first, with their polygons where they are wanted.
 
-    Their ids are those of :func:`with_ignored`.
+    Of masks of each class, (K, H, W), those of each. Ids are those of :func:`with_ignored`.
     """
+    if mask.ndim == 3:
+        planes = (np.where(one == 1, np.uint8(k), _NO_CLASS) for k, one in enumerate(mask))
+        objects = [one for plane in planes for one in draw_objects(plane, labels, style)]
+        return sorted(objects, key=lambda one: -one[0].area)
     if labels.unknown is not None:
         mask = np.where(mask == labels.unknown, np.uint8(len(labels)), mask)
     has_polygons = style.shapes == "polygons"

@@ -33,7 +33,7 @@ class YoloWriter:
 
     def encode(self, mask: UInt8, labels: LabelSet, file_name: str) -> bytes:
         """Return the lines of a photo: class, then x y of each corner in shares of the sides."""
-        height, width = mask.shape
+        height, width = mask.shape[-2:]
         numbers = {
             index: number for number, index in enumerate(object_classes(with_ignored(labels)))
         }

@@ -110,6 +110,20 @@ def find_masks(
     return masks, topmost
 
 
+def encode_stack(masks: Bools | UInt8) -> bytes:
+    """Return masks (K, H, W), 0, 1 or 255, as a TIFF: a page per class, in the order of the ids."""
+    pages = [Image.fromarray(mask.astype(np.uint8)) for mask in masks]
+    encoded = io.BytesIO()
+    pages[0].save(
+        encoded,
+        format="TIFF",
+        save_all=True,
+        append_images=pages[1:],
+        compression="tiff_adobe_deflate",
+    )
+    return encoded.getvalue()
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class OverlappingSegmentation(Segmentation):
     """The result for one photo where classes overlap.
@@ -307,16 +321,7 @@ class OverlappingSegmentation(Segmentation):
 
     def encode_masks(self) -> bytes:
         """Return the file that :meth:`save_masks` writes."""
-        pages = [Image.fromarray(mask.astype(np.uint8)) for mask in self.masks]
-        encoded = io.BytesIO()
-        pages[0].save(
-            encoded,
-            format="TIFF",
-            save_all=True,
-            append_images=pages[1:],
-            compression="tiff_adobe_deflate",
-        )
-        return encoded.getvalue()
+        return encode_stack(self.masks)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the photo as plain numbers and strings, ready for JSON.

@@ -405,7 +405,7 @@ def _make_network(
         config = dataclasses.replace(config, output_stride=output_stride)
     # A pooling window and the sizes of other scales are numbers in the graph.
     scaled = config.image_pyramid or config.mirror_scale not in (0, 1)
-    cut = config.odd_patches == "zero"  # whether anything is, depends on the size
+    cut = config.family == "mobilevit_v2"  # what is left out depends on the size
     any_size = form.any_size and not (config.image_pooling_crop_size or scaled or cut)
     network = ExportNetwork(
         config,

@@ -14,7 +14,7 @@ from deeplab.export import FORMATS, export  # noqa: E402
 from deeplab.models import DeepLabConfig  # noqa: E402
 
 CONFIGS = {
-    "v1": {"backbone": "mobilevit_xxs", "align_corners": False},
+    "v1": {"backbone": "mobilevit_xxs", "padding": "symmetric", "align_corners": False},
     "v2": {"backbone": "mobilevit_v2", "depth_multiplier": 0.25, "odd_patches": "zero"},
 }
 

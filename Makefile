@@ -88,6 +88,7 @@ $(ENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(ENV)
 	$(ENV)/bin/python -m pip install --quiet torch==2.13.0
 	$(ENV)/bin/python -m pip install --quiet --editable '.[train,export,onnx,openvino-int8,coreml,executorch,crf,heic,video,tiles,remote,hub,cluster,parquet,wandb,mlflow,albumentations,serve,dev]'
+	$(ENV)/bin/python -m pip install --quiet --no-deps 'timm>=1.0.12'  # its torchvision: docs/timm.md
 	touch $@
 
 $(CLIENTS)/mediapipe/.installed: PACKAGE := mediapipe==1.2.2

@@ -22,7 +22,7 @@ WRITTEN = [*DOCUMENTS, ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md",
 WALK = ROOT / "docs/your-own-data.md"
 WITH_A_TEST_OF_ITS_OWN = (
     WALK, ROOT / "docs/video.md", ROOT / "docs/confidence.md", ROOT / "docs/elsewhere.md",
-    ROOT / "docs/pieces.md",
+    ROOT / "docs/pieces.md", ROOT / "docs/timm.md",
     ROOT / "docs/cluster.md",
 )  # fmt: skip
 

@@ -30,6 +30,10 @@ def import_weights(
         str | None,
         typer.Option(metavar="NAME", help="Of several networks in SOURCE, the one to take."),
     ] = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option(metavar="timm/NAME", help="Of SOURCE, where it does not say (docs/timm.md)."),
+    ] = None,
     labels: Annotated[
         str | None,
         typer.Option(metavar="FILE|NAME", help="Its classes (default: as the file says)."),
@@ -67,6 +71,7 @@ def import_weights(
         output,
         output_stride=output_stride,
         part=part,
+        backbone=backbone,
         labels=open_labels(labels) if labels else known_labels,
         input_spec=spec,
         normalisation=normalisation,

@@ -25,6 +25,9 @@ class BackboneDefaults(NamedTuple):
     atrous_rates: tuple[int, ...]
 
 
+TIMM = "timm/"
+"""Before the name of a network of the library timm."""
+
 _UNIT = ((127.5,) * 3, (127.5,) * 3)  # (2/255)x − 1
 _SHARE = ((0.0,) * 3, (255.0,) * 3)  # x/255, and in BGR: see derive_config
 _MEAN = ((123.15, 115.90, 103.06), (1.0,) * 3)
@@ -58,3 +61,11 @@ BACKBONES: dict[str, BackboneDefaults] = {
     "mobilevit_v2": BackboneDefaults("mobilevit_v2", *_SHARE, 1e-5, 0.9, _RATES),
     "mobilenet_edgetpu": BackboneDefaults("mobilenet_edgetpu", *_UNIT, 1e-3, 0.997, ()),
 }
+
+# Of the library timm: pixels and epsilon are each network's own, and take the place of these.
+_TIMM = BackboneDefaults("timm", *_UNIT, 1e-5, 0.9, _RATES)
+
+
+def backbone_defaults(name: str) -> BackboneDefaults:
+    """Return what is usual for a backbone, whose name is known."""
+    return _TIMM if name.startswith(TIMM) else BACKBONES[name]

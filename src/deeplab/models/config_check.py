@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from typing import Any
 
 from deeplab.errors import ConfigError, near_matches
-from deeplab.models.backbones import BACKBONES, DERIVED, OUTPUT_STRIDES
+from deeplab.models.backbones import (
+    BACKBONES,
+    DERIVED,
+    OUTPUT_STRIDES,
+    TIMM,
+    backbone_defaults,
+)
 from deeplab.models.config_fields import ConfigFields
 from deeplab.photo.bands import MOST_CHANNELS
 
@@ -64,7 +71,7 @@ def derive_config(config: ConfigFields) -> dict[str, Any]:
     """Return a value for every derived field that was not given."""
     _check_choice(config, "version")
     _check_choice(config, "backbone")
-    backbone = BACKBONES[config.backbone]
+    backbone = backbone_defaults(config.backbone)
     early = config.version in ("v1", "v2")
     in_bgr = backbone.family.startswith("mobilevit")  # Source: apple/ml-cvnets reads with OpenCV
     caffe = config.version == "v2" and backbone.family == "resnet"
@@ -92,8 +99,35 @@ def derive_config(config: ConfigFields) -> dict[str, Any]:
         "pixel_mean": BACKBONES["vgg16"].pixel_mean if early else backbone.pixel_mean,
         "pixel_std": BACKBONES["vgg16"].pixel_std if early else backbone.pixel_std,
         "channel_order": "bgr" if (early or in_bgr) and _takes_photos(config) else "rgb",
+        "align_corners": True,
     }
+    if backbone.family == "timm":
+        derived |= _derive_timm(config, derived["output_stride"])
     return {name: value for name, value in derived.items() if getattr(config, name) is DERIVED}
+
+
+def _derive_timm(config: ConfigFields, usual_stride: int) -> dict[str, Any]:
+    """Return what follows from a network of timm's, which is asked only where something is open."""
+    names = ("output_stride", "backbone_bn_eps", "pixel_mean", "pixel_std", "align_corners")
+    decided = {"channel_order": "rgb", "pool_ceil_mode": False}
+    if config.own or all(getattr(config, name) is not DERIVED for name in names):
+        return decided
+    from deeplab.models.timm_facts import measure, read_pixels  # torch, which is not needed before
+
+    stride, features = config.output_stride, measure(config.backbone)
+    if stride is DERIVED:
+        stride = features.strides[-1]
+        with contextlib.suppress(ConfigError):  # else it stays at its own
+            stride = measure(config.backbone, usual_stride).strides[-1]
+    pixels = read_pixels(config.backbone)
+    return {
+        "output_stride": stride,
+        "backbone_bn_eps": features.bn_eps,
+        "pixel_mean": pixels.mean,
+        "pixel_std": pixels.std,
+        "align_corners": features.aligned,
+        **decided,
+    }
 
 
 def _takes_photos(config: ConfigFields) -> bool:
@@ -102,7 +136,7 @@ def _takes_photos(config: ConfigFields) -> bool:
 
 def _derive_stem(backbone: str) -> tuple[int, ...]:
     """Return the channels before the blocks. Source: resnet_v1_beta.py, resnet_v1_beta_block."""
-    if BACKBONES[backbone].family != "resnet":
+    if backbone_defaults(backbone).family != "resnet":
         return ()
     return (64, 64, 128) if backbone.endswith("_beta") else (64,)
 
@@ -149,6 +183,10 @@ def _check_types(config: ConfigFields) -> None:
 
 def _check_choice(config: ConfigFields, name: str) -> None:
     value, choices = getattr(config, name), _CHOICES[name]
+    if name == "backbone" and isinstance(value, str) and value.startswith(TIMM):
+        if value.removeprefix(TIMM).strip(".") == "":
+            raise ConfigError(f"backbone: got '{value}'. Give timm/NAME: timm/convnext_tiny.")
+        return  # whether timm knows it is seen when the network is built
     if value not in choices:
         near = near_matches(value, choices) if isinstance(value, str) else ""
         raise ConfigError(
@@ -264,14 +302,36 @@ def _check_family_fields(config: ConfigFields, family: str) -> None:
             )
 
 
+def _check_timm(config: ConfigFields) -> None:
+    """Refuse what is decided by timm."""
+    for name, unset in (
+        ("padding", "same"),
+        ("lost_stride_rate", "old"),
+        ("stride_unit", "last"),
+        ("stride_conv", "3x3"),
+        ("basic_rates", "both"),
+        ("last_conv", False),
+        ("gate_slope", 0.16667),
+        ("multi_grid", (1, 1, 1)),
+        ("multi_scale_features", False),
+        ("pool_ceil_mode", False),
+        ("low_level", "inner"),
+    ):
+        if getattr(config, name) != unset:
+            raise ConfigError(
+                f"{name}: got {getattr(config, name)!r} with '{config.backbone}'. timm's networks "
+                "do not read it; leave it out."
+            )
+
+
 def _check_version(config: ConfigFields) -> None:
     family = config.family
-    if config.version == "v1" and family != "vgg":
+    if config.version == "v1" and family not in ("vgg", "timm"):
         raise ConfigError(
             f"backbone: v1 is defined on vgg16 only, got '{config.backbone}'. "
             "Use version='v3' with this backbone, or backbone='vgg16'."
         )
-    if config.version == "v2" and family not in ("vgg", "resnet"):
+    if config.version == "v2" and family not in ("vgg", "resnet", "timm"):
         raise ConfigError(
             f"backbone: v2 is defined on vgg16 and ResNets, got '{config.backbone}'. "
             "Use version='v3' with this backbone, or backbone='resnet_v1_101'."
@@ -293,6 +353,8 @@ def _check_version(config: ConfigFields) -> None:
         )
     _check_backbone(config, family)
     _check_family_fields(config, family)
+    if family == "timm":
+        _check_timm(config)
     if (
         config.low_level == "block"
         and config.decoder_output_stride

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from deeplab.models.backbones import BACKBONES, DERIVED
+from deeplab.models.backbones import DERIVED, backbone_defaults
 
 Version = Literal["v1", "v2", "v3", "v3+"]
 Padding = Literal["same", "symmetric", "block_input", "block_input_only"]
@@ -58,7 +58,8 @@ class ConfigFields:
     """Which DeepLab: v1 (large field of view), v2 (ASPP), v3 (with batch norm and the whole photo),
     v3+ (and a decoder)."""
     backbone: str = "mobilenet_v2"
-    """The network that reads the photo: docs/networks.md has the list."""
+    """The network that reads the photo: docs/networks.md has the list; ``timm/NAME`` is one of
+    the library timm (docs/timm.md)."""
     own: str = ""
     """A network of your own in place of all of this: ``FILE.py:NAME`` or ``MODULE:NAME`` of what
     makes it of a number of classes (docs/pieces.md)."""
@@ -200,8 +201,9 @@ class ConfigFields:
     """In the same order: what pixels are divided by, after the mean is taken off."""
     channel_order: Literal["rgb", "bgr"] = DERIVED
     """Order in which the first convolution expects the channels. Photos are always given as RGB."""
-    align_corners: bool = True
-    """Features and logits are resized so that corners lie on corners."""
+    align_corners: bool = DERIVED
+    """Features and logits are resized so that corners lie on corners: true, but for backbones that
+    cut the photo into patches."""
     image_pyramid: tuple[float, ...] = ()
     """Scales whose logits are merged inside ``forward``; empty means the photo as it is."""
     merge_method: Literal["max", "avg"] = "max"
@@ -215,8 +217,8 @@ class ConfigFields:
 
     @property
     def family(self) -> str:
-        """``vgg``, ``resnet``, ``xception``, ``mobilenet_v2``, ``_v3``, ``_edgetpu``, ``nas``, …"""
-        return BACKBONES[self.backbone].family
+        """``vgg``, ``resnet``, ``xception``, ``mobilenet_v2``, ``_v3``, ``nas``, ``timm``, …"""
+        return backbone_defaults(self.backbone).family
 
     @property
     def channels(self) -> int:

@@ -42,6 +42,7 @@ from deeplab.models.mobilevit_v2 import MobileViTV2
 from deeplab.models.nas import NASNet
 from deeplab.models.own import OwnNetwork
 from deeplab.models.resnet import ResNet
+from deeplab.models.timm_encoder import TimmEncoder
 from deeplab.models.vgg import VGG16
 from deeplab.models.xception import Xception
 
@@ -56,6 +57,7 @@ Backbone = (
     | MobileViT
     | MobileViTV2
     | NASNet
+    | TimmEncoder
 )
 BACKBONE_CLASSES: dict[str, type[Backbone]] = {
     "vgg": VGG16,
@@ -67,6 +69,7 @@ BACKBONE_CLASSES: dict[str, type[Backbone]] = {
     "mobilevit": MobileViT,
     "mobilevit_v2": MobileViTV2,
     "nas": NASNet,
+    "timm": TimmEncoder,
 }
 
 

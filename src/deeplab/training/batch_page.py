@@ -98,7 +98,9 @@ def write_batch_page(settings: Settings, path: Path, *, steps: int = 2) -> int:
 def _config(settings: Settings, classes: int) -> DeepLabConfig:
     if not settings.init.path:
         return settings.network(classes)
-    found, _, _ = weights.load_with_report(locate_start(settings.init.path))
+    found, _, _ = weights.load_with_report(
+        locate_start(settings.init.path), backbone=settings.model.get("backbone")
+    )
     return choose_config(settings.model, found, classes)
 
 

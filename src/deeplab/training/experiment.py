@@ -18,6 +18,7 @@ from deeplab.data.sample import Dataset
 from deeplab.errors import InputError
 from deeplab.labels import LabelSet
 from deeplab.models import DeepLab, DeepLabConfig, build
+from deeplab.models.timm_encoder import TimmEncoder
 from deeplab.photo.images import InputSpec
 from deeplab.training.auxiliary import attach_auxiliary
 from deeplab.training.checkpoint import check_checkpoint, load_checkpoint
@@ -125,6 +126,8 @@ def _run(
     else:
         start = _start(settings, feed, tell)
     network = start.network
+    if isinstance(network.backbone, TimmEncoder):
+        tell(network.backbone.describe())
     resumed = saved is not None
     if settings.loss.auxiliary:
         attach_auxiliary(network)
@@ -201,7 +204,9 @@ def _start(settings: Settings, feed: Feed, tell: Callable[[str], None]) -> Start
         tell("Starting weights: random.")
         every = tuple(network.state_dict())
         return Start(network=network, origin="random", fresh=every, knows_classes=False)
-    found, state, _ = weights.load_with_report(file := locate_start(path))
+    found, state, _ = weights.load_with_report(
+        file := locate_start(path), backbone=settings.model.get("backbone")
+    )
     network = build(choose_config({**measured, **settings.model}, found, classes))
     if feed.measured is not None:
         state = adapt_channels(state, network, found, feed.measured.bands.shown)

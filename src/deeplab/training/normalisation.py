@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from deeplab.models.deeplab import DeepLab
 from deeplab.models.layers import BatchNorm2d
+from deeplab.models.timm_encoder import BatchNormAct
 from deeplab.training.processes import Processes
 from deeplab.training.settings import RunSettings
 
@@ -168,6 +169,10 @@ def _is_folded(norm: BatchNorm2d | nn.SyncBatchNorm) -> bool:
     return not bool(norm.running_mean.any()) and float(spread) < 1e-6
 
 
+def _activate(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    return module.act(output)  # type: ignore[no-any-return,operator]
+
+
 def synchronise(model: DeepLab) -> None:
     """Replace every batch norm by one that shares its statistics over the processes."""
     for parent in list(model.modules()):
@@ -181,4 +186,7 @@ def synchronise(model: DeepLab) -> None:
             # rest lies: NCCL knows no memory but the GPU's.
             count = torch.zeros((), dtype=torch.long, device=child.weight.device)
             shared.register_buffer("num_batches_tracked", count, persistent=False)
+            if isinstance(child, BatchNormAct):
+                shared.act = child.act
+                shared.register_forward_hook(_activate)
             setattr(parent, name, shared)

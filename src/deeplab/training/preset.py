@@ -189,7 +189,7 @@ def _plan(
         return given  # the doctor says what is missing
     tell(f"Planning: {len(training)} photos to learn from, starting from '{given.init.path}' …")
     path = locate_start(given.init.path)
-    found, _, _ = weights.load_with_report(path)
+    found, _, _ = weights.load_with_report(path, backbone=given.model.get("backbone"))
     channels = channels_of(training)
     model = {**given.model, **_channel_fields(channels)}
     network = build(choose_config(model, found, len(training.labels)))

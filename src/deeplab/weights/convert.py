@@ -24,6 +24,7 @@ def import_file(
     *,
     output_stride: int | None = None,
     part: str | None = None,
+    backbone: str | None = None,
     labels: LabelSet | None = None,
     input_spec: InputSpec | None = None,
     normalisation: Normalisation | str | None = None,
@@ -37,6 +38,7 @@ def import_file(
         output: name of the pair, without suffix.
         output_stride: to run at; None keeps what the file says, else its origin's default.
         part: of a file with several networks the one to take; see :func:`deeplab.weights.load`.
+        backbone: ``timm/NAME``, of a file that does not say so; see :func:`deeplab.weights.load`.
         labels: the classes; None takes those that the file names, else the set that their count
             means by custom.
         input_spec: its frame and fit; None takes the file's, else the one that the network
@@ -56,7 +58,9 @@ def import_file(
         OutputError: the pair cannot be written.
     """
     path = Path(path)
-    config, state, report = load_with_report(path, output_stride=output_stride, part=part)
+    config, state, report = load_with_report(
+        path, output_stride=output_stride, part=part, backbone=backbone
+    )
     if normalisation is not None:
         mean, std = read_normalisation(normalisation)
         config = dataclasses.replace(config, pixel_mean=mean, pixel_std=std)

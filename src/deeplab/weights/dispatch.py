@@ -16,8 +16,9 @@ from typing import Any
 import torch
 
 from deeplab.errors import ConfigError, ModelNotFoundError, WeightsError
+from deeplab.models.backbones import TIMM
 from deeplab.models.config import DeepLabConfig
-from deeplab.weights import huggingface, mobilevit, processor, smp
+from deeplab.weights import huggingface, mobilevit, processor, smp, timm
 from deeplab.weights.archive import Archive, map_file
 from deeplab.weights.checkpoints import Checkpoint, flatten
 from deeplab.weights.pickles import Value
@@ -47,10 +48,15 @@ class _Choice:
 
     output_stride: int | None = None
     part: str | None = None
+    backbone: str | None = None
 
 
 def load(
-    path: str | Path, *, output_stride: int | None = None, part: str | None = None
+    path: str | Path,
+    *,
+    output_stride: int | None = None,
+    part: str | None = None,
+    backbone: str | None = None,
 ) -> tuple[DeepLabConfig, dict[str, torch.Tensor]]:
     """Return configuration and state dict of a file of weights.
 
@@ -64,18 +70,27 @@ def load(
         output_stride: 4, 8, 16 or 32; None takes what the file says, else the origin's default.
         part: of a file that holds several networks (an average over the training, and the plain
             weights) the one to take, by the name that the report gives it.
+        backbone: ``timm/NAME`` where the file's layers are of a network of timm's; a
+            ``config.json`` beside it, as timm and smp write it, says so too. Of all other files
+            it plays no part.
 
     Raises:
         ModelNotFoundError: there is no such file.
         WeightsError: the file is damaged, or of no known origin.
         MissingExtraError: a package to read it is not installed.
     """
-    config, state, _ = load_with_report(path, output_stride=output_stride, part=part)
+    config, state, _ = load_with_report(
+        path, output_stride=output_stride, part=part, backbone=backbone
+    )
     return config, state
 
 
 def load_with_report(
-    path: str | Path, *, output_stride: int | None = None, part: str | None = None
+    path: str | Path,
+    *,
+    output_stride: int | None = None,
+    part: str | None = None,
+    backbone: str | None = None,
 ) -> Loaded:
     """Return configuration, state dict, and what was kept, missed and assumed; see :func:`load`.
 
@@ -83,9 +98,12 @@ def load_with_report(
         path: as for ``load``.
         output_stride: as for ``load``.
         part: as for ``load``.
+        backbone: as for ``load``.
     """
     path = find_on_hub(path) or Path(path)
-    config, state, report = _dispatch(path, _Choice(output_stride=output_stride, part=part))
+    of_timm = backbone if backbone and backbone.startswith(TIMM) else None
+    choice = _Choice(output_stride=output_stride, part=part, backbone=of_timm)
+    config, state, report = _dispatch(path, choice)
     if output_stride is not None:
         assumed = {key: report.assumed[key] for key in report.assumed if key != "output_stride"}
         report = dataclasses.replace(report, assumed=assumed)
@@ -129,13 +147,13 @@ def _dispatch(path: Path, choice: _Choice) -> Loaded:
     head = bytes(content[:16])
     if head[4:8] == b"TFL3":
         return read_tflite(path)
-    if head[:2] == b"\x1f\x8b" or path.suffix == ".tar":
-        return _load_archive(Archive.open(path), choice)
     # The length that safetensors begin with may begin as a pickle does.
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= len(content):
         return _from_tensors(Checkpoint(tensors=read_safetensors(path)), path, choice)
-    if head[:4] == b"PK\x03\x04" or head[:1] == b"\x80":
+    if head[:4] == b"PK\x03\x04" or head[:1] == b"\x80":  # PyTorch's, though it be .pth.tar
         return _from_tensors(_flatten(path), path, choice)
+    if head[:2] == b"\x1f\x8b" or path.suffix == ".tar":
+        return _load_archive(Archive.open(path), choice)
     if head[8:9] == b"{":
         return _from_tensors(Checkpoint(tensors=read_safetensors(path)), path, choice)
     if head[:1] == b"\x0a" or path.suffix == ".pb":
@@ -327,8 +345,16 @@ def _flatten(path: Path) -> Checkpoint:
 def _from_tensors(checkpoint: Checkpoint, path: Path, choice: _Choice) -> Loaded:
     settings = _read_settings(path.with_name("config.json"))
     stride = choice.output_stride or _stated_stride(path, settings)
+    backbone = _name_timm(choice.backbone, settings, path)
+    whole = any(name.endswith("segmentation_head.0.weight") for name in checkpoint.tensors)
     try:
-        config, state, report = from_checkpoint(checkpoint, output_stride=stride, part=choice.part)
+        if backbone is not None and not whole:
+            return timm.read_classifier(
+                checkpoint, backbone, settings, output_stride=stride, part=choice.part
+            )
+        config, state, report = from_checkpoint(
+            checkpoint, output_stride=stride, part=choice.part, backbone=backbone
+        )
         config = huggingface.apply_settings(config, settings)
         config = mobilevit.apply_settings(config, settings)
         config = smp.apply_settings(config, settings)
@@ -339,6 +365,17 @@ def _from_tensors(checkpoint: Checkpoint, path: Path, choice: _Choice) -> Loaded
     if not report.backbone_only and (labels := huggingface.read_labels(settings)):
         report = dataclasses.replace(report, labels=labels)
     return config, state, report if stride else _assume_stride(report, config)
+
+
+def _name_timm(given: str | None, settings: Mapping[str, Any], path: Path) -> str | None:
+    """Return ``timm/NAME`` of a file, as the caller says or its config.json; None of all others."""
+    stated = timm.name_backbone(settings) or smp.name_backbone(settings)
+    if given and stated and given.partition(".")[0] != stated.partition(".")[0]:
+        raise WeightsError(
+            f"{path}: its config.json says that these are weights of {stated}, not of {given}. "
+            "Name that one as model.backbone, or take other weights."
+        )
+    return given or stated
 
 
 def _name_unrun(checkpoint: Checkpoint) -> str:

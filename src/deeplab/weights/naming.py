@@ -34,6 +34,8 @@ class Foreign:
         backbone_only: it is a classifier; ``layers`` ends with the backbone.
         threshold: of a network with one class, the confidence from which on a pixel is an object.
         found: what else was told by the weights, in words.
+        prefix: what stands before the names of many layers here, and there, where the rest of
+            their names is one.
     """
 
     library: str
@@ -43,6 +45,7 @@ class Foreign:
     backbone_only: bool = False
     threshold: float = 0.5
     found: tuple[str, ...] = ()
+    prefix: tuple[str, str] | None = None
 
 
 # Source: torchvision's reference training; (x/255 − mean) / std of ImageNet.

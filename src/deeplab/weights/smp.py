@@ -6,10 +6,11 @@ Source: segmentation_models_pytorch/decoders/deeplabv3/{model,decoder}.py, encod
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from deeplab.errors import WeightsError
+from deeplab.models.backbones import DERIVED, TIMM
 from deeplab.models.config import DeepLabConfig
 from deeplab.weights.naming import (
     Foreign,
@@ -28,8 +29,15 @@ from deeplab.weights.naming import (
 )
 
 
-def recognise(shapes: Shapes, output_stride: int | None) -> Foreign | None:
+def recognise(
+    shapes: Shapes, output_stride: int | None, *, backbone: str | None = None
+) -> Foreign | None:
     """Return the network, or None when the names are not smp's DeepLab.
+
+    Args:
+        shapes: of all weights.
+        output_stride: None takes the library's default.
+        backbone: ``timm/NAME`` of an encoder that smp has of timm, which names do not tell.
 
     Raises:
         WeightsError: it is smp's, but on an encoder that is not known here.
@@ -41,23 +49,25 @@ def recognise(shapes: Shapes, output_stride: int | None) -> Foreign | None:
     aspp = found[0]
     plus = aspps[aspp] == "v3+"
     mobilenet = "encoder.features.1.conv.0.0.weight" in shapes
-    if not mobilenet and "encoder.layer1.0.conv1.weight" not in shapes:
+    timm = _timm_prefix(shapes, backbone)
+    if not mobilenet and timm is None and "encoder.layer1.0.conv1.weight" not in shapes:
         raise WeightsError(
             "backbone: of smp's encoders the ResNets (18, 34, 50, 101, 152) and 'mobilenet_v2' "
-            "are known here."
+            "are known here, and those of timm (tu-NAME): name it as --backbone timm/NAME, or keep "
+            "the config.json of save_pretrained beside the file."
         )
-    depth = None if mobilenet else resnet_depth(shapes, "encoder.")
+    depth = None if mobilenet or timm is not None else resnet_depth(shapes, "encoder.")
     separable = "" if f"{aspp}convs.1.0.0.weight" in shapes else None
     head = shape_of(shapes, "segmentation_head.0.weight")
     # Source: the default of encoder_output_stride in model.py; the rates do not follow it.
     stride = output_stride or (16 if plus else 8)
     config = configure(
         version="v3+" if plus else "v3",
-        backbone=backbone_name(depth),
+        **({"backbone": backbone_name(depth)} if timm is None else {"backbone": backbone, **_TIMM}),
         num_classes=count_classes(shapes, "segmentation_head.0.weight"),
         output_stride=stride,
         last_conv=mobilenet,
-        lost_stride_rate="new",
+        lost_stride_rate="new" if timm is None else "old",
         head_channels=shape_of(shapes, f"{aspp}project.0.weight")[0],
         atrous_rates=(12, 24, 36),
         rates_stated_at=stride,
@@ -69,22 +79,59 @@ def recognise(shapes: Shapes, output_stride: int | None) -> Foreign | None:
         logits_kernel_size=head[2],
         align_corners=True,
     )
-    backbone = (
-        mobilenet_v2_layers(lambda index: f"encoder.features.{index}")
-        if depth is None
-        else resnet_layers("encoder.", depth)
-    )
+    if timm is not None:
+        layers: Iterable[Layer] = ()
+    elif depth is None:
+        layers = mobilenet_v2_layers(lambda index: f"encoder.features.{index}")
+    else:
+        layers = resnet_layers("encoder.", depth)
     return Foreign(
         library="segmentation-models-pytorch",
         config=config,
         layers=(
-            *backbone,
+            *layers,
             *aspp_layers(aspp, separable=separable),
             *_head_layers(aspp, plus=plus),
             ("classifier", "segmentation_head.0", None),
         ),
         unused=unused_keys(r"^classification_head\.", r"^encoder\.(fc|classifier)\."),
+        prefix=None if timm is None else ("backbone.net.", timm),
     )
+
+
+_TIMM: Mapping[str, Any] = {
+    "padding": "same", "stride_unit": "last", "low_level": "inner", "backbone_bn_eps": DERIVED,
+    "pixel_mean": DERIVED, "pixel_std": DERIVED,
+}  # fmt: skip
+"""Of the conventions of PyTorch's re-implementations, what timm decides by itself."""
+
+
+def _timm_prefix(shapes: Shapes, backbone: str | None) -> str | None:
+    """Return what stands before the names of an encoder of timm's; None where there is none.
+
+    Source: encoders/timm_universal.py; before 0.4, timm- encoders had no "model." in their names.
+    """
+    if backbone is None:
+        return None
+    inside = any(name.startswith("encoder.model.") for name in shapes)
+    return "encoder.model." if inside else "encoder."
+
+
+def name_backbone(settings: Mapping[str, Any]) -> str | None:
+    """Return ``timm/NAME`` where a ``config.json`` of this library says that it is the encoder.
+
+    Source: encoders/__init__.py, get_encoder.
+    """
+    name = settings.get("encoder_name")
+    if not isinstance(name, str) or "decoder_atrous_rates" not in settings:
+        return None
+    if name.startswith("tu-"):
+        return TIMM + name.removeprefix("tu-")
+    if name.startswith(("timm-regnet", "timm-res2", "timm-resnest", "timm-gernet")):
+        return TIMM + name.removeprefix("timm-")
+    if name.startswith("timm-mobilenetv3"):
+        return f"{TIMM}tf_{name.removeprefix('timm-')}"
+    return None
 
 
 def apply_settings(config: DeepLabConfig, settings: Mapping[str, Any]) -> DeepLabConfig:

@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -20,6 +21,7 @@ from deeplab.weights import (
     mobilevit,
     openmmlab,
     smp,
+    timm,
     torchvision,
     vainf,
 )
@@ -73,7 +75,11 @@ def from_state_dict(
 
 
 def from_checkpoint(
-    checkpoint: Checkpoint, *, output_stride: int | None = None, part: str | None = None
+    checkpoint: Checkpoint,
+    *,
+    output_stride: int | None = None,
+    part: str | None = None,
+    backbone: str | None = None,
 ) -> tuple[DeepLabConfig, StateDict, ImportReport]:
     """Return configuration, our state dict and report of what a training left behind.
 
@@ -84,13 +90,14 @@ def from_checkpoint(
         checkpoint: all tensors of the file.
         output_stride: as for `from_state_dict`.
         part: the set to take, by the name that the report gives it.
+        backbone: ``timm/NAME`` where names of layers do not tell it.
 
     Raises:
         WeightsError: as for `from_state_dict`, or there is no such part.
         ConfigError: the output stride is none of 4, 8, 16, 32.
     """
     shapes = {name: tuple(value.shape) for name, value in checkpoint.tensors.items()}
-    found = _choose(_find(shapes, output_stride), checkpoint, part)
+    found = _choose(_find(shapes, output_stride, backbone), checkpoint, part)
     prefix, foreign = found[0]
     if foreign.library == openmmlab.LIBRARY:
         foreign = _apply_notes(foreign, checkpoint, output_stride)
@@ -127,6 +134,8 @@ def _apply_notes(foreign: Foreign, checkpoint: Checkpoint, output_stride: int | 
 
 def _assume_normalisation(foreign: Foreign, checkpoint: Checkpoint) -> dict[str, str]:
     """Return what is assumed of the pixels: weights do not tell how their trainer fed them."""
+    if foreign.config.family == "timm":
+        return {"normalisation": timm.describe_pixels(foreign.config.backbone)}
     if foreign.config.pixel_mean != IMAGENET_MEAN or foreign.found or foreign.backbone_only:
         return {}  # another custom is the network's own; the trainer's notes say it
     words = "ImageNet's mean and std of pixels in 0..1, the library's custom"
@@ -176,7 +185,9 @@ def _groups(shapes: Shapes) -> Iterator[_Under]:
         yield _Under(shapes, prefix, groups[prefix])
 
 
-def _find(shapes: Shapes, output_stride: int | None) -> list[tuple[str, Foreign]]:
+def _find(
+    shapes: Shapes, output_stride: int | None, backbone: str | None
+) -> list[tuple[str, Foreign]]:
     """Return every network in a file: what stands before its names, and what it is.
 
     Raises:
@@ -189,7 +200,7 @@ def _find(shapes: Shapes, output_stride: int | None) -> list[tuple[str, Foreign]
         if any(group.prefix.startswith(prefix) for prefix, _ in found):
             continue
         try:
-            foreign = _recognise(group, output_stride)
+            foreign = _recognise(group, output_stride, backbone)
         except WeightsError as error:
             wrong.append(error)
             continue
@@ -216,8 +227,11 @@ def _find(shapes: Shapes, output_stride: int | None) -> list[tuple[str, Foreign]
     )
 
 
-def _recognise(shapes: Shapes, output_stride: int | None) -> Foreign | None:
-    for recognise in _RECOGNISERS:
+def _recognise(shapes: Shapes, output_stride: int | None, backbone: str | None) -> Foreign | None:
+    known = _RECOGNISERS
+    if backbone is not None:  # of these, the one that has encoders of timm's
+        known = (partial(smp.recognise, backbone=backbone),)
+    for recognise in known:
         foreign = recognise(shapes, output_stride)
         if foreign is not None:
             return foreign
@@ -272,7 +286,7 @@ def rename(
     one_class = False
     for key in [key for key in expected if key not in head]:
         value = expected[key]
-        name = _foreign_name(key, table)
+        name = _foreign_name(key, table, foreign.prefix)
         if name not in state_dict:
             missing.append(name)
             continue
@@ -350,8 +364,12 @@ def _read(name: str, value: Value) -> torch.Tensor:
         ) from error
 
 
-def _foreign_name(key: str, table: Mapping[str, tuple[str, str | None]]) -> str:
+def _foreign_name(
+    key: str, table: Mapping[str, tuple[str, str | None]], prefix: tuple[str, str] | None
+) -> str:
     """Return the library's name of one of our keys, LAYER.{conv,norm}.LEAF or LAYER.LEAF."""
+    if prefix is not None and key.startswith(prefix[0]):
+        return prefix[1] + key.removeprefix(prefix[0])
     path, _, leaf = key.rpartition(".")
     layer, _, part = path.rpartition(".")
     if part not in ("conv", "norm"):

@@ -124,9 +124,10 @@ def _load_whole(name: str, tensors: dict[str, torch.Tensor], usual: Any) -> dict
             pretrained_cfg_overlay=overlay,
         )
     except Exception as error:  # whatever is in the file
+        words = " ".join(str(error).split())[:400]
         raise WeightsError(
-            f"state dict: these are not the weights of timm's {name}: {' '.join(str(error).split())[:400]}. "
-            "Name the network that they are of, as model.backbone or --backbone."
+            f"state dict: these are not the weights of timm's {name}: {words}. Name the network "
+            "that they are of, as model.backbone or --backbone."
         ) from error
     state: dict[str, torch.Tensor] = network.state_dict()
     return state

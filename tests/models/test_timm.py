@@ -131,7 +131,7 @@ def test_a_network_without_atrous_strides_stays_at_its_own() -> None:
         ("timm/resnet18.no_in1k", {}, r"no weights 'no_in1k' of 'resnet18'\. It has: "),
         ("timm/", {}, r"Give timm/NAME"),
         (SMALL, {"padding": "symmetric"}, "padding: got 'symmetric'.*do not read it"),
-        (SMALL, {"depth_multiplier": 0.5}, "Only mobilenet_v2 and mobilenet_edgetpu"),
+        (SMALL, {"depth_multiplier": 0.5}, "Only mobilenet_v2, mobilenet_edgetpu"),
         (SMALL, {"version": "v3", "cascade_blocks": 1}, "v3 on a ResNet"),
     ],
 )

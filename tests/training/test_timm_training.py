@@ -148,7 +148,7 @@ def test_a_killed_training_ends_with_the_same_bits(shapes: Path, tmp_path: Path)
             "dropout": 0.1,
         },
         data={"workers": 0, "check": False},
-        run={"steps": 3, "save_every": 1},
+        run={"steps": 4, "save_every": 1},
     )  # fmt: skip
     run_experiment(settings, tmp_path / "whole", **QUIET)
     with pytest.raises(Killed):

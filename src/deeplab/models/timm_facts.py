@@ -91,7 +91,7 @@ def measure(backbone: str, output_stride: int | None = None) -> TimmFeatures:
             pictures, or its features do not cover the picture evenly.
     """
     with torch.device("meta"):
-        network = create(backbone, output_stride).eval()
+        network: Any = create(backbone, output_stride).eval()
         strides = tuple(int(one) for one in network.feature_info.reduction())
         channels = tuple(int(one) for one in network.feature_info.channels())
         last = str(getattr(network, "output_fmt", "")).endswith("NHWC")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -228,7 +228,7 @@ def _find(
 
 
 def _recognise(shapes: Shapes, output_stride: int | None, backbone: str | None) -> Foreign | None:
-    known = _RECOGNISERS
+    known: tuple[Callable[..., Foreign | None], ...] = _RECOGNISERS
     if backbone is not None:  # of these, the one that has encoders of timm's
         known = (partial(smp.recognise, backbone=backbone),)
     for recognise in known:

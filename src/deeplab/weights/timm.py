@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from deeplab.errors import ConfigError, WeightsError
-from deeplab.models.backbones import TIMM
+from deeplab.models.backbones import DERIVED, TIMM
 from deeplab.models.config import DeepLabConfig
 from deeplab.models.deeplab import build
 from deeplab.models.timm_facts import check_name, read_pixels, scale_pixels
@@ -67,7 +67,8 @@ def read_classifier(
     }
     full = _load_whole(name, tensors, usual)
     pixels, assumed = _choose_pixels(backbone, settings)
-    config = DeepLabConfig(backbone=backbone, output_stride=output_stride, **pixels)
+    stride = DERIVED if output_stride is None else output_stride
+    config = DeepLabConfig(backbone=backbone, output_stride=stride, **pixels)
     state, kept = _take(config, full)
     with torch.device("meta"):
         head = [key for key in build(config).state_dict() if not key.startswith("backbone.")]

@@ -35,8 +35,9 @@ eval_logdir checkpoint_dir eval_batch_size eval_crop_size eval_interval_secs eva
 add_flipped_images eval_split max_number_of_evaluations vis_logdir vis_batch_size vis_crop_size
 vis_split colormap_type also_save_raw_predictions max_number_of_iterations checkpoint_path
 export_path num_classes crop_size inference_scales save_inference_graph
+quantized_graph_def_path input_tensor_name output_tensor_name output_tflite_path test_image_path
 """
-"""Of common, train, eval, vis and export_model.py."""
+"""Of common, train, eval, vis, export_model and convert_to_tflite.py."""
 
 
 def test_every_flag_is_there_once_and_no_other() -> None:

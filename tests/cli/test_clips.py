@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -134,6 +135,20 @@ def test_only_and_seconds(run: Run, inputs: Path, tmp_path: Path) -> None:
     assert json.loads(out)["videos"][0]["frames"] == 5
     for line in (tmp_path / "clip.jsonl").read_text().splitlines():
         assert {found["name"] for found in json.loads(line)["classes"]} <= {"background", "cat"}
+
+
+def test_an_interrupt_that_somebody_dropped_ends_it_too(
+    run: Run, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def drop(*_: object) -> None:
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr("deeplab.cli.clips._Watch.tell", drop)
+    code, _, err = run(inputs / "in" / "clip.mp4", "-o", tmp_path)
+    assert code == 130
+    assert "its files were closed and play" in err
+    assert packets(tmp_path / "clip.overlay.mp4") == 1
 
 
 def test_a_live_source_that_is_stopped_leaves_files_that_play(inputs: Path, tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def _foreign() -> dict[str, torch.Tensor]:
     config = DeepLabConfig(depth_multiplier=0.25, head_channels=8, num_classes=3)
     table = {ours: (conv, norm) for ours, conv, norm in huggingface._layers()}
     state = build(config).state_dict()
-    return {_foreign_name(key, table): value for key, value in state.items()}
+    return {_foreign_name(key, table, None): value for key, value in state.items()}
 
 
 def mutate(chance: random.Random, data: bytes) -> bytes:

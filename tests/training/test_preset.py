@@ -56,7 +56,8 @@ def test_everything_is_chosen_and_said(shapes: Path, start: Path, tmp_path: Path
     assert chosen.run.batch_norm == "frozen"
     assert chosen.schedule.base < 0.001
     talk = "\n".join(told)
-    for word in ("60 steps of 8 crops", "97×129", "rate 0.0003", "expected:", "computed at once"):
+    crops = f"60 steps of {chosen.run.batch_size} crops"
+    for word in (crops, "97×129", "rate 0.0003", "expected:", "computed at once"):
         assert word in talk
     assert Settings.from_dict(chosen.to_dict()) == chosen
 

@@ -186,7 +186,7 @@ class ClipWork:
             outputs = ClipOutputs(files, video=video, labels=labels, only=self.only)
             try:
                 with (
-                    _sigterm_as_ctrl_c(),
+                    _signals_end() as asked,
                     outputs,
                     _Watch(video, job.photo.name, self.show) as watch,
                 ):
@@ -197,6 +197,8 @@ class ClipWork:
                         for name, share in frame.segmentation.shares.items():
                             shares[name] = shares.get(name, 0.0) + share
                         watch.tell(frame)
+                        if asked:  # and what was raised then was lost in somebody's callback
+                            raise KeyboardInterrupt
             except KeyboardInterrupt:
                 stopped = True
         took = time.perf_counter() - begin
@@ -269,20 +271,27 @@ def _name_address(address: str) -> str:
 
 
 @contextmanager
-def _sigterm_as_ctrl_c() -> Iterator[None]:
-    """Let a service manager's "end now" close the files as Ctrl-C does."""
+def _signals_end() -> Iterator[list[int]]:
+    """Let a service manager's "end now" close the files as Ctrl-C does.
+
+    Gives the signals that came. Each raises KeyboardInterrupt where the program just is, which may
+    be inside of code that drops exceptions, such as a library's callback: look at the list, too.
+    """
+    asked: list[int] = []
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield asked
         return
 
-    def interrupt(*_: object) -> None:
+    def interrupt(number: int, _: object) -> None:
+        asked.append(number)
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {one: signal.signal(one, interrupt) for one in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        yield asked
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class _Watch:

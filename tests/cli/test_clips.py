@@ -145,7 +145,11 @@ def test_an_interrupt_that_somebody_dropped_ends_it_too(
             signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr("deeplab.cli.clips._Watch.tell", drop)
-    code, _, err = run(inputs / "in" / "clip.mp4", "-o", tmp_path)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # background: it is ignored
+    try:
+        code, _, err = run(inputs / "in" / "clip.mp4", "-o", tmp_path)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert code == 130
     assert "its files were closed and play" in err
     assert packets(tmp_path / "clip.overlay.mp4") == 1
@@ -160,7 +164,9 @@ def test_a_live_source_that_is_stopped_leaves_files_that_play(inputs: Path, tmp_
     words += ["-f", "mpegts", "-listen", "1", address.partition("?")[0]]
     sender = subprocess.Popen(words, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     time.sleep(1)
-    code = "from deeplab.cli import main; main()"
+    # Tests that run in the background inherit that Ctrl-C is ignored.
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    code += "from deeplab.cli import main; main()"
     words = [sys.executable, "-c", code, "segment", address, "-o", str(tmp_path), "-m"]
     words += [str(inputs / "tiny.tflite"), "--labels", str(inputs / "labels.txt")]
     ours = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

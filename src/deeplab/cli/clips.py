@@ -286,7 +286,10 @@ def _signals_end() -> Iterator[list[int]]:
         asked.append(number)
         raise KeyboardInterrupt
 
-    before = {one: signal.signal(one, interrupt) for one in (signal.SIGINT, signal.SIGTERM)}
+    before = {}
+    for one in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(one) != signal.SIG_IGN:  # as a shell has it for jobs in the background
+            before[one] = signal.signal(one, interrupt)
     try:
         yield asked
     finally:

@@ -6,25 +6,28 @@ What is solved, and why so, is said in :mod:`deeplab.training.fit`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-FOLDS = 4  # groups of photos that are left out in turn
-CELLS = 24_000  # feature cells that are kept: neighbours say nearly the same
-CELLS_EACH = (100, 400)  # of a photo
-BALANCE = 0.5  # a class counts by its share of the pixels to the power of minus this
-SMALL = 1e-2  # strength of the belief that rows are small, per variance of a feature
-KNOWN = 1e-1  # strength of the belief that they are the start's
-ROUNDS = 40  # of the solver; more change no mask
-TRIAL_ROUNDS, TRIAL_CELLS = 25, 2  # where photos are left out: of the solver, and every n-th cell
-TRUSTS = (0.25, 0.5, 0.75)  # shares of the second belief; a mixture is better than either alone
+from deeplab.training.fit_beliefs import (
+    BALANCE,
+    CELLS,
+    CELLS_EACH,
+    FOLDS,
+    Float64,
+    Solution,
+    choose_mixture,
+    fit_rows,
+    minimise,
+    read_rows,
+    solve_in_turn,
+    write_rows,
+)
 
-Float64 = npt.NDArray[np.float64]
+_SMALL, _KNOWN = 1e-2, 1e-1  # strength of the two beliefs, per variance of a feature
 
 
 # -- what is kept of the photos -----------------------------------------------------------------
@@ -76,55 +79,31 @@ class Cells:
 # -- the solution --------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True)
-class Solution:
-    """What was chosen.
-
-    Attributes:
-        kept: classes whose rows stayed as they were.
-        trust: share of the second belief, 0..1.
-        miou: over cells of photos that were left out; NaN where there were none.
-    """
-
-    kept: tuple[int, ...]
-    trust: float
-    miou: float
-
-
 def solve_exclusive(
     classifier: torch.nn.Module, seen: Cells, *, known: Sequence[int], start_rows: Tensor | None
 ) -> Solution:
     """Choose, write the rows into the classifier, and say what was chosen."""
-    assert isinstance(classifier.weight, Tensor)
-    assert isinstance(classifier.bias, Tensor)
     rows, truth, share, weight, fold = seen.all()
-    own = torch.cat([classifier.weight.flatten(1), classifier.bias[:, None]], 1).T.cpu()
-    beliefs = [(torch.zeros_like(own), SMALL)]
+    own = read_rows(classifier)
+    beliefs = [(torch.zeros_like(own), _SMALL)]
     if start_rows is not None and start_rows.shape[1] == len(own):
         likened = _liken(rows, truth, share, start_rows.detach().cpu().float(), seen.classes)
         likened[:, list(known)] = own[:, list(known)]
-        beliefs.append((likened, KNOWN))
+        beliefs.append((likened, _KNOWN))
 
     def solve(used: Tensor, rounds: int) -> list[Tensor]:
         part = rows[used], truth[used], weight[used]
         return [regress(*part, prior, strength=each, rounds=rounds) for prior, each in beliefs]
 
-    whole = solve(torch.arange(len(truth)), ROUNDS)
-    folds = sorted(set(fold.tolist()))
-    if len(folds) < 2:  # nothing can be left out
-        write_rows(classifier, (whole[0] + whole[-1]) / 2)
-        return Solution(kept=(), trust=(len(beliefs) - 1) / 2, miou=float("nan"))
-    left_out = torch.zeros(len(beliefs), len(truth), seen.classes)
-    for one in folds:
-        others = (fold != one).nonzero()[::TRIAL_CELLS, 0]
-        for index, solution in enumerate(solve(others, TRIAL_ROUNDS)):
-            left_out[index, fold == one] = rows[fold == one] @ solution
-    trusts = TRUSTS if len(beliefs) > 1 else (0.0,)
-    logits = [left_out[0].lerp(left_out[-1], trust) for trust in trusts]
+    answers = solve_in_turn(solve, rows, fold)
+    if answers.left_out is None:
+        return answers.write_mean(classifier)
+    logits = answers.mixtures()
     scores = [_miou(one, truth, share) for one in logits]
     best = choose_mixture(scores)
+    trust = answers.trusts[best]
     scale = _calibrate(logits[best], truth, share)
-    fitted = scale * whole[0].lerp(whole[-1], trusts[best])
+    fitted = scale * answers.mix(trust)
     miou = scores[best]
     kept: tuple[int, ...] = ()
     if known:
@@ -135,7 +114,7 @@ def solve_exclusive(
             fitted[:, list(known)] = own[:, list(known)]
             miou, kept = kept_miou, tuple(sorted(known))
     write_rows(classifier, fitted)
-    return Solution(kept=kept, trust=trusts[best], miou=miou)
+    return Solution(kept=kept, trust=trust, miou=miou)
 
 
 def _liken(rows: Tensor, truth: Tensor, share: Tensor, start: Tensor, classes: int) -> Tensor:
@@ -156,31 +135,16 @@ def regress(
 ) -> Tensor:
     """Return the (D + 1, K) float32 rows that make the truth likeliest, but for a penalty.
 
-    The penalty is ``strength`` times the squared distance from the slopes of ``prior``, where one
-    is the mean deviation of a feature; biases are free. The problem is convex.
+    The penalty is that of :func:`deeplab.training.fit_beliefs.fit_rows`. The problem is convex.
     """
     weight = weight / weight.sum()
     mean = weight @ rows[:, :-1]
     spread = (weight @ (rows[:, :-1] - mean).square()).mean().clamp(min=1e-12).sqrt()
-    features = (rows[:, :-1] - mean) / spread
-    believed = prior[:-1] * spread
-    slopes = believed.clone(memory_format=torch.contiguous_format).requires_grad_()
-    bias = (prior[-1] + mean @ prior[:-1]).requires_grad_()
-    search = torch.optim.LBFGS(
-        [slopes, bias], max_iter=rounds, tolerance_change=1e-7, line_search_fn="strong_wolfe"
-    )
 
-    def loss() -> Tensor:
-        search.zero_grad()
-        costs = F.cross_entropy(features @ slopes + bias, truth, reduction="none")
-        value = weight @ costs + strength * (slopes - believed).square().sum()
-        value.backward()  # type: ignore[no-untyped-call]
-        return value
+    def costs(logits: Tensor) -> Tensor:
+        return weight @ F.cross_entropy(logits, truth, reduction="none")
 
-    with torch.enable_grad():
-        search.step(loss)  # type: ignore[no-untyped-call]
-    found = slopes.detach() / spread
-    return torch.cat([found, (bias.detach() - mean @ found)[None]])
+    return fit_rows(costs, rows, prior, mean=mean, spread=spread, strength=strength, rounds=rounds)
 
 
 def _miou(logits: Tensor, truth: Tensor, share: Tensor) -> float:
@@ -190,12 +154,6 @@ def _miou(logits: Tensor, truth: Tensor, share: Tensor) -> float:
     both = pairs.reshape(classes, classes)
     truths, union = both.sum(1), both.sum(0) + both.sum(1) - both.diagonal()
     return float((both.diagonal() / union)[truths > 0].mean())
-
-
-def choose_mixture(scores: Sequence[float]) -> int:
-    """Return the best of neighbouring mixtures; one alone may be luck, so neighbours count too."""
-    padded = np.pad(np.asarray(scores), 1, mode="edge")
-    return int((padded[:-2] + 2 * padded[1:-1] + padded[2:]).argmax())
 
 
 def _calibrate(logits: Tensor, truth: Tensor, share: Tensor) -> float:
@@ -228,25 +186,12 @@ def _join(
     shift = torch.zeros(logits.shape[1])
     if not others.any():
         return shift, logits
-    with torch.enable_grad():
-        free = torch.zeros(logits.shape[1], requires_grad=True)
-        search = torch.optim.LBFGS([free], max_iter=30, line_search_fn="strong_wolfe")
+    free = torch.zeros(logits.shape[1], requires_grad=True)
 
-        def loss() -> Tensor:
-            search.zero_grad()
-            costs = F.cross_entropy(logits + free * others, truth, reduction="none")
-            value = share @ costs + 1e-3 * (free**2).mean()
-            value.backward()  # type: ignore[no-untyped-call]
-            return value
+    def value() -> Tensor:
+        costs = F.cross_entropy(logits + free * others, truth, reduction="none")
+        return share @ costs + 1e-3 * (free**2).mean()
 
-        search.step(loss)  # type: ignore[no-untyped-call]
+    minimise(value, [free], rounds=30)
     shift = free.detach() * others
     return shift, logits + shift
-
-
-def write_rows(classifier: torch.nn.Module, rows: Tensor) -> None:
-    """Put (D + 1, K) rows into a 1×1 convolution."""
-    assert isinstance(classifier.weight, Tensor)
-    assert isinstance(classifier.bias, Tensor)
-    classifier.weight.copy_(rows[:-1].T[:, :, None, None])
-    classifier.bias.copy_(rows[-1])

@@ -17,18 +17,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from deeplab.data.masks import IGNORE
-from deeplab.training.fit_exclusive import (
+from deeplab.training.fit_beliefs import (
     BALANCE,
     CELLS,
     CELLS_EACH,
     FOLDS,
-    ROUNDS,
-    TRIAL_CELLS,
-    TRIAL_ROUNDS,
-    TRUSTS,
     Float64,
     Solution,
     choose_mixture,
+    fit_rows,
+    minimise,
+    read_rows,
+    solve_in_turn,
     write_rows,
 )
 
@@ -99,10 +99,8 @@ def solve_overlapping(
         known: classes whose present rows are the answers of a start whose classes overlap.
         start_rows: (S, D + 1) of a start whose classes exclude each other, or None.
     """
-    assert isinstance(classifier.weight, Tensor)
-    assert isinstance(classifier.bias, Tensor)
     rows, truth, share, weight, fold = seen.all()
-    own = torch.cat([classifier.weight.flatten(1), classifier.bias[:, None]], 1).T.cpu()
+    own = read_rows(classifier)
     beliefs = [(torch.zeros_like(own), _SMALL)]
     if start_rows is not None and start_rows.shape[1] == len(own):
         beliefs.append((_liken(rows, truth, share, start_rows.detach().cpu().float()), _KNOWN))
@@ -111,21 +109,14 @@ def solve_overlapping(
         part = rows[used], truth[used], weight[used]
         return [regress_each(*part, prior, strength=each, rounds=rounds) for prior, each in beliefs]
 
-    whole = solve(torch.arange(len(truth)), ROUNDS)
-    folds = sorted(set(fold.tolist()))
-    if len(folds) < 2:  # nothing can be left out
-        write_rows(classifier, (whole[0] + whole[-1]) / 2)
-        return Solution(kept=(), trust=(len(beliefs) - 1) / 2, miou=float("nan"))
-    left_out = torch.zeros(len(beliefs), *truth.shape)
-    for one in folds:
-        others = (fold != one).nonzero()[::TRIAL_CELLS, 0]
-        for index, solution in enumerate(solve(others, TRIAL_ROUNDS)):
-            left_out[index, fold == one] = rows[fold == one] @ solution
-    trusts = TRUSTS if len(beliefs) > 1 else (0.0,)
-    mixtures = [left_out[0].lerp(left_out[-1], trust) for trust in trusts]
+    answers = solve_in_turn(solve, rows, fold)
+    if answers.left_out is None:
+        return answers.write_mean(classifier)
+    mixtures = answers.mixtures()
     best = choose_mixture([float(best_ious(one, truth, share).nanmean()) for one in mixtures])
+    trust = answers.trusts[best]
     scale, offset = _calibrate(mixtures[best], truth, share)
-    fitted = scale * whole[0].lerp(whole[-1], trusts[best])
+    fitted = scale * answers.mix(trust)
     fitted[-1] += offset
     ious = best_ious(mixtures[best], truth, share)
     before = best_ious(rows @ own, truth, share)
@@ -133,7 +124,7 @@ def solve_overlapping(
     for index in kept:
         fitted[:, index], ious[index] = own[:, index], before[index]
     write_rows(classifier, fitted)
-    return Solution(kept=kept, trust=trusts[best], miou=float(ious.nanmean()))
+    return Solution(kept=kept, trust=trust, miou=float(ious.nanmean()))
 
 
 def regress_each(
@@ -141,7 +132,7 @@ def regress_each(
 ) -> Tensor:
     """Return the (D + 1, K) float32 rows that make the truth of each class likeliest.
 
-    But for a penalty, which is that of :func:`deeplab.training.fit_exclusive.regress`; the problems
+    But for a penalty, which is that of :func:`deeplab.training.fit_beliefs.fit_rows`; the problems
     of the classes are independent, and solved together.
 
     Args:
@@ -154,29 +145,12 @@ def regress_each(
     """
     weight = _to_one(weight)
     mean = weight.mean(1) @ rows[:, :-1] / weight.mean(1).sum().clamp(min=1e-12)
-    centred = rows[:, :-1] - mean
-    spread = (weight.mean(1) @ centred.square()).mean().clamp(min=1e-12).sqrt()
-    features = centred / spread
-    believed = prior[:-1] * spread
-    slopes = believed.clone(memory_format=torch.contiguous_format).requires_grad_()
-    bias = (prior[-1] + mean @ prior[:-1]).requires_grad_()
-    search = torch.optim.LBFGS(
-        [slopes, bias], max_iter=rounds, tolerance_change=1e-7, line_search_fn="strong_wolfe"
-    )
+    spread = (weight.mean(1) @ (rows[:, :-1] - mean).square()).mean().clamp(min=1e-12).sqrt()
 
-    def loss() -> Tensor:
-        search.zero_grad()
-        costs = F.binary_cross_entropy_with_logits(
-            features @ slopes + bias, truth, weight, reduction="sum"
-        )
-        value = costs + strength * (slopes - believed).square().sum()
-        value.backward()  # type: ignore[no-untyped-call]
-        return value
+    def costs(logits: Tensor) -> Tensor:
+        return F.binary_cross_entropy_with_logits(logits, truth, weight, reduction="sum")
 
-    with torch.enable_grad():
-        search.step(loss)  # type: ignore[no-untyped-call]
-    found = slopes.detach() / spread
-    return torch.cat([found, (bias.detach() - mean @ found)[None]])
+    return fit_rows(costs, rows, prior, mean=mean, spread=spread, strength=strength, rounds=rounds)
 
 
 def best_ious(logits: Tensor, truth: Tensor, share: Tensor) -> Tensor:
@@ -226,20 +200,14 @@ def _calibrate(logits: Tensor, truth: Tensor, share: Tensor) -> tuple[Tensor, Te
     total = (truth * share).sum(0)
     open_ = ((total > 0) & (total < share.sum(0) * (1 - 1e-6))).float()
     size = logits.abs().mean(0).clamp(min=1e-6)  # so that a step means as much for each class
-    with torch.enable_grad():
-        log_scale = torch.zeros(logits.shape[1], requires_grad=True)
-        offset = torch.zeros(logits.shape[1], requires_grad=True)
-        search = torch.optim.LBFGS([log_scale, offset], max_iter=40, line_search_fn="strong_wolfe")
+    log_scale = torch.zeros(logits.shape[1], requires_grad=True)
+    offset = torch.zeros(logits.shape[1], requires_grad=True)
 
-        def loss() -> Tensor:
-            search.zero_grad()
-            scale = (log_scale * open_).exp()
-            shifted = scale * logits + offset * open_ * size
-            costs = F.binary_cross_entropy_with_logits(shifted, truth, share, reduction="sum")
-            value = costs + 1e-3 * (log_scale.square() + offset.square()).sum()
-            value.backward()  # type: ignore[no-untyped-call]
-            return value
+    def value() -> Tensor:
+        shifted = (log_scale * open_).exp() * logits + offset * open_ * size
+        costs = F.binary_cross_entropy_with_logits(shifted, truth, share, reduction="sum")
+        return costs + 1e-3 * (log_scale.square() + offset.square()).sum()
 
-        search.step(loss)  # type: ignore[no-untyped-call]
+    minimise(value, [log_scale, offset], rounds=40)
     scale = (log_scale.detach() * open_).exp().clamp(1 / _SCALES, _SCALES)
     return scale, offset.detach() * open_ * size

@@ -210,8 +210,10 @@ class Segmenter:
         self._of_windows: _Streams[Network] | None = None
         self._open_cut = partial(open_cut, chosen, threads=1)
         self._halves: tuple[int, Halves] | None = None
-        self._called = _Streams(partial(self._open_stream, threads=threads), streams, first=network)
-        if network.device != "cpu":
+        if network.device == "cpu":
+            opening = partial(self._open_stream, threads=threads)
+            self._called = _Streams(opening, streams, first=network)
+        else:
             self._called = _line_up(network)
 
     def __reduce__(self) -> tuple[Callable[[], Segmenter], tuple[()]]:

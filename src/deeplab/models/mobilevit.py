@@ -41,8 +41,87 @@ SIZES = {
 }
 DEPTHS = (2, 4, 3)  # layers of the three transformers
 HEADS = 4
-STRIDES = (1, 2, 1, 1, 2, 2, 2)  # of the inverted residuals; a transformer follows the last three
-TAPS = {4: 3, 8: 4, 16: 5}  # the inverted residual that ends a stride, with its transformer
+
+
+class PatchBackbone(nn.Module):
+    """Inverted residuals; a transformer of the heir's follows each of the last three.
+
+    Only inverted residuals stride; the convolutions between keep rate 1 at every output stride.
+
+    Attributes:
+        strides: of the inverted residuals, when the network classifies.
+        out_channels: of the features.
+    """
+
+    strides: tuple[int, ...]
+    transformers: nn.ModuleList
+
+    def __init__(
+        self,
+        config: DeepLabConfig,
+        channels: tuple[int, ...],
+        *,
+        stages: tuple[int, int],
+        expansion: int,
+    ) -> None:
+        """Make the stem and the inverted residuals.
+
+        Args:
+            config: its padding, channels and batch norms are read.
+            channels: of the stem and of five stages.
+            stages: how many inverted residuals the first two stages have; the others have one.
+            expansion: of the inverted residuals.
+        """
+        super().__init__()
+        assert config.padding in ("same", "symmetric")
+        padding: Literal["same", "symmetric"] = "same" if config.padding == "same" else "symmetric"
+        silu = nn.SiLU()
+        self.config = config
+        self.norm = norm = Norm(eps=config.backbone_bn_eps, decay=config.backbone_bn_decay)
+        self.stem = ConvNorm(
+            config.channels, channels[0], 3, norm=norm, activation=silu, padding=padding
+        )
+        self.blocks = nn.ModuleList()
+        before = channels[0]
+        for width, count in zip(channels[1:], (*stages, 1, 1, 1), strict=True):
+            for _ in range(count):
+                self.blocks.append(
+                    InvertedResidual(
+                        before,
+                        width,
+                        expansion=expansion,
+                        norm=norm,
+                        padding=padding,
+                        activation=silu,
+                    )
+                )
+                before = width
+        self.out_channels = channels[-1]
+        self._tap_channels = {4: channels[2], 8: channels[3], 16: channels[4]}
+
+    def tap_channels(self, stride: int) -> int:
+        """Return how many channels the low-level features of a stride have."""
+        return self._tap_channels[stride]
+
+    def forward(
+        self, x: Tensor, output_stride: int, taps: Collection[int] = ()
+    ) -> tuple[Tensor, dict[int, Tensor]]:
+        """Return the features, and the low-level features of the strides in ``taps``."""
+        x = self.stem(x, 2)
+        plan = plan_strides(
+            self.strides, output_stride, start=2, lost_stride_rate=self.config.lost_stride_rate
+        )
+        low_level: dict[int, Tensor] = {}
+        reached, first = 2, len(self.blocks) - len(self.transformers)
+        steps = zip(self.blocks, self.strides, plan, strict=True)
+        for index, (block, usual, (stride, rate)) in enumerate(steps):
+            x, _ = block(x, stride, rate)
+            if index >= first:
+                x = self.transformers[index - first](x)
+            reached *= usual
+            if reached in taps:  # and the last block of that stride stays
+                low_level[reached] = x
+        return x, low_level
 
 
 class SelfAttention(nn.Module):
@@ -116,116 +195,22 @@ class TransformerBlock(nn.Module):
         return self.fuse(torch.cat((x, self.project(y)), 1))  # type: ignore[no-any-return]
 
 
-class MobileViT(nn.Module):
+class MobileViT(PatchBackbone):
     """Photo (B, 3, H, W), normalised, to features (B, 80 | 96 | 160, H / os, W / os)."""
 
+    strides = (1, 2, 1, 1, 2, 2, 2)
+
     def __init__(self, config: DeepLabConfig) -> None:
-        super().__init__()
-        self.config = config
         size = SIZES[config.backbone]
-        norm = Norm(eps=config.backbone_bn_eps, decay=config.backbone_bn_decay)
-        self.stem, self.blocks = make_stages(
-            config, size.channels, stages=(1, 3), expansion=size.expansion, norm=norm
-        )
+        super().__init__(config, size.channels, stages=(1, 3), expansion=size.expansion)
         self.transformers = nn.ModuleList(
-            TransformerBlock(channels, config, width=width, depth=depth, norm=norm)
+            TransformerBlock(channels, config, width=width, depth=depth, norm=self.norm)
             for channels, width, depth in zip(size.channels[3:], size.widths, DEPTHS, strict=True)
         )
-        self.out_channels = size.channels[-1]
         init_weights(self)
-
-    def tap_channels(self, stride: int) -> int:
-        """Return how many channels the low-level features of a stride have."""
-        return SIZES[self.config.backbone].channels[{4: 2, 8: 3, 16: 4}[stride]]
-
-    def forward(
-        self, x: Tensor, output_stride: int, taps: Collection[int] = ()
-    ) -> tuple[Tensor, dict[int, Tensor]]:
-        """Return the features, and the low-level features of the strides in ``taps``."""
-        return run_stages(
-            self.stem,
-            self.blocks,
-            self.transformers,
-            x,
-            strides=STRIDES,
-            output_stride=output_stride,
-            lost_stride_rate=self.config.lost_stride_rate,
-            taps={TAPS[stride]: stride for stride in taps},
-        )
 
 
 # -- what MobileViT and MobileViTv2 share --------------------------------------------------------
-
-
-def make_stages(
-    config: DeepLabConfig,
-    channels: tuple[int, ...],
-    *,
-    stages: tuple[int, int],
-    expansion: int,
-    norm: Norm,
-) -> tuple[ConvNorm, nn.ModuleList]:
-    """Return the stem, and the inverted residuals: two stages of them and one for each transformer.
-
-    Args:
-        config: its padding and channels are read.
-        channels: of the stem and of five stages.
-        stages: how many inverted residuals the first two stages have.
-        expansion: of the inverted residuals.
-        norm: of all batch norms.
-    """
-    assert config.padding in ("same", "symmetric")
-    padding: Literal["same", "symmetric"] = "same" if config.padding == "same" else "symmetric"
-    silu = nn.SiLU()
-    stem = ConvNorm(config.channels, channels[0], 3, norm=norm, activation=silu, padding=padding)
-    blocks, before = nn.ModuleList(), channels[0]
-    for width, count in zip(channels[1:], (*stages, 1, 1, 1), strict=True):
-        for _ in range(count):
-            blocks.append(
-                InvertedResidual(
-                    before, width, expansion=expansion, norm=norm, padding=padding, activation=silu
-                )
-            )
-            before = width
-    return stem, blocks
-
-
-def run_stages(
-    stem: nn.Module,
-    blocks: nn.ModuleList,
-    transformers: nn.ModuleList,
-    x: Tensor,
-    *,
-    strides: tuple[int, ...],
-    output_stride: int,
-    lost_stride_rate: str,
-    taps: dict[int, int],
-) -> tuple[Tensor, dict[int, Tensor]]:
-    """Return the last features, and the low-level ones.
-
-    Only inverted residuals stride; the convolutions between keep rate 1 at every output stride.
-
-    Args:
-        stem: the first convolution, of stride 2.
-        blocks: the inverted residuals.
-        transformers: the last of the inverted residuals are followed by one each.
-        x: (B, 3, H, W), normalised.
-        strides: of the inverted residuals, when the network classifies.
-        output_stride: at which it ends.
-        lost_stride_rate: as in `plan_strides`.
-        taps: index of the inverted residual that ends a stride, and that stride.
-    """
-    x = stem(x, 2)
-    plan = plan_strides(strides, output_stride, start=2, lost_stride_rate=lost_stride_rate)
-    low_level: dict[int, Tensor] = {}
-    first = len(blocks) - len(transformers)
-    for index, (block, (stride, rate)) in enumerate(zip(blocks, plan, strict=True)):
-        x, _ = block(x, stride, rate)
-        if index >= first:
-            x = transformers[index - first](x)
-        if index in taps:
-            low_level[taps[index]] = x
-    return x, low_level
 
 
 def fit_patches(x: Tensor, odd_patches: str, *, align_corners: bool) -> Tensor:

@@ -9,8 +9,6 @@ cvnets/modules/mobilevit_block.py, cvnets/layers/linear_attention.py.
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -20,17 +18,13 @@ from deeplab.models.mobilenet import make_divisible
 from deeplab.models.mobilevit import (
     DEPTHS,
     PATCH,
+    PatchBackbone,
     fill_rest,
     fit_patches,
     fold,
     init_weights,
-    make_stages,
-    run_stages,
     unfold,
 )
-
-STRIDES = (1, 2, 1, 2, 2, 2)  # of the inverted residuals; a transformer follows the last three
-TAPS = {4: 2, 8: 3, 16: 4}  # the inverted residual that ends a stride, with its transformer
 
 
 def stage_channels(multiplier: float) -> tuple[int, ...]:
@@ -100,40 +94,17 @@ class LinearTransformerBlock(nn.Module):
         return self.project(y)  # type: ignore[no-any-return]
 
 
-class MobileViTV2(nn.Module):
+class MobileViTV2(PatchBackbone):
     """Photo (B, 3, H, W), normalised, to features (B, 512·multiplier, H / os, W / os)."""
 
+    strides = (1, 2, 1, 2, 2, 2)
+
     def __init__(self, config: DeepLabConfig) -> None:
-        super().__init__()
-        self.config = config
-        norm = Norm(eps=config.backbone_bn_eps, decay=config.backbone_bn_decay)
         channels = stage_channels(config.depth_multiplier)
+        super().__init__(config, channels, stages=(1, 2), expansion=2)
         widths = transformer_widths(config.depth_multiplier)
-        self.stem, self.blocks = make_stages(
-            config, channels, stages=(1, 2), expansion=2, norm=norm
-        )
         self.transformers = nn.ModuleList(
-            LinearTransformerBlock(inputs, config, width=width, depth=depth, norm=norm)
+            LinearTransformerBlock(inputs, config, width=width, depth=depth, norm=self.norm)
             for inputs, width, depth in zip(channels[3:], widths, DEPTHS, strict=True)
         )
-        self.out_channels = channels[-1]
         init_weights(self)
-
-    def tap_channels(self, stride: int) -> int:
-        """Return how many channels the low-level features of a stride have."""
-        return stage_channels(self.config.depth_multiplier)[{4: 2, 8: 3, 16: 4}[stride]]
-
-    def forward(
-        self, x: Tensor, output_stride: int, taps: Collection[int] = ()
-    ) -> tuple[Tensor, dict[int, Tensor]]:
-        """Return the features, and the low-level features of the strides in ``taps``."""
-        return run_stages(
-            self.stem,
-            self.blocks,
-            self.transformers,
-            x,
-            strides=STRIDES,
-            output_stride=output_stride,
-            lost_stride_rate=self.config.lost_stride_rate,
-            taps={TAPS[stride]: stride for stride in taps},
-        )

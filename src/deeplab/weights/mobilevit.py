@@ -145,7 +145,7 @@ def _channels(shapes: Shapes, prefix: str, *, stages: tuple[int, int]) -> Iterat
 
 def _backbone_layers(prefix: str, *, v2: bool) -> Iterator[Layer]:
     yield _layer("backbone.stem", f"{prefix}conv_stem")
-    residuals = [f"0.layer.{n}" for n in range(1)]
+    residuals = ["0.layer.0"]
     residuals += [f"1.layer.{n}" for n in range(2 if v2 else 3)]
     residuals += [f"{stage}.downsampling_layer" for stage in (2, 3, 4)]
     names = {"expand": "expand_1x1", "depthwise": "conv_3x3", "project": "reduce_1x1"}

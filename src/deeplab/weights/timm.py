@@ -89,8 +89,8 @@ def read_classifier(
 
 def _find(checkpoint: Checkpoint, usual: Any, part: str | None, name: str) -> list[str]:
     """Return what stands before the names of each set of weights, the one to take first."""
-    first = getattr(usual, "first_conv", None) or ""
-    leaf = f"{first if isinstance(first, str) else first[0]}.weight"
+    first = _layers(usual, "first_conv")
+    leaf = f"{first[0] if first else ''}.weight"
     found = [key.removesuffix(leaf) for key in checkpoint.tensors if f".{key}".endswith(f".{leaf}")]
     found = found or [""]  # another naming, which timm may know
     ranks = {prefix: rank(checkpoint, prefix, at).key() for at, prefix in enumerate(found)}
@@ -104,15 +104,21 @@ def _find(checkpoint: Checkpoint, usual: Any, part: str | None, name: str) -> li
     return [wanted[0], *(prefix for prefix in found if prefix != wanted[0])]
 
 
+def _layers(usual: Any, kind: str) -> tuple[str, ...]:
+    """Return the layers that timm's settings call so: a name, several, or none."""
+    found = getattr(usual, kind, None) or ()
+    return (found,) if isinstance(found, str) else tuple(found)
+
+
 def _load_whole(name: str, tensors: dict[str, torch.Tensor], usual: Any) -> dict[str, torch.Tensor]:
     """Return the state of the whole classifier, into which timm has read these weights."""
-    last = getattr(usual, "classifier", None) or ()
-    last = (last,) if isinstance(last, str) else tuple(last)
-    classes = [len(tensors[f"{one}.weight"]) for one in last if f"{one}.weight" in tensors]
-    count = classes[0] if classes else 0
-    first = getattr(usual, "first_conv", None) or ()
-    convs = [f"{one}.weight" for one in ((first,) if isinstance(first, str) else first)]
-    channels = [tensors[one].shape[1] for one in convs if one in tensors]
+
+    def shapes(kind: str) -> list[torch.Size]:
+        names = [f"{one}.weight" for one in _layers(usual, kind)]
+        return [tensors[name].shape for name in names if name in tensors]
+
+    classes, channels = shapes("classifier"), shapes("first_conv")
+    count = classes[0][0] if classes else 0
     overlay = {
         "state_dict": dict(tensors), "num_classes": count, "label_offset": 0, "custom_load": False,
     }  # fmt: skip
@@ -121,7 +127,7 @@ def _load_whole(name: str, tensors: dict[str, torch.Tensor], usual: Any) -> dict
             name,
             pretrained=True,
             num_classes=count,
-            in_chans=channels[0] if channels else 3,
+            in_chans=channels[0][1] if channels else 3,
             pretrained_cfg_overlay=overlay,
         )
     except Exception as error:  # whatever is in the file

@@ -35,6 +35,9 @@ import deeplab.training.loop as loop
 from deeplab.cli import run
 from deeplab.files import to_toml
 from deeplab.training.checkpoint import LAST
+from deeplab.training.experiment import run_experiment
+from deeplab.training.loop import Callbacks, StepNews
+from deeplab.training.settings import Settings
 
 for slow in ("deeplab.training.experiment", "torch.utils.tensorboard"):  # once, before any fork
     with contextlib.suppress(ImportError):
@@ -181,6 +184,34 @@ def same(one: Any, two: Any) -> bool:
     if isinstance(one, list | tuple):
         return len(one) == len(two) and all(map(same, one, two))
     return bool(one == two)
+
+
+class Killed(BaseException):
+    """What a kill does, without the process."""
+
+
+def differences(plan: Settings, folder: Path, *, step: int) -> list[str]:
+    """Train once undisturbed, and once killed after a step and resumed; return what differs.
+
+    The runs stay, as ``whole`` and ``killed``.
+    """
+
+    def kill(news: StepNews) -> None:
+        if news.step == step:
+            raise Killed
+
+    def train(name: str, **settings: Any) -> None:
+        run_experiment(plan, folder / name, tell=lambda text: None, **settings)
+
+    train("whole")
+    try:
+        train("killed", callbacks=Callbacks(step=kill))
+    except Killed:
+        train("killed")
+    else:
+        raise AssertionError(f"the training ended before step {step}")
+    whole, killed = (result(folder / name) for name in ("whole", "killed"))
+    return [what for what in whole if not same(whole[what], killed[what])]
 
 
 def hunt(

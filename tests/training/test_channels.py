@@ -26,7 +26,6 @@ from deeplab.models import DeepLabConfig, build
 from deeplab.photo.band_pictures import read_values
 from deeplab.training.experiment import run_experiment
 from deeplab.training.first_layer import adapt_channels
-from deeplab.training.loop import Callbacks, StepNews
 from deeplab.training.settings import Settings
 from deeplab.weights import release
 
@@ -197,28 +196,12 @@ def test_the_command_line_carries_it(trained: Any, tmp_path: Path, capsys: Any) 
 
 
 def test_killed_it_ends_with_the_same_bits(tmp_path: Path) -> None:
-    data = write(tmp_path / "data", 5)
-
-    class Killed(BaseException):
-        pass
-
-    def kill(news: StepNews) -> None:
-        if news.step == 3:
-            raise Killed
-
-    plan = settings(data, 5)
+    plan = settings(write(tmp_path / "data", 5), 5)
     plan = Settings.from_dict(
         plan.to_dict()
         | {"run": plan.to_dict()["run"] | {"save_every": 1, "validate_every": 2, "log_every": 1}}
     )
-    run_experiment(plan, tmp_path / "whole", tell=lambda text: None)
-    with pytest.raises(Killed):
-        run_experiment(
-            plan, tmp_path / "killed", tell=lambda text: None, callbacks=Callbacks(step=kill)
-        )
-    run_experiment(plan, tmp_path / "killed", tell=lambda text: None)
-    whole, killed = (kills.result(tmp_path / name) for name in ("whole", "killed"))
-    assert [what for what in whole if not kills.same(whole[what], killed[what])] == []
+    assert kills.differences(plan, tmp_path, step=3) == []
 
 
 # -- the first convolution -------------------------------------------------------------------------

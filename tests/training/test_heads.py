@@ -27,7 +27,7 @@ from deeplab.models import DeepLabConfig, build
 from deeplab.photo.confidence import Scores
 from deeplab.photo.overlapping import OverlappingSegmentation, find_masks
 from deeplab.training.experiment import run_experiment
-from deeplab.training.loop import Callbacks, StepNews
+from deeplab.training.loop import Callbacks
 from deeplab.training.one_logit import release_state
 from deeplab.training.settings import Settings
 from deeplab.weights import release
@@ -262,21 +262,9 @@ def test_the_command_line_carries_it(
 
 @pytest.mark.parametrize("head", ["overlapping", "one logit"])
 def test_killed_it_ends_with_the_same_bits(tmp_path: Path, head: str) -> None:
-    class Killed(BaseException):
-        pass
-
-    def kill(news: StepNews) -> None:
-        if news.step == 3:
-            raise Killed
-
     data = write(tmp_path / "data", "npy" if head == "overlapping" else "red")
     plan = settings(data, 4, one_logit=head == "one logit")
-    run_experiment(plan, tmp_path / "whole", **QUIET)
-    with pytest.raises(Killed):
-        run_experiment(plan, tmp_path / "killed", callbacks=Callbacks(step=kill), **QUIET)
-    run_experiment(plan, tmp_path / "killed", **QUIET)
-    whole, killed = (kills.result(tmp_path / name) for name in ("whole", "killed"))
-    assert [what for what in whole if not kills.same(whole[what], killed[what])] == []
+    assert kills.differences(plan, tmp_path, step=3) == []
 
 
 # -- the data --------------------------------------------------------------------------------------

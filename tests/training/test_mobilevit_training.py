@@ -8,12 +8,13 @@ from typing import Any
 import kills
 import numpy as np
 import pytest
+import red_halves
 import torch
 from PIL import Image
 
 from deeplab import Segmenter
 from deeplab.training.experiment import run_experiment
-from deeplab.training.loop import Callbacks, StepNews
+from deeplab.training.loop import Callbacks
 from deeplab.training.settings import Settings
 from deeplab.weights import release
 
@@ -27,24 +28,8 @@ MODELS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return four pictures of noise, of which another half is red each time."""
-    folder = tmp_path_factory.mktemp("data")
-    random = np.random.default_rng(0)
-    for name in ("images", "masks"):
-        (folder / name).mkdir()
-    for index in range(4):
-        half = np.zeros((SIDE, SIDE), np.uint8)
-        half[SIDE // 2 + 4 :] = 1  # half way between two cells of the logits
-        label = np.rot90(half, index)
-        photo = random.integers(0, 40, (SIDE, SIDE, 3))
-        photo[..., 0] += 180 * label
-        Image.fromarray(photo.astype(np.uint8)).save(folder / "images" / f"{index}.png")
-        Image.fromarray(label).save(folder / "masks" / f"{index}.png")
-    lists = '["0", "1", "2", "3"]'
-    (folder / "dataset.toml").write_text(
-        f'classes = ["background", "red"]\n[splits]\ntrain = {lists}\nval = {lists}\n'
-    )
-    return folder
+    # The border lies half way between two cells of the logits.
+    return red_halves.write(tmp_path_factory.mktemp("data"), SIDE, border=SIDE // 2 + 4)
 
 
 def settings(data: Path, kind: str, *, steps: int, validate_every: int) -> Settings:
@@ -88,18 +73,6 @@ def test_four_pictures_are_learned_by_heart_and_the_pair_opens(
 
 @pytest.mark.parametrize("kind", MODELS)
 def test_killed_it_goes_on_with_the_same_bits(kind: str, data: Path, tmp_path: Path) -> None:
-    class Killed(BaseException):
-        """What a kill does, without the process."""
-
-    def kill(news: StepNews) -> None:
-        if news.step == 2:
-            raise Killed
-
     torch.set_num_threads(1)
     plan = settings(data, kind, steps=4, validate_every=2)
-    run_experiment(plan, tmp_path / "whole", **QUIET)
-    with pytest.raises(Killed):
-        run_experiment(plan, tmp_path / "killed", callbacks=Callbacks(step=kill), **QUIET)
-    run_experiment(plan, tmp_path / "killed", **QUIET)
-    whole, killed = (kills.result(tmp_path / name) for name in ("whole", "killed"))
-    assert [what for what in whole if not kills.same(whole[what], killed[what])] == []
+    assert kills.differences(plan, tmp_path, step=2) == []

@@ -32,18 +32,6 @@ from deeplab.training.settings import Settings
 QUIET: dict[str, Any] = {"tell": lambda text: None}
 
 
-class Killed(BaseException):
-    """What a kill does, without the process."""
-
-
-def _kill_at(step: int) -> Callbacks:
-    def kill(news: StepNews) -> None:
-        if news.step == step:
-            raise Killed
-
-    return Callbacks(step=kill)
-
-
 @pytest.mark.parametrize("workers", [0, 2])
 def test_with_dropout_a_killed_training_ends_with_the_same_bits(
     shapes: Path, tmp_path: Path, workers: int
@@ -54,13 +42,8 @@ def test_with_dropout_a_killed_training_ends_with_the_same_bits(
         data={"workers": workers, "check": False},
         run={"steps": 6, "save_every": 1},
     )
-    run_experiment(settings, tmp_path / "whole", **QUIET)
     step = int(np.random.default_rng().integers(2, 6))
-    with pytest.raises(Killed):
-        run_experiment(settings, tmp_path / "killed", callbacks=_kill_at(step), **QUIET)
-    run_experiment(settings, tmp_path / "killed", **QUIET)
-    whole, killed = (kills.result(tmp_path / name) for name in ("whole", "killed"))
-    assert [what for what in whole if not kills.same(whole[what], killed[what])] == [], step
+    assert kills.differences(settings, tmp_path, step=step) == [], step
 
 
 @pytest.mark.integration

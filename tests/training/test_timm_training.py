@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import kills
-import numpy as np
 import pytest
+import red_halves
 import torch
-from PIL import Image
 from safetensors.torch import save_file
 from tiny import shapes_settings
 from torch import nn
@@ -27,7 +26,7 @@ from deeplab.export import export
 from deeplab.models import DeepLabConfig, build
 from deeplab.models.timm_import import import_timm
 from deeplab.training.experiment import run_experiment
-from deeplab.training.loop import Callbacks, StepNews
+from deeplab.training.loop import Callbacks
 from deeplab.training.normalisation import synchronise
 from deeplab.training.settings import Settings
 from deeplab.weights import release
@@ -36,7 +35,7 @@ from documents import ROOT, blocks
 if importlib.util.find_spec("timm") is None:  # importing it needs a torchvision, or ours
     pytest.skip("timm is not installed (extra timm)", allow_module_level=True)
 
-SIDE = 64
+SIDE, BORDER = 64, 34  # which lies half way between two cells of the logits
 PAGE = ROOT / "docs/timm.md"
 QUIET: dict[str, Any] = {"tell": lambda text: None}
 LEARNED = Callbacks(validation=lambda step, score: score.miou > 0.98)
@@ -49,33 +48,9 @@ MODELS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def draw() -> list[tuple[np.ndarray, np.ndarray]]:
-    """(photo, truth) of four halves of pictures that are red."""
-    random = np.random.default_rng(0)
-    pairs = []
-    for index in range(4):
-        half = np.zeros((SIDE, SIDE), np.uint8)
-        half[SIDE // 2 + 2 :] = 1  # half way between two cells of the logits
-        label = np.rot90(half, index)
-        photo = random.integers(0, 40, (SIDE, SIDE, 3))
-        photo[..., 0] += 180 * label
-        pairs.append((photo.astype(np.uint8), label))
-    return pairs
-
-
 @pytest.fixture(scope="module")
 def halves(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("halves")
-    for kind in ("images", "masks"):
-        (folder / kind).mkdir()
-    for index, (photo, label) in enumerate(draw()):
-        Image.fromarray(photo).save(folder / "images" / f"{index}.png")
-        Image.fromarray(label).save(folder / "masks" / f"{index}.png")
-    lists = '["0", "1", "2", "3"]'
-    (folder / "dataset.toml").write_text(
-        f'classes = ["background", "red"]\n[splits]\ntrain = {lists}\nval = {lists}\n'
-    )
-    return folder
+    return red_halves.write(tmp_path_factory.mktemp("halves"), SIDE, border=BORDER)
 
 
 def plan(data: Path, model: dict[str, Any], steps: int = 200) -> Settings:
@@ -121,26 +96,18 @@ def test_four_pictures_are_learned_by_heart_exported_and_certified(
     scored = evaluate(predictor, open_dataset(halves, split="val"))
     assert scored.miou == pytest.approx(found.scores["val"]["miou"])
     segmenter = Segmenter(pair)
-    for photo, label in draw():
+    for photo, label in red_halves.draw(SIDE, border=BORDER):
         assert (segmenter(photo).mask == label).mean() > 0.97
     for to in ("tflite", "onnx"):
         file = tmp_path / f"red.{to}"
         done = export(pair, to, file=file, photos=sorted((halves / "images").iterdir()))
         assert min(one.worst_equal_pixels for one in done.certificate.rounds) >= 0.9999
         exported = Segmenter(file)
-        for photo, _ in draw():
+        for photo, _ in red_halves.draw(SIDE, border=BORDER):
             assert (exported(photo).mask == segmenter(photo).mask).mean() > 0.999
 
 
-class Killed(BaseException):
-    """What a kill does, without the process."""
-
-
 def test_a_killed_training_ends_with_the_same_bits(shapes: Path, tmp_path: Path) -> None:
-    def kill(news: StepNews) -> None:
-        if news.step == 2:
-            raise Killed
-
     settings = shapes_settings(
         shapes,
         model={
@@ -150,12 +117,7 @@ def test_a_killed_training_ends_with_the_same_bits(shapes: Path, tmp_path: Path)
         data={"workers": 0, "check": False},
         run={"steps": 4, "save_every": 1},
     )  # fmt: skip
-    run_experiment(settings, tmp_path / "whole", **QUIET)
-    with pytest.raises(Killed):
-        run_experiment(settings, tmp_path / "killed", callbacks=Callbacks(step=kill), **QUIET)
-    run_experiment(settings, tmp_path / "killed", **QUIET)
-    whole, killed = (kills.result(tmp_path / name) for name in ("whole", "killed"))
-    assert [what for what in whole if not kills.same(whole[what], killed[what])] == []
+    assert kills.differences(settings, tmp_path, step=2) == []
 
 
 def test_batch_norms_with_an_activation_keep_it_where_they_are_synchronised() -> None:

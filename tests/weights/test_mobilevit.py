@@ -186,6 +186,20 @@ def test_what_is_not_known_is_refused_by_name(
         load(folder)
 
 
+@pytest.mark.parametrize(
+    ("kept", "words"), [(20, "cannot be read as JSON"), (None, "holds a list")]
+)
+@pytest.mark.parametrize("file", ["config.json", "preprocessor_config.json"])
+def test_a_damaged_file_of_settings_is_not_passed_over(
+    oracle: ModuleType, tmp_path: Path, file: str, kept: int | None, words: str
+) -> None:
+    folder = write(make(oracle, "xxs"), tmp_path / "theirs")
+    content = "[]" if kept is None else (folder / file).read_text()[:kept]
+    (folder / file).write_text(content)
+    with pytest.raises(WeightsError, match=rf"{file}: {words}"):
+        load(folder / "model.safetensors")
+
+
 def test_another_size_is_refused_by_its_channels(oracle: ModuleType) -> None:
     config = oracle.MobileViTConfig(**{**SMALL["xxs"], "hidden_sizes": [64, 80, 104]})
     state = oracle.MobileViTForSemanticSegmentation(config).state_dict()

@@ -390,12 +390,26 @@ def _name_unrun(checkpoint: Checkpoint) -> str:
 
 
 def _read_settings(path: Path) -> Mapping[str, Any]:
-    """Return what a config.json says; nothing where there is none, or none that can be read."""
+    """Return what a JSON file beside weights says; nothing where there is none.
+
+    Raises:
+        WeightsError: it is no JSON object: without it the network may be another.
+    """
+    if not path.is_file():
+        return {}
     try:
         values = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return values if isinstance(values, dict) else {}
+    except (OSError, ValueError, RecursionError) as error:
+        raise WeightsError(
+            f"{path}: cannot be read as JSON ({error}). Get it anew, or take it away if it is not "
+            "of these weights."
+        ) from error
+    if not isinstance(values, dict):
+        raise WeightsError(
+            f"{path}: holds a {type(values).__name__}, expected an object of settings. Get it "
+            "anew, or take it away if it is not of these weights."
+        )
+    return values
 
 
 def _stated_stride(path: Path, settings: Mapping[str, Any]) -> int | None:

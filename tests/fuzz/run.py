@@ -28,10 +28,10 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-KINDS = ("graphs", "engines", "photos", "videos", "tiles", "weights", "recipes", "lines",
+KINDS = ("graphs", "engines", "photos", "bands", "videos", "tiles", "weights", "recipes", "lines",
          "addresses", "coco", "cvat", "label_studio", "labelme", "supervisely", "via",
          "yolo")  # fmt: skip
-_ANNOTATIONS = KINDS[9:]
+_ANNOTATIONS = KINDS[KINDS.index("coco") :]
 _MEMORY = 6 << 30
 """Of one process, with torch in it: more is a file that takes what it should not."""
 _PATIENCE = 120

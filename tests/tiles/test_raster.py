@@ -230,6 +230,18 @@ def test_other_files_are_refused_in_words(tmp_path):
             RasterPicture(path)
 
 
+def test_a_tag_that_cannot_be_read_is_told_in_words(tmp_path):
+    """GDAL raises for it wherever the file is next asked for something."""
+    by_rasterio(tmp_path / "good.tif", nodata=0)
+    good = (tmp_path / "good.tif").read_bytes()
+    samples = struct.pack("<HHI", 258, 3, 3)  # the tag of the bits, 16-bit numbers, of which 3
+    assert good.count(samples) == 1
+    path = tmp_path / "bad.tif"
+    path.write_bytes(good.replace(samples, struct.pack("<HHI", 45_570, 110, 3)))
+    with pytest.raises(ImageError, match="damaged or cut off"):
+        whole(RasterPicture(path))
+
+
 def test_bytes_at_random_never_end_in_a_traceback(tmp_path):
     by_tifffile(tmp_path / "good.tif", compression="zlib", tile=(64, 64))
     good = (tmp_path / "good.tif").read_bytes()

@@ -23,7 +23,7 @@ from deeplab.evaluation.protocol import evaluate, open_predictor
 from deeplab.export import export
 from deeplab.info import describe
 from deeplab.models import DeepLabConfig, build
-from deeplab.photo.band_pictures import read_values
+from deeplab.photo.band_pictures import count_channels, read_values
 from deeplab.training.experiment import run_experiment
 from deeplab.training.first_layer import adapt_channels
 from deeplab.training.settings import Settings
@@ -282,6 +282,22 @@ def test_what_is_no_measurement_is_refused(tmp_path: Path) -> None:
     store(tmp_path / "map.tif", np.full((4, 5, 2), -9999, np.float32), nodata=-9999)
     with pytest.raises(ImageError, match="are without data"):
         read_values(tmp_path / "map.tif")
+
+
+def test_damaged_pictures_are_refused_in_words_and_at_once(tmp_path: Path) -> None:
+    np.save(tmp_path / "good.npy", np.zeros((4, 5, 2), np.float32))
+    good = (tmp_path / "good.npy").read_bytes()
+    damaged = tmp_path / "damaged.npy"
+    for wrong in (good[:60], good.replace(b"False,", b"(((\0,,"), good.replace(b"(4,", b"(9,")):
+        damaged.write_bytes(wrong)
+        with pytest.raises(ImageError, match="damaged or no array of numbers"):
+            read_values(damaged)
+        with pytest.raises(ImageError, match="damaged or no array of numbers"):
+            count_channels(damaged)
+    # A few bytes that say 60,000 channels kept GDAL busy for minutes.
+    store(tmp_path / "many.tif", np.zeros((1, 2, 300), np.uint8))
+    with pytest.raises(ImageError, match="has 300 channels; networks take 256 at most"):
+        read_values(tmp_path / "many.tif")
 
 
 def test_the_doctor_names_a_picture_of_other_channels(tmp_path: Path) -> None:

@@ -8,16 +8,16 @@ The pages of a TIFF that are of one size and one channel each are its channels.
 from __future__ import annotations
 
 import io
-import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from deeplab.errors import ImageError, ImageSizeError, InputError, MissingExtraError
-from deeplab.photo.bands import Bands, Values, describe_values
+from deeplab.errors import ImageError, ImageSizeError, InputError
+from deeplab.photo.bands import MOST_CHANNELS, Bands, Values, describe_values
 from deeplab.photo.formats import MAX_PIXELS, open_picture
+from deeplab.photo.gdal import first_line, gdal_errors, quiet_gdal
 from deeplab.photo.images import Geometry, InputSpec, Photo, read_bytes, turn_upright
 
 NUMPY_SUFFIX = ".npy"
@@ -27,6 +27,9 @@ _EXACT = ("L", "LA", "RGB", "RGBA", "I", "F")
 """Pillow's modes whose numbers are those of the file; and those that begin with I;16."""
 _BITS, _SAMPLES, _ORIENTATION = 258, 277, 274  # TIFF tags
 _PNG_GREY = 0  # colour type
+
+_DRIVERS = ["GTiff", "PNG", "JP2OpenJPEG", "JPEG", "BMP", "WEBP", "GIF"]
+"""GDAL's readers for files of their own; others fetch what a file names (VRT)."""
 
 
 class BandPhoto(Photo):
@@ -150,10 +153,7 @@ def count_channels(path: Path) -> int:
         ImageError: an ``.npy`` cannot be read.
     """
     if path.suffix.lower() == NUMPY_SUFFIX:
-        try:
-            shape = np.load(path, mmap_mode="r", allow_pickle=False).shape
-        except (OSError, ValueError, EOFError) as error:
-            raise ImageError(f"{path}: is damaged or no array of numbers ({error}).") from None
+        shape = _load_npy(path, str(path), mmap_mode="r").shape
         return int(shape[2]) if len(shape) == 3 else 1
     if path.suffix.lower() not in (".tif", ".tiff"):
         return 0
@@ -177,7 +177,7 @@ def _all(value: Any) -> tuple[int, ...]:
 
 def _decode(data: bytes, name: str) -> Values:
     if data[:6] == b"\x93NUMPY":
-        return _read_npy(data, name)
+        return _load_npy(io.BytesIO(data), name)
     if name.lower().endswith(NUMPY_SUFFIX):
         raise ImageError(f"{name}: is no .npy file; write it with numpy.save.")
     try:
@@ -238,30 +238,26 @@ def _count_pages(image: Image.Image) -> int:
     return int(count)
 
 
-def _read_npy(data: bytes, name: str) -> Values:
+def _load_npy(source: Any, name: str, **options: Any) -> Values:
     try:
-        array: Values = np.load(io.BytesIO(data), allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise ImageError(f"{name}: is damaged or no array of numbers ({error}).") from None
+        array: Values = np.load(source, allow_pickle=False, **options)
+    except Exception as error:  # the header is parsed as Python is, which raises nearly anything
+        reason = str(error).split("\n")[0]
+        raise ImageError(f"{name}: is damaged or no array of numbers ({reason}).") from None
     return array
 
 
 def _read_gdal(data: bytes, name: str, *, header: bool = False) -> Any:
     """Return what GDAL reads: (H, W, C), or with ``header`` how many channels there are."""
-    try:
-        import rasterio
-    except ImportError as error:
-        raise MissingExtraError(
-            "Reading pictures of many channels, or of colours of 16 bits",
-            package="rasterio",
-            extra="tiles",
-        ) from error
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # no place on earth is needed
-            with rasterio.io.MemoryFile(data) as memory, memory.open() as file:
+    with quiet_gdal("Reading pictures of many channels, or of colours of 16 bits") as rasterio:
+        try:
+            with rasterio.io.MemoryFile(data) as memory, memory.open(driver=_DRIVERS) as file:
                 if header:
                     return file.count
+                if file.count > MOST_CHANNELS:
+                    raise ImageError(
+                        f"{name}: has {file.count} channels; networks take {MOST_CHANNELS} at most."
+                    )
                 if file.width * file.height > MAX_PIXELS:
                     raise ImageSizeError(
                         f"{name}: has {file.height}×{file.width} pixels, more than {MAX_PIXELS:,}."
@@ -272,8 +268,8 @@ def _read_gdal(data: bytes, name: str, *, header: bool = False) -> Any:
                 values = np.moveaxis(file.read(), 0, 2)
                 _check_data(values, file.nodatavals, name)
                 return values
-    except rasterio.errors.RasterioError as error:
-        raise ImageError(f"{name}: the picture cannot be read ({error}).") from None
+        except gdal_errors() as error:
+            raise ImageError(f"{name}: the picture cannot be read ({first_line(error)}).") from None
 
 
 def _check_data(values: Values, missing: Any, name: str) -> None:

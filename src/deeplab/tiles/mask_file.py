@@ -18,8 +18,8 @@ import numpy.typing as npt
 
 from deeplab.errors import OutputError
 from deeplab.labels import LabelSet
+from deeplab.photo.gdal import first_line, gdal_errors, quiet_gdal
 from deeplab.tiles.blend import MaskPart
-from deeplab.tiles.raster import quiet_gdal
 
 BLOCK = 512
 """Pixels per side of the file's tiles; every strip begins at a multiple of it."""
@@ -84,7 +84,7 @@ def open_mask(
     Raises:
         OutputError: the disk is full, or the file could not be written for another reason.
     """
-    with quiet_gdal() as rasterio:
+    with quiet_gdal("Writing masks of pictures larger than memory") as rasterio:
         try:
             with _create(rasterio, path, size, nodata, profile) as file:
                 colours = enumerate(labels.palette.tolist())
@@ -96,8 +96,8 @@ def open_mask(
                 if factors := _factors(size):
                     file.build_overviews(factors, rasterio.enums.Resampling.nearest)
             _check_complete(rasterio, path, name)
-        except rasterio.errors.RasterioError as error:
-            reason = str(error.__cause__ or error).strip().split("\n")[0].rstrip(".")
+        except gdal_errors() as error:
+            reason = first_line(error)
             if shutil.disk_usage(path.parent).free < _ROOM:
                 reason = "no space left on device"
             raise OutputError(f"output: cannot write {name}: {reason}.") from error

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,8 +16,9 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from deeplab.errors import ImageError, ImageFormatError, InputError, MissingExtraError
+from deeplab.errors import ImageError, ImageFormatError, InputError
 from deeplab.photo.formats import open_header
+from deeplab.photo.gdal import first_line, gdal_errors, import_rasterio, quiet_gdal
 from deeplab.photo.images import read_orientation
 from deeplab.tiles.pictures import Bool, UInt8
 from deeplab.tiles.tiff_pages import is_tiff, read_pages
@@ -31,13 +30,6 @@ some of which fetches other files (VRT)."""
 
 _BLOCKS = ("GTiff", "JP2OpenJPEG")
 """The readers of files of which a part can be had without what is above it."""
-
-_SETTINGS: dict[str, Any] = {
-    "GDAL_CACHEMAX": 64_000_000,  # bytes of decoded blocks
-    "GDAL_ERROR_ON_LIBJPEG_WARNING": True,  # else what is cut off is grey
-    "GDAL_PNG_WHOLE_IMAGE_OPTIM": "NO",  # which does not tell of what is cut off
-}
-"""Of GDAL."""
 
 _SAMPLES, _SAMPLE = 3, 256
 """Blocks per side, and their pixels, that are looked at for the range of values."""
@@ -52,36 +44,10 @@ _ROWS_BACK, _COLUMNS_BACK = (3, 4, 6, 7), (2, 3, 7, 8)
 """EXIF orientations in which stored rows or columns are seen in the other direction; from 5 on,
 stored rows are seen as columns. Source: Exif 2.32, tag 0x0112."""
 
+_WHAT = "Reading pictures by region"
+
 _Result = TypeVar("_Result")
 Range = tuple[float, float]
-
-
-def import_rasterio() -> Any:
-    """Return the library.
-
-    Raises:
-        MissingExtraError: it is not installed.
-    """
-    try:
-        import rasterio
-    except ImportError as error:
-        raise MissingExtraError(
-            "Reading pictures by region", package="rasterio", extra="tiles"
-        ) from error
-    return rasterio
-
-
-@contextmanager
-def quiet_gdal() -> Iterator[Any]:
-    """Give the library with our settings, and without its warnings of pictures that are no maps."""
-    rasterio = import_rasterio()
-    with (
-        warnings.catch_warnings(),
-        rasterio.Env(**_SETTINGS),
-    ):
-        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-        warnings.simplefilter("ignore", rasterio.errors.NodataShadowWarning)  # said in notes
-        yield rasterio
 
 
 class RasterPicture:
@@ -110,11 +76,22 @@ class RasterPicture:
         bands: Sequence[int] | None = None,
         value_range: Range | None = None,
     ) -> None:
-        import_rasterio()
+        import_rasterio(_WHAT)
         self.name, self._path = str(path), path
         notes: list[str] = []
         self._driver, orientation = _check_header(path, notes)
         self._file = self._open()
+        self._guarded(lambda: self._describe(orientation, bands, value_range, notes))
+        self.notes = tuple(notes)
+
+    def _describe(
+        self,
+        orientation: int,
+        bands: Sequence[int] | None,
+        value_range: Range | None,
+        notes: list[str],
+    ) -> None:
+        """Read what the file says of itself; GDAL reads tags only when they are asked for."""
         geo = self._file.crs is not None or bool(self._file.gcps[0]) or self._file.rpcs is not None
         # GDAL leaves pictures as they are stored, and a map's transform is of the stored ones.
         self._turn = 1 if geo or not self._file.transform.is_identity else orientation
@@ -128,7 +105,6 @@ class RasterPicture:
         if self.has_nodata and self._both_nodata_and_alpha():
             notes.append("its no-data value says what holds nothing; its alpha channel was left")
         self.from_top = self._driver not in _BLOCKS
-        self.notes = tuple(notes)
         self.profile = {
             "crs": self._file.crs,
             "transform": None if self._file.transform.is_identity else self._file.transform,
@@ -146,7 +122,7 @@ class RasterPicture:
 
         A copy's pixels hold nothing where its file says so.
         """
-        factors = self._file.overviews(1)
+        factors = self._guarded(lambda: self._file.overviews(1))
         wanted = max(_ENOUGH * side for side in size) / max(self.size)
         fitting = [level for level, factor in enumerate(factors) if 1 / factor >= wanted]
         if not fitting:
@@ -186,7 +162,7 @@ class RasterPicture:
 
     def _open(self, **wishes: Any) -> Any:
         def opened() -> Any:
-            with quiet_gdal() as rasterio:
+            with quiet_gdal(_WHAT) as rasterio:
                 return rasterio.open(os.fspath(self._path), driver=self._driver, **wishes)
 
         return self._guarded(opened)
@@ -222,8 +198,9 @@ class RasterPicture:
             chosen = [1, 2, 3]
             notes.append("its three channels are red, green and blue, which it does not say")
         else:
+            listed = ", ".join(kinds[:8]) + ", …" * (count > 8)
             raise ImageError(
-                f"{self.name}: has {count} channels ({', '.join(kinds)}), and does not say which "
+                f"{self.name}: has {count} channels ({listed}), and does not say which "
                 "are red, green and blue. Say it with --bands 1,2,3 (bands=)."
             )
         left = [
@@ -321,14 +298,12 @@ class RasterPicture:
         return Window(left, top, right - left, bottom - top)
 
     def _guarded(self, action: Callable[[], _Result]) -> _Result:
-        rasterio = import_rasterio()
         try:
-            with quiet_gdal():
+            with quiet_gdal(_WHAT):
                 return action()
-        except rasterio.errors.RasterioError as error:
-            reason = error.__cause__ or error.__context__ or error
+        except gdal_errors() as error:
             raise ImageError(
-                f"{self.name}: the picture is damaged or cut off ({_first_line(reason)})."
+                f"{self.name}: the picture is damaged or cut off ({first_line(error)})."
             ) from error
 
 
@@ -372,7 +347,3 @@ def _check_header(path: Path, notes: list[str]) -> tuple[str, int]:
         raise ImageError(f"{path}: there is no such file.") from None
     except OSError as error:
         raise ImageError(f"{path}: cannot be read: {error.strerror or error}.") from None
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n")[0].rstrip(".")

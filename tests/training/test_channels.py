@@ -192,7 +192,9 @@ def test_the_command_line_carries_it(trained: Any, tmp_path: Path, capsys: Any) 
     entries = json.loads(capsys.readouterr().out)["photos"]
     assert len(entries) == 4
     assert all("field" in json.dumps(entry) for entry in entries)
-    assert run_command(["evaluate", str(pair), str(data)]) == 0
+    report = tmp_path / "report"
+    assert run_command(["evaluate", str(pair), str(data), "--report", str(report)]) == 0
+    assert (report / "report.html").is_file()  # the worst pictures are drawn as they are shown
 
 
 def test_killed_it_ends_with_the_same_bits(tmp_path: Path) -> None:

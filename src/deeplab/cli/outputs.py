@@ -257,6 +257,12 @@ class Writer:
     def _kept_probability(self) -> npt.NDArray[np.float32] | None:
         return self._result.kept_probability(self._only)
 
+    def _save(self, picture: Image.Image, path: Place) -> None:
+        """Write what was drawn with the photo's pixels."""
+        from deeplab.photo.images import keep_profile
+
+        _save(keep_profile(self._photo, picture), path)
+
     def _write_overlay(self, path: Place) -> None:
         from deeplab.photo.draw import overlay
 
@@ -266,7 +272,7 @@ class Writer:
             labels=self._result.labels,
             legend=True if self._overlapping is None else self._overlapping.legend,
         )
-        _save(picture, path)
+        self._save(picture, path)
 
     def _write_contour(self, path: Place) -> None:
         if self._overlapping is not None:
@@ -274,7 +280,8 @@ class Writer:
             return
         from deeplab.photo.draw import contour
 
-        _save(contour(self._photo, self._result.mask, labels=self._result.labels), path)
+        drawn = contour(self._photo, self._result.mask, labels=self._result.labels)
+        self._save(drawn, path)
 
     def _write_blur(self, path: Place) -> None:
         from deeplab.photo.draw import blur_background
@@ -285,7 +292,7 @@ class Writer:
             labels=self._result.labels,
             probability=self._kept_probability,
         )
-        _save(blurred, path)
+        self._save(blurred, path)
 
     def _write_cutout(self, path: Place) -> None:
         from deeplab.photo.draw import cutout
@@ -296,7 +303,7 @@ class Writer:
             labels=self._result.labels,
             probability=self._kept_probability,
         )
-        _save(cut, path)
+        self._save(cut, path)
 
     def _write_mask(self, path: Place) -> None:
         if self._overlapping is not None:
@@ -323,7 +330,7 @@ def _save(picture: Image.Image, path: Place) -> None:
     """Write a picture. Encoded first: Pillow does not notice when a full disk takes only a part."""
     encoded = io.BytesIO()
     if path.suffix == ".jpg":
-        picture.save(encoded, "JPEG", quality=92)
+        picture.save(encoded, "JPEG", quality=92, icc_profile=picture.info.get("icc_profile"))
     else:
         picture.save(encoded, "PNG", compress_level=3)
     with replacing(path) as partial:

@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +40,7 @@ from deeplab.data.sample import FileDataset, choose_split, list_pictures
 from deeplab.data.split_rules import Member, SplitRules
 from deeplab.errors import DataError
 from deeplab.photo import find as photo_files
-from deeplab.photo.band_pictures import count_channels
+from deeplab.photo.band_pictures import count_channels, count_shades
 
 NAME = "folder"
 LOOKS_FOR = f"images/ and masks/ with {FILE_NAME} or labels.txt"
@@ -56,6 +57,10 @@ NAME_FILES = {
 """The files that say what the classes are, and what reads them."""
 
 _LIST_FOLDERS = (".", "splits", "lists", "ImageSets/Segmentation")
+_LOOKED_AT, _FEW_SHADES = 8, 32
+"""So many pictures of 16 bits tell whether they are photos; as such these would keep too few of 256
+shades of grey. Scanners and thermal cameras of 12 bits write 16."""
+
 _DEFAULT = Description(classes=("any",))
 
 
@@ -148,9 +153,16 @@ def _find_channels(found: _Found) -> int:
     """Return how many channels the pictures have where they are plainly no photos, else 0."""
     first = next(iter(found.photos.values()))
     channels = count_channels(first)
+    why = "is no photo"
+    if not channels:
+        shades = count_shades(list(islice(found.photos.values(), _LOOKED_AT)))
+        if shades and shades[1] < shades[2] and shades[0] < _FEW_SHADES:
+            channels = 1
+            why = f"holds 16 bits; {shades[1]} to {shades[2]} is too little of them for a photo"
     if channels:
         found.assumed.append(
-            f"pictures of {channels} channels in their own numbers, as {first.name} is no photo"
+            f"pictures of {channels} channel{'s' * (channels != 1)} in their own numbers, as "
+            f"{first.name} {why}"
         )
     return channels
 

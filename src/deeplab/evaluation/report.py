@@ -18,6 +18,7 @@ from PIL import Image
 from rich.table import Table
 from rich.text import Text
 
+from deeplab.data.channels import channels_of, shown_alone
 from deeplab.data.sample import Dataset
 from deeplab.errors import OutputError
 from deeplab.evaluation.pictures import draw_comparison, draw_confusion
@@ -184,8 +185,11 @@ def write_report(
     worst = []
     for index, name, score in evaluation.worst(_WORST):
         sample = dataset[index]
+        shown = sample.image
+        if channels_of(dataset):
+            shown = shown_alone(shown, getattr(dataset, "rgb", ()))
         picture = draw_comparison(
-            [(sample.image, sample.label, translate[predictor(sample.image)])], labels
+            [(shown, sample.label, translate[predictor(sample.image)])], labels
         )
         worst.append((name, score, picture))
     page = _page(evaluation, told, confusion, worst)

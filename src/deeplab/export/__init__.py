@@ -359,7 +359,8 @@ def _check_bands(spec: InputSpec, to: str, precision: Precision, photos: Sequenc
         )
     if not photos:
         raise InputError(
-            f"photos: this network takes pictures with {spec.channels} channels, so the "
+            f"photos: this network takes pictures with {spec.channels} channel"
+            f"{'s' * (spec.channels != 1)} of their own numbers, so the "
             "certificate needs some of them: --photos FOLDER."
         )
 
@@ -384,7 +385,9 @@ def _certificate_file(target: Path) -> Path:
 
 def _check_target(target: Path, form: Format, *, overwrite: bool) -> None:
     if target.suffix != form.suffix:
-        raise InputError(f"output: got {target}, expected a name that ends in {form.suffix}.")
+        fitting = [name for name, other in FORMATS.items() if other.suffix == target.suffix]
+        hint = f" For {target.suffix} give --to {fitting[0]}." if fitting else ""
+        raise InputError(f"output: got {target}, expected a name that ends in {form.suffix}.{hint}")
     there = [path for path in (target, _certificate_file(target)) if path.exists()]
     if there and not overwrite:
         raise OutputError(f"output: {there[0]} exists already. Add --overwrite to replace it.")

@@ -8,6 +8,7 @@ The pages of a TIFF that are of one size and one channel each are its channels.
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,8 @@ NUMPY_SUFFIX = ".npy"
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _EXACT = ("L", "LA", "RGB", "RGBA", "I", "F")
 """Pillow's modes whose numbers are those of the file; and those that begin with I;16."""
-_BITS, _SAMPLES, _ORIENTATION = 258, 277, 274  # TIFF tags
+_BITS, _SAMPLES, _ORIENTATION, _FORMAT = 258, 277, 274, 339  # TIFF tags
+_UNSIGNED = (1, 4)  # formats of samples: whole numbers from 0 on, and what nobody said
 _PNG_GREY = 0  # colour type
 
 _DRIVERS = ["GTiff", "PNG", "JP2OpenJPEG", "JPEG", "BMP", "WEBP", "GIF"]
@@ -147,7 +149,8 @@ def count_channels(path: Path) -> int:
     """Return how many channels a picture has that is plainly no photo; 0 where it may be one.
 
     An ``.npy`` always is none. Of TIFFs, those are none that no viewer shows as a photo: real
-    numbers, colours of more than 8 bits, or another number of channels than 1, 3 and 4.
+    numbers, numbers below 0 or of more than 16 bits, colours of more than 8 bits, or another number
+    of channels than 1, 3 and 4.
 
     Raises:
         ImageError: an ``.npy`` cannot be read.
@@ -161,14 +164,34 @@ def count_channels(path: Path) -> int:
         with path.open("rb") as file, Image.open(file, formats=("TIFF",)) as image:
             tags = image.tag_v2  # type: ignore[attr-defined]
             samples, deepest = int(tags.get(_SAMPLES, 1)), max(_all(tags.get(_BITS, (1,))))
-            usual = samples in (1, 3, 4) and image.mode != "F"
-            return 0 if usual and (samples == 1 or deepest <= 8) else samples
+            usual = samples in (1, 3, 4) and _all(tags.get(_FORMAT, 1))[0] in _UNSIGNED
+            return 0 if usual and deepest <= (16 if samples == 1 else 8) else samples
     except Exception:  # Pillow opens none of the kinds that only GDAL reads
         try:
             data = path.read_bytes()
             return int(_read_gdal(data, str(path), header=True)) if data[:4] in _TIFF else 0
         except (OSError, ImageError):
             return 0
+
+
+def count_shades(paths: Sequence[Path]) -> tuple[int, int, int] | None:
+    """Return what photos of grey would be left of 16-bit pictures: how many of 256 shades.
+
+    With it come the smallest and the largest value that they hold. None where they are other
+    pictures, or one cannot be read.
+    """
+    values = []
+    for path in paths:
+        try:
+            with open_picture(path.read_bytes(), name=str(path)) as image:
+                if not image.mode.startswith("I"):
+                    return None
+                numbers = np.asarray(image)
+                values += [int(numbers.min()), int(numbers.max())]
+        except Exception:  # whoever reads it will say so
+            return None
+    low, high = min(values), max(values)
+    return high * 255 // 65535 - low * 255 // 65535 + 1, low, high
 
 
 def _all(value: Any) -> tuple[int, ...]:

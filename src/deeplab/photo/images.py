@@ -7,6 +7,7 @@ frame (:class:`Geometry`).
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from os import PathLike
@@ -37,6 +38,10 @@ REDUCED_MARGIN = 3
 At 12 megapixels 99.8 to 99.9 % of a mask's pixels stay the same. Twice would be enough there, but
 a 1280×720 photo would then be halved too, which saves 2 ms and changes up to 1 % of its mask.
 """
+
+DARK = 8
+"""A 16-bit picture whose values end below this part of their range is not what it seems: sensors
+of 10 to 14 bits write 16."""
 
 _ORIENTATION_TAG = 0x0112
 _UPRIGHT = {
@@ -394,6 +399,47 @@ def _find_late_exif(png: Image.Image, data: bytes | None, name: str) -> None:
         at += 12 + length
 
 
+def _read_profile(image: Image.Image) -> bytes | None:
+    """Return the ICC profile of an RGB picture; one of grey or CMYK says nothing of RGB pixels."""
+    profile = image.info.get("icc_profile")
+    if not isinstance(profile, bytes) or profile[16:20] != b"RGB ":
+        return None
+    return profile
+
+
+def keep_profile(photo: Image.Image, drawn: Image.Image) -> Image.Image:
+    """Return what was drawn with a photo's pixels, and with the ICC profile that they mean.
+
+    Without it, viewers take the wide colours of a phone (Display P3) for sRGB, and show them pale.
+    """
+    if profile := _read_profile(photo):
+        drawn.info["icc_profile"] = profile
+    return drawn
+
+
+def match_profile(picture: Image.Image, photo: Image.Image) -> Image.Image:
+    """Return a picture as RGB in the colours of a photo, so that it can lie behind its objects.
+
+    Both are sRGB where they have no profile. A damaged profile changes nothing.
+    """
+    from PIL import ImageCms
+
+    theirs, ours = _read_profile(picture), _read_profile(photo)
+    rgb = _to_rgb(picture)
+    if theirs == ours:
+        return rgb
+    srgb = ImageCms.createProfile("sRGB")
+    try:
+        matched = ImageCms.profileToProfile(
+            rgb,
+            io.BytesIO(theirs) if theirs else srgb,
+            io.BytesIO(ours) if ours else srgb,
+        )
+    except ImageCms.PyCMSError:
+        return rgb
+    return rgb if matched is None else matched
+
+
 def turn_upright(image: Image.Image) -> Image.Image:
     """Return a decoded picture as its EXIF orientation wants it to be seen; any mode."""
     turn = _UPRIGHT.get(read_orientation(image))
@@ -426,6 +472,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         rgba = image.convert("RGBA")
         white = Image.new("RGB", image.size, (255, 255, 255))
         white.paste(rgba, mask=rgba.getchannel("A"))
+        white.info["icc_profile"] = image.info.get("icc_profile")
         return white
     return image.convert("RGB")
 
@@ -437,5 +484,10 @@ def _scale_to_8_bits(grey: npt.NDArray[Any]) -> Image.Image:
         raise ImageError(
             f"the grey values run from {low} to {high}, expected 16 bits (0..65535); "
             "convert it to 8 bits."
+        )
+    if 0 < high <= 65535 // DARK:
+        raise ImageError(
+            f"its 16-bit values end at {high}, so that it would be nearly black as 0..65535. Say "
+            f"which are black and white (--tile auto --range 0,{high}), or save it as 8 bits."
         )
     return Image.fromarray(((grey.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8))

@@ -24,6 +24,7 @@ from deeplab.labels import LabelSet
 from deeplab.photo import draw
 from deeplab.photo.confidence import Scores
 from deeplab.photo.draw import LegendEntry
+from deeplab.photo.images import keep_profile, match_profile
 from deeplab.photo.results import Runs, Segmentation
 from deeplab.photo.upsample import interpolate
 
@@ -221,20 +222,25 @@ class OverlappingSegmentation(Segmentation):
     ) -> Image.Image:
         """Return what is of any of the classes, see :func:`deeplab.photo.draw.cutout`."""
         mask, labels = self._together(only)
-        return draw.cutout(self.photo.decode(), mask, labels=labels, soft_edge=soft_edge)
+        photo = self.photo.decode()
+        return keep_profile(photo, draw.cutout(photo, mask, labels=labels, soft_edge=soft_edge))
 
     def blur_background(
         self, only: Iterable[str] | None = None, *, radius: float | None = None
     ) -> Image.Image:
         """Return what is of any of the classes before a blurred ground."""
         mask, labels = self._together(only)
-        return draw.blur_background(self.photo.decode(), mask, labels=labels, radius=radius)
+        photo = self.photo.decode()
+        return keep_profile(photo, draw.blur_background(photo, mask, labels=labels, radius=radius))
 
     def replace_background(self, background: Any, only: Iterable[str] | None = None) -> Image.Image:
         """Return what is of any of the classes before another ground."""
         mask, labels = self._together(only)
-        return draw.replace_background(
-            self.photo.decode(), mask, background=background, labels=labels
+        photo = self.photo.decode()
+        if isinstance(background, Image.Image):
+            background = match_profile(background, photo)
+        return keep_profile(
+            photo, draw.replace_background(photo, mask, background=background, labels=labels)
         )
 
     def _together(self, only: Iterable[str] | None) -> tuple[UInt8, LabelSet]:
@@ -267,20 +273,22 @@ class OverlappingSegmentation(Segmentation):
 
     def overlay(self, *, alpha: float = 0.5, legend: bool = True) -> Image.Image:
         """Return the photo under its topmost classes; the legend tells all that are present."""
-        return draw.overlay(
-            self.photo.decode(),
+        photo = self.photo.decode()
+        drawn = draw.overlay(
+            photo,
             self.mask,
             labels=self.labels,
             alpha=alpha,
             legend=self.legend if legend else False,
         )
+        return keep_profile(photo, drawn)
 
     def contour(self, *, width: int | None = None) -> Image.Image:
         """Return the photo with the outlines of every class."""
-        picture = self.photo.decode()
+        photo = picture = self.photo.decode()
         for _, plane in self.planes():
             picture = draw.contour(picture, plane, labels=self.labels, width=width)
-        return picture
+        return keep_profile(photo, picture)
 
     def to_pipeline(self) -> list[dict[str, Any]]:
         """Return ``{"score": None, "label": name, "mask": a PIL image}`` for each class present."""

@@ -21,7 +21,7 @@ from deeplab.labels import UNKNOWN, Colour, LabelSet
 from deeplab.photo import confidence, draw, tables
 from deeplab.photo.confidence_picture import draw_confidence
 from deeplab.photo.edges import working_size
-from deeplab.photo.images import Geometry, Photo
+from deeplab.photo.images import Geometry, Photo, keep_profile, match_profile
 from deeplab.photo.palette_png import encode_palette_png
 
 UInt8 = npt.NDArray[np.uint8]
@@ -187,41 +187,46 @@ class Segmentation:
 
     def overlay(self, *, alpha: float = 0.5, legend: bool = True) -> Image.Image:
         """Return the photo under its mask, see :func:`deeplab.photo.draw.overlay`."""
-        return draw.overlay(
-            self.photo.decode(), self.mask, labels=self.labels, alpha=alpha, legend=legend
-        )
+        photo = self.photo.decode()
+        drawn = draw.overlay(photo, self.mask, labels=self.labels, alpha=alpha, legend=legend)
+        return keep_profile(photo, drawn)
 
     def contour(self, *, width: int | None = None) -> Image.Image:
         """Return the photo with outlines, see :func:`deeplab.photo.draw.contour`."""
-        return draw.contour(self.photo.decode(), self.mask, labels=self.labels, width=width)
+        photo = self.photo.decode()
+        return keep_profile(photo, draw.contour(photo, self.mask, labels=self.labels, width=width))
 
     def cutout(
         self, only: Iterable[str] | None = None, *, soft_edge: float | None = None
     ) -> Image.Image:
         """Return the objects on a transparent ground, see :func:`deeplab.photo.draw.cutout`."""
         only = None if only is None else [only] if isinstance(only, str) else list(only)
-        return draw.cutout(
-            self.photo.decode(),
+        photo = self.photo.decode()
+        drawn = draw.cutout(
+            photo,
             self.mask,
             labels=self.labels,
             only=only,
             soft_edge=soft_edge,
             probability=self.kept_probability(only) if soft_edge is None else None,
         )
+        return keep_profile(photo, drawn)
 
     def blur_background(
         self, only: Iterable[str] | None = None, *, radius: float | None = None
     ) -> Image.Image:
         """Return the objects before a blurred ground, see ``draw.blur_background``."""
         only = None if only is None else [only] if isinstance(only, str) else list(only)
-        return draw.blur_background(
-            self.photo.decode(),
+        photo = self.photo.decode()
+        drawn = draw.blur_background(
+            photo,
             self.mask,
             labels=self.labels,
             only=only,
             radius=radius,
             probability=self.kept_probability(only),
         )
+        return keep_profile(photo, drawn)
 
     def replace_background(
         self,
@@ -230,14 +235,18 @@ class Segmentation:
     ) -> Image.Image:
         """Return the objects before another ground, see ``draw.replace_background``."""
         only = None if only is None else [only] if isinstance(only, str) else list(only)
-        return draw.replace_background(
-            self.photo.decode(),
+        photo = self.photo.decode()
+        if isinstance(background, Image.Image):
+            background = match_profile(background, photo)
+        drawn = draw.replace_background(
+            photo,
             self.mask,
             background=background,
             labels=self.labels,
             only=only,
             probability=self.kept_probability(only),
         )
+        return keep_profile(photo, drawn)
 
     def confidence_picture(self) -> Image.Image:
         """Return the confidence as a picture with its scale, see ``draw_confidence``."""

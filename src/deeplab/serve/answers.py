@@ -206,7 +206,8 @@ def _dump(value: Any) -> bytes:
 def _encode_picture(picture: Image.Image, media_type: str) -> bytes:
     encoded = io.BytesIO()
     if media_type == "image/jpeg":
-        picture.save(encoded, "JPEG", quality=_JPEG_QUALITY)
+        profile = picture.info.get("icc_profile")
+        picture.save(encoded, "JPEG", quality=_JPEG_QUALITY, icc_profile=profile)
     else:
         picture.save(encoded, "PNG", compress_level=3)
     return encoded.getvalue()

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from deeplab.errors import ImageError, ImageFormatError, InputError
 from deeplab.photo.formats import open_header
 from deeplab.photo.gdal import first_line, gdal_errors, import_rasterio, quiet_gdal
-from deeplab.photo.images import read_orientation
+from deeplab.photo.images import DARK, read_orientation
 from deeplab.tiles.pictures import Bool, UInt8
 from deeplab.tiles.tiff_pages import is_tiff, read_pages
 
@@ -33,9 +33,6 @@ _BLOCKS = ("GTiff", "JP2OpenJPEG")
 
 _SAMPLES, _SAMPLE = 3, 256
 """Blocks per side, and their pixels, that are looked at for the range of values."""
-
-_DARK = 8
-"""A picture whose values end below this part of their range is not what it seems."""
 
 _ENOUGH = 2
 """A smaller copy of a picture must have this many times the pixels per side that are asked for."""
@@ -248,7 +245,7 @@ class RasterPicture:
                     partial(self._file.read, self._bands, window=window, masked=True)
                 )
                 largest = max(largest, int(values.filled(0).max()))
-        if 0 < largest <= top / _DARK:
+        if 0 < largest <= top / DARK:
             raise ImageError(
                 f"{self.name}: its 16-bit values end near {largest}, so that it would be nearly "
                 f"black as 0..{top:.0f}. Say which are black and white: --range 0,{largest} "

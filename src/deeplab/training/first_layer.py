@@ -66,7 +66,8 @@ def describe_adaptation(theirs: int, ours: int) -> str:
     """Return what was done, as a sentence."""
     if theirs != 3:
         return f"First convolution: {theirs} channels in the starting weights, {ours} here."
+    count = "one counts" if ours == 1 else f"{ours} channels count"
     return (
         f"First convolution: red, green and blue where such channels are, their mean for the "
-        f"others, times 3/{ours}, so that {ours} channel{'s' * (ours != 1)} count as much as three."
+        f"others, times 3/{ours}, so that {count} as much as three."
     )

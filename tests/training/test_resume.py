@@ -7,6 +7,7 @@ import csv
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -28,6 +29,7 @@ from deeplab.training.checkpoint import LAST
 from deeplab.training.experiment import run_experiment
 from deeplab.training.loop import Callbacks, StepNews
 from deeplab.training.settings import Settings
+from deeplab.weights import open_release
 
 QUIET: dict[str, Any] = {"tell": lambda text: None}
 
@@ -187,6 +189,57 @@ def test_an_odd_checkpoint_is_refused_in_words(content: Any, tmp_path: Path) -> 
         run_tiny(tmp_path, tiny_settings(run={"steps": 1}))
     assert "\n" not in str(caught.value)
     assert "weights_only" not in str(caught.value)
+
+
+def test_a_checkpoint_in_which_one_byte_changed_is_refused(tmp_path: Path) -> None:
+    run_tiny(tmp_path, tiny_settings(run={"steps": 1}))
+    path = tmp_path / LAST
+    whole = path.read_bytes()
+    bias = torch.load(path)["network"]["classifier.bias"]
+    at = whole.index(bias.numpy().tobytes())
+    path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+    with pytest.raises(InputError, match=r"last\.pt cannot be read .*[Mm]ove it away"):
+        run_tiny(tmp_path, tiny_settings(run={"steps": 2}))
+
+
+def test_the_average_of_another_network_is_refused(tmp_path: Path) -> None:
+    settings = tiny_settings(run={"steps": 1}, optimiser={"ema_decay": 0.9})
+    run_tiny(tmp_path, settings)
+    whole = torch.load(tmp_path / LAST)
+    name = "classifier.weight"
+    for average in (
+        {key: value for key, value in whole["average"].items() if key != name},
+        {**whole["average"], name: torch.ones(())},
+    ):
+        torch.save({**whole, "average": average}, tmp_path / LAST)
+        with pytest.raises(InputError, match="does not fit this network"):
+            run_tiny(tmp_path, settings)
+
+
+def test_lost_weights_are_told_and_the_next_are_kept(shapes: Path, tmp_path: Path) -> None:
+    first = shapes_settings(shapes, data={"check": False}, run={"steps": 2})
+    run_experiment(first, tmp_path / "out", **QUIET)
+    for what in ("missing", "changed", "other"):
+        out = shutil.copytree(tmp_path / "out", tmp_path / what)
+        pair = [out / "tiny.json", out / "tiny.safetensors"]
+        if what == "missing":
+            pair[0].unlink()
+        elif what == "changed":
+            pair[1].write_bytes(pair[1].read_bytes()[:-1] + b"!")
+        else:
+            content = json.loads(pair[0].read_text())
+            content["provenance"]["recipe"]["run"]["seed"] = 9
+            pair[0].write_text(json.dumps(content))
+        told: list[str] = []
+        progress = run_experiment(first, out, tell=told.append)  # nothing is left but to judge
+        assert any(re.search(r"best mIoU .* at 2 are lost: .*tiny", text) for text in told), what
+        assert open_release(out / "tiny").provenance["step"] == progress.best_step == 2
+        found, before = (torch.load(one / LAST)["network"] for one in (out, tmp_path / "out"))
+        assert all(torch.equal(found[name], before[name]) for name in before)
+    told = []
+    (tmp_path / "out" / LAST).unlink()
+    run_experiment(first, tmp_path / "out", tell=told.append)
+    assert any("begins anew, and will replace tiny.json" in text for text in told)
 
 
 def test_checkpoints_mutilated_at_random_are_never_a_traceback(tmp_path: Path) -> None:

@@ -81,6 +81,28 @@ def test_a_sweep_trains_every_combination_once_and_goes_on(
         run_sweep(other, sweep, tmp_path / "out", **QUIET)
 
 
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[]", b'{"miou": "x"}', b'{"miou": 7}'])
+def test_a_damaged_result_is_made_anew(
+    content: bytes, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainings = _Trainings(monkeypatch)
+    base, sweep = shapes_settings(shapes), Sweep(seeds=(0, 1))
+    rows = run_sweep(base, sweep, tmp_path, **QUIET)
+    done = trainings.done.copy()
+    (tmp_path / done[0] / "result.json").write_bytes(content)
+    monkeypatch.setattr(room, "_keep", lambda place, settings: rows[0].scores[0])
+    assert run_sweep(base, sweep, tmp_path, **QUIET) == rows
+    assert trainings.done == [*done, done[0]]
+
+
+@pytest.mark.parametrize("content", [b"name = ", b"\xff\xfe\x00", b"[rum]\nsteps = 3\n"])
+def test_a_damaged_recipe_of_a_sweep_is_words(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "recipe.toml").write_bytes(content)
+    with pytest.raises(InputError, match=r"recipe\.toml cannot be read.* --folder") as caught:
+        begin_sweep(tmp_path, Settings, {})
+    assert "\n" not in str(caught.value)
+
+
 def test_an_impossible_combination_stops_before_the_first_training(
     shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -254,3 +254,24 @@ def test_what_is_assumed_of_pixels_is_said_and_may_be_set(state: State, tmp_path
     assert "normalisation" not in report.assumed
     config = open_release(tmp_path / "pair").config
     assert (config.pixel_mean, config.pixel_std) == ((0, 0, 0), (1, 1, 1))
+
+
+def test_a_changed_byte_is_seen_by_its_checksum(state: State, tmp_path: Path):
+    path = tmp_path / "weights.pth"
+    name = next(key for key, value in state.items() if value.ndim == 4)
+    torch.save(state, path)
+    whole = path.read_bytes()
+    at = whole.index(state[name].numpy().tobytes())
+    path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+    with pytest.raises(WeightsError, match=r"weights\.pth: .*'.+' cannot be read .*checksum"):
+        load_with_report(path)
+
+
+def test_a_file_without_checksums_is_read(state: State, expected: State, tmp_path: Path):
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save(state, tmp_path / "weights.pth")
+    finally:
+        torch.serialization.set_crc32_options(True)
+    _, found, _ = load_with_report(tmp_path / "weights.pth")
+    assert all(torch.equal(found[key], expected[key]) for key in expected)

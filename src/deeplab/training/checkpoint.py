@@ -13,6 +13,8 @@ from deeplab.errors import DeepLabError, InputError, OutputError
 from deeplab.files import replacing
 from deeplab.models.config import DeepLabConfig
 from deeplab.training.settings import Settings
+from deeplab.weights.release import open_release
+from deeplab.weights.torch_file import check_sums
 
 LAST = "last.pt"
 
@@ -69,6 +71,7 @@ def load_checkpoint(folder: Path) -> State | None:
     if not path.exists():
         return None
     try:
+        check_sums(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a damaged file
         raise InputError(
@@ -133,6 +136,39 @@ def check_checkpoint(
             f"give {done} or more, or take another folder (--folder)."
         )
     return list(changed.values())
+
+
+def find_lost_best(saved: Mapping[str, Any], settings: Settings, folder: Path) -> str:
+    """Return why the best weights of a training are not in its folder; "" where they are.
+
+    A pair from after the checkpoint is right: the steps until then are taken again.
+    """
+    progress = saved["progress"]
+    if progress.get("best") is None:
+        return ""
+    try:
+        release = open_release(folder / settings.name)
+        step = release.provenance.get("step")
+        recipe = Settings.from_dict(release.provenance.get("recipe", {})).to_dict()
+        score = release.scores.get(settings.data.judged_by, {}).get("miou")
+    except (DeepLabError, TypeError, AttributeError, ValueError) as error:
+        return str(error)
+    changed = _differences(Settings.from_dict(saved["recipe"]).to_dict(), recipe)
+    if any(name not in _FREE for name in changed):
+        return f"{release.path} is from another recipe."
+    if isinstance(step, int) and step > progress["step"]:
+        return ""
+    if step != progress["best_step"]:
+        return f"{release.path} is from step {step}."
+    if score != progress["best"] and not settings.run.validate_classes:
+        return f"{release.path} has an mIoU of {score}."
+    return ""
+
+
+def forget_best(saved: State) -> State:
+    """Return a checkpoint as if nothing had been judged, so that the next weights are kept."""
+    forgotten = {"best": None, "best_step": 0, "judged": None}
+    return {**saved, "progress": {**saved["progress"], **forgotten}}
 
 
 def _models(

@@ -21,7 +21,13 @@ from deeplab.models import DeepLab, DeepLabConfig, build
 from deeplab.models.timm_encoder import TimmEncoder
 from deeplab.photo.images import InputSpec
 from deeplab.training.auxiliary import attach_auxiliary
-from deeplab.training.checkpoint import check_checkpoint, load_checkpoint
+from deeplab.training.checkpoint import (
+    LAST,
+    check_checkpoint,
+    find_lost_best,
+    forget_best,
+    load_checkpoint,
+)
 from deeplab.training.feed import Feed, open_feed
 from deeplab.training.first_layer import adapt_channels, describe_adaptation
 from deeplab.training.fit import can_fit, fit_classifier
@@ -123,7 +129,16 @@ def _run(
         tell(f"Resuming after step {saved['progress']['step']}.")
         if changes:
             tell(f"Changed since: {', '.join(changes)}.")
+        if lost := find_lost_best(saved, settings, place.path):
+            best = Progress(**saved["progress"]).best_in_words
+            tell(f"The weights of the {best} are lost: {lost} The best from here on are kept.")
+            saved = forget_best(saved)
     else:
+        if (place.path / f"{settings.name}.json").is_file():
+            tell(
+                f"There is no {LAST} in {place.path}, so this training begins anew, and will "
+                f"replace {settings.name}.json there."
+            )
         start = _start(settings, feed, tell)
     network = start.network
     if isinstance(network.backbone, TimmEncoder):

@@ -144,6 +144,13 @@ class MovingAverage:
                 average.copy_(value)
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Take the average from a checkpoint."""
+        """Take the average from a checkpoint.
+
+        Raises:
+            ValueError: it is that of another network.
+        """
+        shapes = {name: value.shape for name, value in self.state.items()}
+        if {name: value.shape for name, value in state.items()} != shapes:
+            raise ValueError("the average is that of another network")
         for name, value in state.items():
             self.state[name].copy_(value)

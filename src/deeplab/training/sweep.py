@@ -28,7 +28,7 @@ from deeplab.training.limits import Limits, check_numbers
 from deeplab.training.loop import NOBODY, Callbacks
 from deeplab.training.preset import merge
 from deeplab.training.run import Run
-from deeplab.training.settings import Settings, apply_overrides, write_toml
+from deeplab.training.settings import Settings, apply_overrides, read_recipe, write_toml
 from deeplab.training.tables import build
 
 RESULT = "result.json"
@@ -179,7 +179,13 @@ def begin_sweep(folder: Path, choose: Callable[[], Settings], given: Mapping[str
     """
     path = folder / "recipe.toml"
     if path.is_file():
-        before = Settings.from_dict(parse_toml(read_text(path)))
+        try:
+            before = read_recipe(path)
+        except InputError as error:
+            raise InputError(
+                f"sweep: {path} cannot be read, so what its trainings share is not known ({error}) "
+                "Take another --folder."
+            ) from error
         now = merge(before.to_dict(), copy.deepcopy(dict(given)))
         if str(now["init"]["path"]).lower() == "none":
             now["init"]["path"] = ""
@@ -219,16 +225,25 @@ def _slug(words: str) -> str:
 
 
 def _found(place: Path, settings: Settings) -> float | None:
-    """Return the score of a training that is done, with these very settings."""
+    """Return the score of a training that is done, with these very settings.
+
+    A damaged file is as none: the checkpoint beside it knows whether anything is left to do.
+    """
     path = place / RESULT
     if not path.is_file():
         return None
-    found = json.loads(path.read_text("utf-8"))
+    try:
+        found = json.loads(path.read_text("utf-8"))
+        score = float(found["miou"])
+        if not 0 <= score <= 1 or not isinstance(found["settings"], dict):
+            return None
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
     if found["settings"] != json.loads(json.dumps(dataclasses.asdict(settings))):
         raise InputError(
             f"sweep: {place} holds a training with other settings; take another --folder."
         )
-    return float(found["miou"])
+    return score
 
 
 def _keep(place: Path, settings: Settings) -> float:

@@ -14,7 +14,9 @@ from typing import Any
 
 import torch
 
+from deeplab.errors import WeightsError
 from deeplab.weights.pickles import Content, StandIn, StoredTensor, Value, read_array
+from deeplab.weights.torch_file import in_one_line
 
 _MOST = 200_000
 """Things to look at in one file; real ones have some thousands."""
@@ -99,6 +101,21 @@ def _of_module(state: Mapping[Any, Any]) -> Iterator[tuple[Any, Any]]:
             if kind == "_buffers" and isinstance(passing, set | list) and key in passing:
                 continue
             yield key, item
+
+
+def read_value(name: str, value: Value) -> torch.Tensor:
+    """Return the values of a tensor, wherever they are.
+
+    Raises:
+        WeightsError: the file is damaged there.
+    """
+    try:
+        return value.read() if isinstance(value, StoredTensor) else value.detach()
+    except Exception as error:  # a file may be damaged where its values are
+        raise WeightsError(
+            f"state dict: the values of '{name}' cannot be read ({in_one_line(error)}); the file "
+            "is cut off or damaged."
+        ) from error
 
 
 # ----------------------------------------------------------------------------- what lies where

@@ -25,12 +25,11 @@ from deeplab.weights import (
     torchvision,
     vainf,
 )
-from deeplab.weights.checkpoints import Checkpoint, is_average, list_beside, rank
+from deeplab.weights.checkpoints import Checkpoint, is_average, list_beside, rank, read_value
 from deeplab.weights.naming import IMAGENET_MEAN, Foreign, Shapes
-from deeplab.weights.pickles import StoredTensor, Value
+from deeplab.weights.pickles import Value
 from deeplab.weights.report import ImportReport
 from deeplab.weights.strangers import name_stranger
-from deeplab.weights.torch_file import in_one_line
 
 _RECOGNISERS = (
     torchvision.recognise,
@@ -140,7 +139,7 @@ def _assume_normalisation(foreign: Foreign, checkpoint: Checkpoint) -> dict[str,
         return {}  # another custom is the network's own; the trainer's notes say it
     words = "ImageNet's mean and std of pixels in 0..1, the library's custom"
     own = {
-        leaf: [round(number, 4) for number in _read(name, value).float().flatten().tolist()]
+        leaf: [round(number, 4) for number in read_value(name, value).float().flatten().tolist()]
         for name, value in checkpoint.tensors.items()
         if (leaf := name.rsplit(".", 1)[-1].removeprefix("pixel_")) in ("mean", "std")
         and math.prod(value.shape) == 3
@@ -293,13 +292,15 @@ def rename(
         shape = tuple(state_dict[name].shape)
         if shape[:1] == (1,) and tuple(value.shape) == (2, *shape[1:]) and _is_last(key, expected):
             one_class = True
-            ours[key] = _as_two(_read(name, state_dict[name]), foreign.threshold).to(value.dtype)
+            ours[key] = _as_two(read_value(name, state_dict[name]), foreign.threshold).to(
+                value.dtype
+            )
             kept.append(name)
             continue
         if shape != tuple(value.shape):
             wrong.append(f"{name} {shape}, expected {tuple(value.shape)}")
             continue
-        ours[key] = _read(name, state_dict[name]).to(value.dtype)
+        ours[key] = read_value(name, state_dict[name]).to(value.dtype)
         kept.append(name)
     used = set(kept)
     rest = [name for name in state_dict if name not in used]
@@ -352,16 +353,6 @@ def _is_of_training(name: str, foreign: Foreign) -> bool:
     tops = {conv.split(".", 1)[0] for _, conv, _ in foreign.layers}
     top = name.split(".", 1)[0]
     return top not in tops and _OF_TRAINING.search(top) is not None
-
-
-def _read(name: str, value: Value) -> torch.Tensor:
-    try:
-        return value.read() if isinstance(value, StoredTensor) else value.detach()
-    except Exception as error:  # a file may be damaged where its values are
-        raise WeightsError(
-            f"state dict: the values of '{name}' cannot be read ({in_one_line(error)}); the file "
-            "is cut off or damaged."
-        ) from error
 
 
 def _foreign_name(

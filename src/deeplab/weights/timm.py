@@ -18,8 +18,7 @@ from deeplab.models.config import DeepLabConfig
 from deeplab.models.deeplab import build
 from deeplab.models.timm_facts import check_name, read_pixels, scale_pixels
 from deeplab.models.timm_import import import_timm
-from deeplab.weights.checkpoints import Checkpoint, list_beside, rank
-from deeplab.weights.pickles import StoredTensor
+from deeplab.weights.checkpoints import Checkpoint, list_beside, rank, read_value
 from deeplab.weights.report import ImportReport
 
 Read = tuple[DeepLabConfig, dict[str, torch.Tensor], ImportReport]
@@ -61,7 +60,7 @@ def read_classifier(
     prefixes = _find(checkpoint, usual, part, name)
     prefix = prefixes[0]
     tensors = {
-        key.removeprefix(prefix): value.read() if isinstance(value, StoredTensor) else value
+        key.removeprefix(prefix): read_value(key, value)
         for key, value in checkpoint.tensors.items()
         if key.startswith(prefix)
     }

@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 import mmap
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from isal import isal_zlib
 
 from deeplab.errors import MissingExtraError, ModelNotFoundError, WeightsError
 from deeplab.weights.archive import check_size
@@ -75,51 +77,80 @@ def _map(path: Path) -> memoryview:
         raise ModelNotFoundError(f"path: there is no file {path}.") from error
 
 
+def check_sums(path: Path) -> None:
+    """Compare everything in a zip file of ``torch.save`` with the checksums that it holds.
+
+    ``torch.load`` does not.
+
+    Raises:
+        ValueError: something in it has changed since.
+        OSError, zipfile.BadZipFile: it is no such file, or cannot be read.
+    """
+    with path.open("rb") as file, zipfile.ZipFile(file) as archive:
+        members = _Members(path, _map(path), archive)
+        for name in archive.namelist():
+            members.read(name)
+
+
+class _Members:
+    """The parts of a zip file where they lie, each compared with its checksum when first read."""
+
+    def __init__(self, path: Path, data: memoryview, archive: zipfile.ZipFile) -> None:
+        self._path, self._data = path, data
+        self._infos = {info.filename: info for info in archive.infolist()}
+        self._intact: dict[str, memoryview] = {}
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._infos)
+
+    def read(self, name: str) -> memoryview:
+        """Return the bytes of one part.
+
+        Raises:
+            ValueError: there is none of that name, or it has changed since it was written.
+        """
+        if name not in self._intact:
+            if name not in self._infos:
+                raise ValueError(f"{name} is missing in the archive")
+            info = self._infos[name]
+            if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
+                with zipfile.ZipFile(self._path) as archive:
+                    return memoryview(archive.read(name))  # which compares as well
+            self._intact[name] = self._locate(info)
+        return self._intact[name]
+
+    def _locate(self, info: zipfile.ZipInfo) -> memoryview:
+        head = bytes(self._data[info.header_offset : info.header_offset + 30])
+        start = info.header_offset + 30 + int.from_bytes(head[26:28], "little")
+        start += int.from_bytes(head[28:30], "little")
+        found = self._data[start : start + info.file_size]
+        # Source: torch.serialization.set_crc32_options(False) leaves them out, as 0.
+        if len(found) != info.file_size or (info.CRC and isal_zlib.crc32(found) != info.CRC):
+            raise ValueError(f"the checksum of {info.filename} is wrong")
+        return found
+
+
 def _read_zip(path: Path, data: memoryview) -> Content:
     with path.open("rb") as file, zipfile.ZipFile(file) as archive:
-        members = {member.filename: member for member in archive.infolist()}
+        members = _Members(path, data, archive)
         pickles = [name for name in members if name.split("/", 1)[-1] == "data.pkl"]
         if not pickles:
             raise WeightsError(f"{path}: {_name_archive(set(members))}")
-        whole = sum(member.file_size for member in members.values())
-        check_size(path, whole)
-        folder = pickles[0].removesuffix("data.pkl")
-        order = members.get(f"{folder}byteorder")
-        if order is not None and archive.read(order).strip() not in (b"little", b""):
-            raise WeightsError(
-                f"{path}: was written on a big-endian machine; save it anew on a usual one."
-            )
-        text = archive.read(pickles[0])
-        stored = {name: _locate(archive, member, data) for name, member in members.items()}
+        check_size(path, sum(member.file_size for member in archive.infolist()))
+    folder = pickles[0].removesuffix("data.pkl")
+    order = f"{folder}byteorder"
+    if order in members and bytes(members.read(order)).strip() not in (b"little", b""):
+        raise WeightsError(
+            f"{path}: was written on a big-endian machine; save it anew on a usual one."
+        )
+    text = members.read(pickles[0])
 
     def storage(dtype: torch.dtype, key: object, *_: object) -> Storage:
-        return Storage(dtype, lambda: _read_member(path, f"{folder}data/{key}", stored))
+        return Storage(dtype, lambda: members.read(f"{folder}data/{key}"))
 
     unpickler = Unpickler(io.BytesIO(text), storage)
     value = unpickler.load()
     return Content(value, tuple(sorted(unpickler.names)))
-
-
-def _locate(
-    archive: zipfile.ZipFile, member: zipfile.ZipInfo, data: memoryview
-) -> memoryview | None:
-    """Return a member's bytes where they lie in the archive as they are; None where packed."""
-    if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
-        return None
-    head = bytes(data[member.header_offset : member.header_offset + 30])
-    start = member.header_offset + 30 + int.from_bytes(head[26:28], "little")
-    start += int.from_bytes(head[28:30], "little")
-    return data[start : start + member.file_size]
-
-
-def _read_member(path: Path, name: str, stored: dict[str, memoryview | None]) -> memoryview:
-    if name not in stored:
-        raise ValueError(f"{name} is missing in the archive")
-    found = stored[name]
-    if found is not None:
-        return found
-    with zipfile.ZipFile(path) as archive:
-        return memoryview(archive.read(name))
 
 
 def _name_archive(names: set[str]) -> str:

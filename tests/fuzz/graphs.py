@@ -16,7 +16,8 @@ from deeplab.errors import DeepLabError
 from deeplab.labels import LabelSet
 from deeplab.runtimes.tflite_network import understand
 from deeplab.tflite.file import parse
-from tiny_tflite import tiny_network
+from deeplab.tflite.optimise import Optimisation
+from tiny_tflite import pooled_network, tiny_network
 
 _SHIPPED = zoo.locate("voc-fast").parent
 _PHOTO = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
@@ -61,7 +62,7 @@ def _tensor(random: rng.Random, model: Any) -> Any:
 def _rewire(random: rng.Random, model: Any) -> None:
     operator, count = _operator(random, model), len(model.subgraphs[0].tensors)
     field = random.choice(("inputs", "outputs"))
-    wires = list(getattr(operator, field))
+    wires = list(getattr(operator, field)) or [-1]
     other = random.choice((-1, 0, count - 1, count, random.randrange(count)))
     wires[random.randrange(len(wires))] = other
     setattr(operator, field, wires)
@@ -149,10 +150,12 @@ def mutate(random: rng.Random, data: bytes) -> bytes:
 
 
 def run_one(random: rng.Random, folder: Path) -> str:
-    """Read a changed file; every tenth that is read is run too, as a user would."""
+    """Read a changed file and optimise it; every tenth is run too, as a user would."""
     data = mutate(random, _original(random))
     try:
-        understand(parse(data))
+        file = parse(data)
+        network = understand(file)
+        parse(Optimisation(file, network.output_tensor.index).apply())
     except DeepLabError:
         return "refused"
     if random.random() > 0.1:
@@ -169,5 +172,9 @@ def run_one(random: rng.Random, folder: Path) -> str:
 
 def _original(random: rng.Random) -> bytes:
     return random.choice(
-        [(_SHIPPED / "voc-fast.tflite").read_bytes(), tiny_network(classes=21, argmax=True)]
+        [
+            (_SHIPPED / "voc-fast.tflite").read_bytes(),
+            tiny_network(classes=21, argmax=True),
+            pooled_network(),
+        ]
     )

@@ -124,6 +124,33 @@ def test_segment_writes_the_same_bytes_as_on_this_machine(run, root, tmp_path):
     ]
 
 
+def test_a_photo_elsewhere_is_fetched_once_and_may_go_away(tmp_path, run, monkeypatch):
+    for name in ("cat", "dog"):
+        (tmp_path / f"{name}.jpg").write_bytes((EXAMPLES / f"{name}.jpg").read_bytes())
+    root, reads = Address(f"memory://deeplab-{uuid.uuid4().hex[:8]}"), []
+    put(tmp_path, root)
+    read_bytes = store.read_bytes
+
+    def read(address: Address) -> bytes:
+        reads.append(address.name)
+        if address.name == "cat.jpg" and reads.count("cat.jpg") > 1:
+            raise DownloadError(f"{address}: access was refused.")
+        return read_bytes(address)
+
+    monkeypatch.setattr(store, "read_bytes", read)
+    out = tmp_path / "out"
+    code, _, err = run("segment", root, "-o", out, "--save", "mask", "-m", "voc-fast")
+    assert (code, sorted(reads)) == (0, ["cat.jpg", "dog.jpg"]), err
+    # A data set holds the photo too, and fetches it again when its turn comes.
+    reads.clear()
+    code, _, err = run("segment", root, "-o", out, "--save", "coco", "-m", "voc-fast")
+    assert code == 1
+    assert "cat.jpg: access was refused" in err.replace("\n", "")
+    (annotations,) = (out / "coco").rglob("*.json")
+    content = json.loads(annotations.read_text())
+    assert [image["file_name"].split("/")[-1] for image in content["images"]] == ["dog.jpg"]
+
+
 def test_a_photo_that_is_not_there_or_damaged_is_named_and_the_others_go_on(run, root, tmp_path):
     (tmp_path / "bad.jpg").write_bytes(b"\xff\xd8\xff no photo")
     (tmp_path / "cat.jpg").write_bytes((EXAMPLES / "cat.jpg").read_bytes())

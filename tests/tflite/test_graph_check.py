@@ -22,6 +22,7 @@ from deeplab.runtimes import describe
 from deeplab.runtimes.tflite_network import understand
 from deeplab.tflite.check import check_graph
 from deeplab.tflite.file import parse
+from deeplab.tflite.optimise import Optimisation
 from tiny_tflite import pooled_network, tiny_network, with_files
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "fuzz"))
@@ -141,6 +142,25 @@ def test_mutants_are_read_or_refused_in_words() -> None:
             lines.add(str(error).count("\n"))
     assert lines == {0}
     assert min(told.values()) > 100, told
+
+
+def test_steps_without_their_options_and_odd_shapes_are_taken_for_what_they_are() -> None:
+    def no_options(graph: Any) -> None:
+        for step in graph.operators:
+            step.builtinOptions, step.builtinOptionsType = None, schema.BuiltinOptions.NONE
+
+    def flat(name: int) -> Callable[[Any], None]:
+        def change(graph: Any) -> None:
+            for tensor in (graph.tensors[step.outputs[0]] for step in graph.operators):
+                if tensor.shape[3] == name:
+                    tensor.shape = tensor.shape[1:]
+
+        return change
+
+    for change in (no_options, flat(17), flat(7)):  # what is joined, and what is made of it
+        file = parse(changed(change))
+        network = understand(file)
+        parse(Optimisation(file, network.output_tensor.index).apply())
 
 
 # --- what lies behind the model -----------------------------------------------------------------

@@ -88,6 +88,20 @@ def test_damage_is_passed_over_and_counted(clips: Path) -> None:
     assert "cut off" in reader.counts.in_words()
 
 
+@pytest.mark.parametrize("name", ["plain.mkv", "odd.mkv"])  # with sound and without
+def test_matroska_cut_off_is_told_without_its_tags(name: str, clips: Path, tmp_path: Path) -> None:
+    """mkvmerge writes the tracks' durations at the end, where they are lost first."""
+    whole = (clips / name).read_bytes()
+    assert whole.count(b"DURATION")
+    untagged = whole.replace(b"DURATION", b"ANYTHING")
+    path = tmp_path / name
+    for data, kept in ((untagged, 50), (untagged[: len(whole) // 5], None)):
+        path.write_bytes(data)
+        with VideoReader(path) as reader:
+            frames = len(list(reader))
+        assert reader.counts.missing == 0 if kept else reader.counts.missing > 0, frames
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [

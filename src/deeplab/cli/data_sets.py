@@ -14,7 +14,7 @@ from deeplab.cli.outputs import Job, name_photo
 from deeplab.cli.work import Done, Encoder, Outcome
 from deeplab.data.writers import open_writer
 from deeplab.data.writing import DataSet, Shapes, Style, Writer, check_free
-from deeplab.errors import InputError
+from deeplab.errors import ImageError, InputError
 from deeplab.photo.images import fetch
 from deeplab.photo.overlapping import OverlappingSegmentation
 from deeplab.remote.address import Place
@@ -107,13 +107,17 @@ class DataSets(contextlib.ExitStack):
             OutputError: a data set cannot be written.
         """
         for job, outcome in done:
-            if isinstance(outcome, Done):
-                self._add(job, outcome)
+            if isinstance(outcome, Done) and self._sets:
+                try:
+                    self._add(job, outcome)
+                except ImageError as error:  # it came from elsewhere, and comes no more
+                    yield job, error
+                    continue
             yield job, outcome
 
     def _add(self, job: Job, done: Done) -> None:
-        self._labels = done.labels
         photo = job.photo if isinstance(job.photo, Path) else fetch(job.photo)
+        self._labels = done.labels
         for tool, (made, writer) in self._sets.items():
             name = name_photo(job)
             made.add(writer, name, photo, size=done.size, encoded=done.encoded[tool])

@@ -294,7 +294,9 @@ def segment(
                     )
                     if windows is not None and len(photo_jobs) == 1:  # of several, photos count
                         work.progress = stack.enter_context(show_stages())
-                    done = data_sets.keep(work.run(photo_jobs))
+                    # Where an error ends it, photos that were begun are finished before it is told.
+                    outcomes = stack.enter_context(contextlib.closing(work.run(photo_jobs)))
+                    done = data_sets.keep(outcomes)
                 else:
                     assert folder is not None
                     spread = ClusterWork(

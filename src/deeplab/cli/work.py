@@ -6,7 +6,7 @@ import dataclasses
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,7 +108,7 @@ class Work:
         self.progress: Callable[[str, int, int], None] | None = None
         self._refining = threading.Lock()  # numba's threads do not like company
 
-    def run(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Outcome]]:
+    def run(self, jobs: Sequence[Job]) -> Generator[tuple[Job, Outcome], None, None]:
         """Give back what became of each photo, in order. A bad photo does not end the run.
 
         Raises:

@@ -195,9 +195,9 @@ def _before_resize(file: TfliteFile, logits: Tensor) -> tuple[Tensor | None, boo
             break
         source = file.tensors[step.inputs[0]]
         if step.name == "RESIZE_BILINEAR":
-            corners = bool(step.options["align_corners"])
+            corners = bool(step.options.get("align_corners"))
             if source.shape != tensor.shape:
-                known = corners or bool(step.options["half_pixel_centers"])
+                known = corners or bool(step.options.get("half_pixel_centers"))
                 if align_corners is not None or not known:
                     break
                 align_corners = corners

@@ -202,9 +202,11 @@ def _has_own_corners(step: Operator) -> bool:
 
 def _find_pooling(file: TfliteFile, join: Operator, output: int) -> _Pooling | str | None:
     """Return what can be folded behind a concatenation; words where it nearly can; else None."""
+    if not _fits(file, join):
+        return None
     joined = file.tensors[join.outputs[0]]
     sources = [_spread_source(file, i) for i in join.inputs]
-    if not any(sources) or len(joined.shape) != 4:
+    if not any(sources):
         return None
     readers = file.consumers(joined.index)
     project = readers[0] if readers else None
@@ -230,6 +232,14 @@ def _find_pooling(file: TfliteFile, join: Operator, output: int) -> _Pooling | s
     return _Pooling(join, project, tuple(sources), weights, stored)
 
 
+def _fits(file: TfliteFile, join: Operator) -> bool:
+    """Return whether the channels of four-dimensional maps add up to those of what is made."""
+    shapes = [file.tensors[i].shape for i in (*join.inputs, join.outputs[0])]
+    if any(len(shape) != 4 for shape in shapes):
+        return False
+    return sum(shape[3] for shape in shapes[:-1]) == shapes[-1][3]
+
+
 def _read_projection(
     file: TfliteFile, project: Operator, joined: Tensor
 ) -> tuple[npt.NDArray[np.float32], str] | str:
@@ -249,6 +259,8 @@ def _read_projection(
     values = stored.values
     if values.ndim != 4 or values.shape[1:] != (1, 1, joined.shape[3]):
         return f"the convolution behind it looks at {values.shape[1:3]} cells"
+    if file.tensors[project.outputs[0]].shape != (*joined.shape[:3], len(values)):
+        return "the convolution behind it does not say the size of what it makes"
     return values.astype(np.float32), stored.type
 
 
@@ -332,7 +344,7 @@ def _project_apart(file: TfliteFile, edit: GraphEdit, pooling: _Pooling) -> list
         np.concatenate([w for w, cell in zip(parts, cells, strict=True) if not cell], axis=3),
         no_bias,
     )
-    activation = {"fused_activation_function": project.options["fused_activation_function"]}
+    activation = {"fused_activation_function": project.options.get("fused_activation_function", 0)}
     return [*steps, edit.make_step("ADD", [maps, pooled], [result.index], **activation)]
 
 

@@ -71,6 +71,6 @@ def _is_pooling(file: TfliteFile, step: Operator) -> bool:
         axes = file.tensors[step.inputs[1]]
         return axes.is_constant and sorted(axes.values.ravel().tolist()) in ([1, 2], [-3, -2])
     if step.name == "AVERAGE_POOL_2D":
-        window = step.options["filter_height"], step.options["filter_width"]
+        window = step.options.get("filter_height"), step.options.get("filter_width")
         return window == (height, width) and file.tensors[step.outputs[0]].shape[1:3] == (1, 1)
     return False

@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 _UNKNOWN = 2
 """FFmpeg's number for a colour space, a transfer or primaries that nobody named."""
 
+_LONGER_SOUND = 1.0
+"""Seconds by which sound often ends after the pictures; so much is no sign of a cut."""
+
 _HD_ROWS = 720
 """From here on, colours whose space is not named are BT.709's, as players take them."""
 
@@ -351,14 +354,23 @@ class VideoReader:
 
     def _missing_by_time(self, last: Frame | None) -> int:
         """Return how many frames there would be up to the track's end; Matroska tells no number."""
+        rate, end = self.info.rate, self._promised_end()
+        if not rate or last is None or end is None:
+            return 0
+        stays = max(float(last.duration * self.info.time_base), 1 / float(rate))
+        gap = (end - last.time - stays) * float(rate)
+        return round(gap) if gap > 0.5 else 0
+
+    def _promised_end(self) -> float | None:
+        """Return when the track ends, in seconds, by what a Matroska file says; None: unknown."""
         text = self._stream.metadata.get("DURATION", "")
         found = re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", text.strip("\0 "))
-        rate = self.info.rate
-        if found is None or not rate or last is None:
-            return 0
-        end = 3600 * int(found[1]) + 60 * int(found[2]) + float(found[3])
-        gap = (end - last.time) * float(rate) - 1  # the last frame stays for one, too
-        return round(gap) if gap > 0.5 else 0
+        if found is not None:
+            return 3600 * int(found[1]) + 60 * int(found[2]) + float(found[3])
+        if "matroska" not in self._container.format.name or self._container.duration is None:
+            return None
+        # Tags may lie at the end, and be cut off. The file's own duration is its longest track's.
+        return float(self._container.duration / 1e6) - _LONGER_SOUND * bool(self.sound)
 
     def _last_duration(self, frame: Frame, start: int) -> int:
         """Return how long the last frame stays: until the stream ends, where that can be."""

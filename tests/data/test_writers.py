@@ -261,8 +261,9 @@ def test_words_for_what_does_not_go(
     assert segment("-o", out, "--save", "coco", "--overwrite") == 2
     assert "exists already, and a data set is never written over" in capsys.readouterr().err
     assert (out / "coco" / "mine.txt").read_text() == "work"
-    assert segment("-o", out, "--save", "yolo", "--shapes", "lines") == 2
-    assert "--shapes" in capsys.readouterr().err
+    for kinds, shapes in (("yolo", "lines"), ("mask", "polygons")):  # none such; for nothing
+        assert segment("-o", out, "--save", kinds, "--shapes", shapes) == 2
+        assert "--shapes" in capsys.readouterr().err
     assert segment("-o", "memory://b/out", "--save", "yolo") == 2
     assert "a folder of this machine" in capsys.readouterr().err
     other = tmp_path / "other"

@@ -180,7 +180,8 @@ def _try_store(random: rng.Random, folder: Path) -> str:
         return f"keep {end}"
     came = sorted(path.relative_to(kept).as_posix() for path in kept.rglob("*") if path.is_file())
     came = [name for name in came if name != ".deeplab-remote.json"]
-    assert len(came) == len(files), (came, list(files))
+    # A store that says once that nothing is there may say otherwise the next time.
+    assert len(came) == len(files) or (_Failing.often and not files), (came, list(files))
     for name in came:
         assert (kept / name).read_bytes() == truth[f"/top/{name}"], name
     return "kept"

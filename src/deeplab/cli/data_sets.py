@@ -12,14 +12,13 @@ import numpy as np
 from deeplab.cli.console import check_choices
 from deeplab.cli.outputs import Job, name_photo
 from deeplab.cli.work import Done, Encoder, Outcome
-from deeplab.data.writers import open_writer
-from deeplab.data.writing import DataSet, Shapes, Style, Writer, check_free
 from deeplab.errors import ImageError, InputError
 from deeplab.photo.images import fetch
 from deeplab.photo.overlapping import OverlappingSegmentation
 from deeplab.remote.address import Place
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # most runs make no data set, and these take a while
+    from deeplab.data.writing import DataSet, Shapes, Style, Writer
     from deeplab.labels import LabelSet
     from deeplab.photo.results import Segmentation
 
@@ -30,11 +29,15 @@ def plan_data_sets(
     """Return the data sets to make in a folder; none where no tools are named.
 
     Raises:
-        InputError: there are no such shapes, or the folder is elsewhere.
+        InputError: there are no such shapes, they are for nothing, or the folder is elsewhere.
     """
-    check_choices("--shapes", [shapes], get_args(Shapes))
     if not tools:
-        return DataSets(Path(), (), Style())
+        if shapes != "masks":
+            raise InputError(f"--shapes: {shapes}: is for data sets; name one with --save coco.")
+        return DataSets(Path(), (), None)
+    from deeplab.data.writing import Shapes, Style
+
+    check_choices("--shapes", [shapes], get_args(Shapes))
     if not isinstance(folder, Path):
         raise InputError(
             f"output: data sets ({', '.join(tools)}) are written into a folder of this machine, "
@@ -49,10 +52,10 @@ class DataSets(contextlib.ExitStack):
     Args:
         folder: in which each gets a folder of its tool's name.
         tools: names of the tools.
-        style: of the objects.
+        style: of the objects; None where no tools are named.
     """
 
-    def __init__(self, folder: Path, tools: Sequence[str], style: Style) -> None:
+    def __init__(self, folder: Path, tools: Sequence[str], style: Style | None) -> None:
         super().__init__()
         self._folder, self._tools, self._style = folder, tools, style
         self._sets: dict[str, tuple[DataSet, Writer]] = {}
@@ -85,11 +88,18 @@ class DataSets(contextlib.ExitStack):
                     f"photos: {other.photo} and {job.photo} would have one name in the data set; "
                     "give them in two runs, or the folder above both."
                 )
+        from deeplab.data.writing import check_free
+
         for tool in self._tools:
             check_free(self._folder / tool)
 
     def __enter__(self) -> DataSets:
         super().__enter__()
+        if self._style is None:
+            return self
+        from deeplab.data.writers import open_writer
+        from deeplab.data.writing import DataSet
+
         for tool in self._tools:
             made = self.enter_context(DataSet(self._folder / tool))
             self._sets[tool] = made, open_writer(tool, made.building, self._style)

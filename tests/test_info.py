@@ -13,6 +13,7 @@ from deeplab.info import describe
 from deeplab.labels import CITYSCAPES, VOC
 from deeplab.models.config import DeepLabConfig
 from deeplab.photo.images import InputSpec
+from deeplab.zoo import locate_file
 
 needs_torch = pytest.mark.skipif(
     importlib.util.find_spec("torch") is None, reason="needs the extra 'train' (torch)"
@@ -192,3 +193,9 @@ def test_without_torch_the_message_names_the_extra(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"needs 'torch'.*deeplab\[train\]"):
         describe(DeepLabConfig())
+
+
+@pytest.mark.parametrize("name", ["voc", "voc-fast"])
+def test_a_second_smaller_look_has_no_stride(name: str) -> None:
+    """Its rows are fewer than those of the coarsest features of the first."""
+    assert describe(locate_file(name).path).output_stride == 16

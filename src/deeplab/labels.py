@@ -125,6 +125,10 @@ class LabelSet:
         Raises:
             InputError: no class has that name; the near matches are in the message.
         """
+        if not isinstance(name, str):
+            raise InputError(
+                f"label: got {name!r}, expected the name of a class: {', '.join(self.names)}."
+            )
         wanted = _canonical(name)
         for index, known in enumerate(self.names):
             if _canonical(known) == wanted:
@@ -136,8 +140,12 @@ class LabelSet:
 
     def indices(self, names: Iterable[str]) -> list[int]:
         """Return the class ids of several names (see :meth:`index`); a single one works too."""
-        names = [names] if isinstance(names, str) else names
+        names = names if isinstance(names, Iterable) and not isinstance(names, str) else [names]
         return [self.index(name) for name in names]
+
+    def spell(self, names: Iterable[str]) -> list[str]:
+        """Return the names as they are written here, of :meth:`indices`."""
+        return [self.names[index] for index in self.indices(names)]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the label set as values that JSON knows."""

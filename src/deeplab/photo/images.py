@@ -417,6 +417,29 @@ def keep_profile(photo: Image.Image, drawn: Image.Image) -> Image.Image:
     return drawn
 
 
+def read_background(
+    background: Source | tuple[int, int, int], photo: Image.Image
+) -> Image.Image | tuple[int, int, int]:
+    """Return what a photo's objects are laid over: a colour, or a picture in the photo's colours.
+
+    Raises:
+        ImageError: a picture cannot be read.
+        InputError: it is neither.
+    """
+    if not isinstance(background, tuple | list):
+        opened = Photo(background)
+        return match_profile(opened.decode(), photo)
+    colour = tuple(background)
+    if len(colour) != 3 or not all(
+        isinstance(v, int | np.integer) and 0 <= v <= 255 for v in colour
+    ):
+        raise InputError(
+            f"background: got {background}, expected a picture, or a colour of three whole numbers "
+            "(red, green, blue) from 0 to 255."
+        )
+    return int(colour[0]), int(colour[1]), int(colour[2])
+
+
 def match_profile(picture: Image.Image, photo: Image.Image) -> Image.Image:
     """Return a picture as RGB in the colours of a photo, so that it can lie behind its objects.
 

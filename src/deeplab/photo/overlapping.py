@@ -24,7 +24,7 @@ from deeplab.labels import LabelSet
 from deeplab.photo import draw
 from deeplab.photo.confidence import Scores
 from deeplab.photo.draw import LegendEntry
-from deeplab.photo.images import keep_profile, match_profile
+from deeplab.photo.images import keep_profile, read_background
 from deeplab.photo.results import Runs, Segmentation
 from deeplab.photo.upsample import interpolate
 
@@ -237,10 +237,9 @@ class OverlappingSegmentation(Segmentation):
         """Return what is of any of the classes before another ground."""
         mask, labels = self._together(only)
         photo = self.photo.decode()
-        if isinstance(background, Image.Image):
-            background = match_profile(background, photo)
+        behind = read_background(background, photo)
         return keep_profile(
-            photo, draw.replace_background(photo, mask, background=background, labels=labels)
+            photo, draw.replace_background(photo, mask, background=behind, labels=labels)
         )
 
     def _together(self, only: Iterable[str] | None) -> tuple[UInt8, LabelSet]:

@@ -21,7 +21,7 @@ from deeplab.labels import UNKNOWN, Colour, LabelSet
 from deeplab.photo import confidence, draw, tables
 from deeplab.photo.confidence_picture import draw_confidence
 from deeplab.photo.edges import working_size
-from deeplab.photo.images import Geometry, Photo, keep_profile, match_profile
+from deeplab.photo.images import Geometry, Photo, Source, keep_profile, read_background
 from deeplab.photo.palette_png import encode_palette_png
 
 UInt8 = npt.NDArray[np.uint8]
@@ -200,7 +200,7 @@ class Segmentation:
         self, only: Iterable[str] | None = None, *, soft_edge: float | None = None
     ) -> Image.Image:
         """Return the objects on a transparent ground, see :func:`deeplab.photo.draw.cutout`."""
-        only = None if only is None else [only] if isinstance(only, str) else list(only)
+        only = only if only is None else self.labels.spell(only)
         photo = self.photo.decode()
         drawn = draw.cutout(
             photo,
@@ -216,7 +216,7 @@ class Segmentation:
         self, only: Iterable[str] | None = None, *, radius: float | None = None
     ) -> Image.Image:
         """Return the objects before a blurred ground, see ``draw.blur_background``."""
-        only = None if only is None else [only] if isinstance(only, str) else list(only)
+        only = only if only is None else self.labels.spell(only)
         photo = self.photo.decode()
         drawn = draw.blur_background(
             photo,
@@ -230,18 +230,27 @@ class Segmentation:
 
     def replace_background(
         self,
-        background: Image.Image | UInt8 | Colour,
+        background: Source | Colour,
         only: Iterable[str] | None = None,
     ) -> Image.Image:
-        """Return the objects before another ground, see ``draw.replace_background``."""
-        only = None if only is None else [only] if isinstance(only, str) else list(only)
+        """Return the objects before another ground, see ``draw.replace_background``.
+
+        Args:
+            background: a picture as :class:`~deeplab.Segmenter` takes it, by its path or in
+                memory, which fills the photo's size; or a colour (red, green, blue).
+            only: the names of the classes to keep; None keeps all but the background.
+
+        Raises:
+            ImageError: the picture cannot be read.
+            InputError: it is no picture and no colour, or no class has such a name.
+        """
+        only = only if only is None else self.labels.spell(only)
         photo = self.photo.decode()
-        if isinstance(background, Image.Image):
-            background = match_profile(background, photo)
+        behind = read_background(background, photo)
         drawn = draw.replace_background(
             photo,
             self.mask,
-            background=background,
+            background=behind,
             labels=self.labels,
             only=only,
             probability=self.kept_probability(only),

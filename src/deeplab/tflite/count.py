@@ -11,6 +11,9 @@ from deeplab.tflite.file import TfliteFile
 # A fully connected layer is what some writers make of a 1×1 convolution.
 _CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 
+_NEARLY = 0.15
+"""So far may the logarithm of a stride be from a whole number: rows are rounded up."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ScopeCount:
@@ -85,14 +88,13 @@ def count_graph(file: TfliteFile) -> GraphCount:
         )
     sides = photo[1:3] if photo[3] == 3 else photo[2:4]  # channels last, or first
     # The pooled image is smaller still, but a map of one row has no stride.
-    rows = min((shape[1] for shape in maps if shape[1] > 1), default=1)
     return GraphCount(
         size=sides,
         scopes=tuple(
             ScopeCount(name=name, parameters=own, macs=macs) for name, (own, macs) in totals.items()
         ),
         precision="+".join(dict.fromkeys(precisions)),
-        output_stride=2 ** round(math.log2(max(sides[0], 1) / rows)),
+        output_stride=_find_stride(sides[0], {shape[1] for shape in maps}),
         logits_size=(maps[-1][1], maps[-1][2]),
         num_classes=maps[-1][3],
     )
@@ -101,3 +103,23 @@ def count_graph(file: TfliteFile) -> GraphCount:
 def _scope(name: str) -> str:
     first, slash, _ = name.split(";")[0].partition("/")
     return first if slash else "network"
+
+
+def _find_stride(height: int, rows: set[int]) -> int:
+    """Return the input rows per row of the coarsest features.
+
+    The pooled image is smaller still, but a map of one row has no stride. Nor has that of a second,
+    smaller look inside (``image_pyramid``), of whose rows no power of two makes the input's.
+    """
+    strides, nearly = [], []
+    for count in rows - {1}:
+        ratios = (
+            height / count,
+            (height - 1) / (count - 1),
+        )  # the latter where corners are aligned
+        powers = [math.log2(max(ratio, 1)) for ratio in ratios]
+        power = min(powers, key=lambda each: abs(each - round(each)))
+        strides.append(2 ** round(powers[0]))
+        if abs(power - round(power)) < _NEARLY:
+            nearly.append(2 ** round(power))
+    return max(nearly or strides, default=max(height, 1))

@@ -230,9 +230,11 @@ def _load_archive(archive: Archive, choice: _Choice) -> Loaded:
         return _load_checkpoint(archive, prefixes[0], choice)
     graphs = _graphs(archive)
     if not graphs:
+        pairs = [name for name in archive.names if name.endswith(".safetensors")]
+        hint = f" Of a training's folder give {pairs[0]}." if pairs else ""
         raise ModelNotFoundError(
             f"{archive.where}: holds neither a TensorFlow checkpoint (.index) nor a frozen graph "
-            f"(.pb). It holds: {', '.join(archive.names[:8]) or 'nothing'}."
+            f"(.pb). It holds: {', '.join(archive.names[:8]) or 'nothing'}.{hint}"
         )
     where = Path(archive.describe(graphs[0]))
     return _load_graph(archive.read(graphs[0]), where, choice)

@@ -143,7 +143,11 @@ def locate_file(
             raise ModelError(f"model: {path} is for Core ML, which runs on Apple's systems only.")
         if hub.is_model_folder(path):
             return ModelFile(hub.find_file(path, weights=weights), None)
-        raise ModelNotFoundError(f"model: {path} is a folder, expected a model file or a name.")
+        pairs = sorted(each.with_suffix(".json") for each in path.glob("*.safetensors"))
+        hint = f" It holds {pairs[0]}: give that." if pairs else ""
+        raise ModelNotFoundError(
+            f"model: {path} is a folder, expected a model file or a name.{hint}"
+        )
     text = os.fspath(model)
     if isinstance(model, PathLike) or path.suffix in _SUFFIXES or os.sep in text:
         raise ModelNotFoundError(f"model: there is no file {path}.{_neighbours(path)}")

@@ -154,3 +154,29 @@ def test_only_the_typed_command_is_imported() -> None:
     done = subprocess.run([*command, "-h"], capture_output=True, text=True, check=True)
     for name in cli._COMMANDS:
         assert f" {name} " in done.stdout
+
+
+@pytest.mark.parametrize("command", ["train --data .", "evaluate voc .", "import photo.jpg -o a"])
+def test_without_torch_the_extra_is_named(command: str, tmp_path: Path) -> None:
+    """As the core install is: these commands import torch at once, and ended in a traceback."""
+    script = (
+        "import sys; sys.modules['torch'] = None\n"
+        "from deeplab.cli import run\n"
+        f"sys.exit(run({command.split()!r}))\n"
+    )
+    (tmp_path / "photo.jpg").write_bytes(b"x")
+    found = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    assert found.returncode == 2
+    assert "Traceback" not in found.stderr
+    assert "pip install 'deeplab[train]'" in found.stderr
+
+
+def test_a_photo_in_place_of_a_command_is_told_where_it_goes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(b"")
+    assert cli.run([str(path)]) == 2
+    assert f"deeplab segment {path}" in capsys.readouterr().err

@@ -17,7 +17,7 @@ import typer
 
 import deeplab
 from deeplab.cli.console import Stream, complain
-from deeplab.errors import DeepLabError
+from deeplab.errors import DeepLabError, MissingExtraError
 
 _COMMANDS: dict[str, tuple[str, str]] = {
     "segment": ("segment", "segment"),
@@ -83,6 +83,10 @@ def _options(
     pass
 
 
+_OF_TRAIN = ("torch", "safetensors", "yaml", "tensorboard")
+"""What only some commands import, and the core install does not bring."""
+
+
 def run(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code; errors are printed in one line."""
     debug = "--debug" in arguments
@@ -97,6 +101,12 @@ def run(arguments: Sequence[str]) -> int:
             raise
         complain(str(error))
         return 2
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if debug or package not in _OF_TRAIN:
+            raise
+        complain(str(MissingExtraError(f"'deeplab {typed}'", package=package, extra="train")))
+        return 2
     except (OSError, RecursionError, UnicodeError, MemoryError) as error:
         # Of what was given or of the machine, wherever it comes from; the rest is our own bug.
         if debug:
@@ -110,8 +120,11 @@ def run(arguments: Sequence[str]) -> int:
         # A wrong option or argument. Where the class lives differs between versions of typer.
         if not hasattr(error, "format_message"):
             raise
-        if error.format_message():  # nothing where the help was shown instead
-            complain(error.format_message())
+        message = error.format_message()
+        if typed and message.startswith("No such command") and os.path.exists(typed):
+            message += f" To segment it: deeplab segment {typed}"
+        if message:  # nothing where the help was shown instead
+            complain(message)
         return 2
     return code if isinstance(code, int) else 0
 

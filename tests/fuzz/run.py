@@ -28,8 +28,8 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-KINDS = ("graphs", "engines", "photos", "bands", "videos", "tiles", "weights", "recipes", "lines",
-         "addresses", "coco", "cvat", "label_studio", "labelme", "supervisely", "via",
+KINDS = ("graphs", "engines", "photos", "bands", "videos", "tiles", "weights", "imports", "recipes",
+         "lines", "addresses", "coco", "cvat", "label_studio", "labelme", "supervisely", "via",
          "yolo")  # fmt: skip
 _ANNOTATIONS = KINDS[KINDS.index("coco") :]
 _MEMORY = 6 << 30

@@ -118,6 +118,37 @@ def read_value(name: str, value: Value) -> torch.Tensor:
         ) from error
 
 
+def read_weight(name: str, value: Value) -> torch.Tensor:
+    """Return the values of a weight as float32.
+
+    Raises:
+        WeightsError: the file is damaged there, or the values are no weights.
+    """
+    found = read_value(name, value)
+    if not found.is_floating_point():
+        kind = str(found.dtype).removeprefix("torch.")
+        raise WeightsError(
+            f"state dict: '{name}' holds {kind}, expected floats. Give the network as it was "
+            "before it was quantised or packed."
+        )
+    found = found.float()
+    check_finite(name, found)
+    return found
+
+
+def check_finite(name: str, value: torch.Tensor) -> None:
+    """Refuse a weight with values that are not finite in float32.
+
+    Raises:
+        WeightsError: there is one.
+    """
+    if not bool(torch.isfinite(value).all()):
+        raise WeightsError(
+            f"state dict: '{name}' holds values that are no finite numbers: the training that "
+            "wrote it had gone wrong, or the file is damaged. Give an earlier checkpoint."
+        )
+
+
 # ----------------------------------------------------------------------------- what lies where
 
 _AVERAGE = re.compile(r"(^|[._])(ema|avg|averaged?|averaging|swa|shadow|polyak)([._]|$)", re.I)

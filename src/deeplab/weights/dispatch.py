@@ -199,19 +199,35 @@ def _load_folder(path: Path, choice: _Choice) -> Loaded:
 
 
 def _join_parts(folder: Path, name: str) -> Checkpoint:
-    """Return the tensors of a checkpoint in several files, which an index names."""
+    """Return the tensors of a checkpoint in several files, which an index names.
+
+    Raises:
+        WeightsError: a file does not hold what the index says, as after a download of two versions.
+    """
     table = _read_settings(folder / name).get("weight_map")
-    files = set(table.values()) if isinstance(table, dict) else set()
+    if not isinstance(table, dict) or not table:
+        raise WeightsError(f"{folder / name}: names no files of weights.")
     tensors: dict[str, Value] = {}
-    for part in sorted(str(file) for file in files):
+    for part in dict.fromkeys(table.values()) if _are_texts(table) else ():
         if Path(part).name != part:
             raise WeightsError(f"{folder / name}: names the file {part!r}, which is not beside it.")
         one = folder / part
-        safe = part.endswith(".safetensors")
-        tensors |= read_safetensors(one) if safe else _flatten(one).tensors
+        found = read_safetensors(one) if part.endswith(".safetensors") else _flatten(one).tensors
+        odd = [key for key in found if table.get(key) != part]
+        odd += [key for key in table if table[key] == part and key not in found]
+        if odd:
+            raise WeightsError(
+                f"{one}: does not hold what {name} says, '{odd[0]}' for one: they are of two "
+                "versions. Get all parts and the index anew."
+            )
+        tensors |= found
     if not tensors:
-        raise WeightsError(f"{folder / name}: names no files of weights.")
+        raise WeightsError(f"{folder / name}: its weight_map names no files. Get it anew.")
     return Checkpoint(tensors=tensors)
+
+
+def _are_texts(table: Mapping[Any, Any]) -> bool:
+    return all(isinstance(value, str) for value in table.values())
 
 
 # What a folder is opened for: transformers, smp and accelerate, the safe format first; DeepSpeed,
@@ -296,6 +312,8 @@ def _from_variables(
         )
     except WeightsError as error:
         raise WeightsError(f"{where}: {error}") from error
+    except ConfigError as error:  # of a graph whose operators say what none of these networks has
+        raise ConfigError(f"{where}: {error}") from error
     report = dataclasses.replace(
         report, ignored=(*report.ignored, *skipped), backbone_only=backbone_only
     )
@@ -357,6 +375,7 @@ def _from_tensors(checkpoint: Checkpoint, path: Path, choice: _Choice) -> Loaded
         config, state, report = from_checkpoint(
             checkpoint, output_stride=stride, part=choice.part, backbone=backbone
         )
+        huggingface.check_kind(config, settings)
         config = huggingface.apply_settings(config, settings)
         config = mobilevit.apply_settings(config, settings)
         config = smp.apply_settings(config, settings)
@@ -364,6 +383,8 @@ def _from_tensors(checkpoint: Checkpoint, path: Path, choice: _Choice) -> Loaded
         config, report = processor.apply_processor(config, report, settings=settings, values=beside)
     except WeightsError as error:
         raise WeightsError(f"{path}: {error}{_name_unrun(checkpoint)}") from error
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
     if not report.backbone_only and (labels := huggingface.read_labels(settings)):
         report = dataclasses.replace(report, labels=labels)
     return config, state, report if stride else _assume_stride(report, config)
@@ -417,11 +438,21 @@ def _read_settings(path: Path) -> Mapping[str, Any]:
 def _stated_stride(path: Path, settings: Mapping[str, Any]) -> int | None:
     """Return the output stride that a config.json beside the file states, or the file's name.
 
+    Raises:
+        WeightsError: it states none that there is.
+
     Source: MobileNetV2Config (transformers), save_pretrained of smp; VainF's
     "best_deeplabv3plus_mobilenet_voc_os16.pth".
     """
     for name in ("output_stride", "encoder_output_stride"):
-        if isinstance(settings.get(name), int):
-            return int(settings[name])
+        stated = settings.get(name)
+        if stated is None:
+            continue
+        if isinstance(stated, bool) or stated not in (4, 8, 16, 32):
+            raise WeightsError(
+                f"{path.with_name('config.json')}: {name} is {stated!r}, expected 4, 8, 16 or 32. "
+                "Correct it, or give the output stride (--output-stride)."
+            )
+        return int(stated)
     match = re.search(r"_os(4|8|16|32)(?!\d)", path.stem)
     return int(match.group(1)) if match else None

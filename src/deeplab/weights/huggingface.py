@@ -62,6 +62,25 @@ def recognise(shapes: Shapes, output_stride: int | None) -> Foreign | None:
     )
 
 
+_FAMILIES = {"mobilenet_v2": "mobilenet_v2", "mobilevit": "mobilevit", "mobilevitv2": "mobilevit"}
+
+
+def check_kind(config: DeepLabConfig, settings: Mapping[str, Any]) -> None:
+    """Refuse a ``config.json`` of another network of this library than the weights are of.
+
+    Raises:
+        WeightsError: it names another; its settings would be another network's.
+    """
+    kind = settings.get("model_type")
+    vit = config.family.startswith("mobilevit")
+    known = _FAMILIES.get(kind) if isinstance(kind, str) else None
+    if (known and not config.family.startswith(known)) or (vit and kind and not known):
+        raise WeightsError(
+            f"config.json: its model_type is {kind!r}, but these weights are of a "
+            f"{config.backbone}. Take it away if it is not of these weights, or get both anew."
+        )
+
+
 def apply_settings(config: DeepLabConfig, settings: Mapping[str, Any]) -> DeepLabConfig:
     """Return the network that a ``config.json`` of this library describes.
 

@@ -25,7 +25,14 @@ from deeplab.weights import (
     torchvision,
     vainf,
 )
-from deeplab.weights.checkpoints import Checkpoint, is_average, list_beside, rank, read_value
+from deeplab.weights.checkpoints import (
+    Checkpoint,
+    is_average,
+    list_beside,
+    rank,
+    read_value,
+    read_weight,
+)
 from deeplab.weights.naming import IMAGENET_MEAN, Foreign, Shapes
 from deeplab.weights.pickles import Value
 from deeplab.weights.report import ImportReport
@@ -231,7 +238,14 @@ def _recognise(shapes: Shapes, output_stride: int | None, backbone: str | None) 
     if backbone is not None:  # of these, the one that has encoders of timm's
         known = (partial(smp.recognise, backbone=backbone),)
     for recognise in known:
-        foreign = recognise(shapes, output_stride)
+        try:
+            foreign = recognise(shapes, output_stride)
+        except LookupError as error:  # a layer that tells the network is not there, or no layer
+            raise WeightsError(
+                f"state dict: the network cannot be recognised, since a weight of it is missing or "
+                f"has not the axes of its kind ({error}). Give the unchanged state dict of the "
+                "whole model."
+            ) from error
         if foreign is not None:
             return foreign
     return None
@@ -292,7 +306,7 @@ def rename(
         shape = tuple(state_dict[name].shape)
         if shape[:1] == (1,) and tuple(value.shape) == (2, *shape[1:]) and _is_last(key, expected):
             one_class = True
-            ours[key] = _as_two(read_value(name, state_dict[name]), foreign.threshold).to(
+            ours[key] = _as_two(read_weight(name, state_dict[name]), foreign.threshold).to(
                 value.dtype
             )
             kept.append(name)
@@ -300,7 +314,7 @@ def rename(
         if shape != tuple(value.shape):
             wrong.append(f"{name} {shape}, expected {tuple(value.shape)}")
             continue
-        ours[key] = read_value(name, state_dict[name]).to(value.dtype)
+        ours[key] = read_weight(name, state_dict[name]).to(value.dtype)
         kept.append(name)
     used = set(kept)
     rest = [name for name in state_dict if name not in used]
@@ -340,7 +354,8 @@ def _as_two(value: torch.Tensor, threshold: float) -> torch.Tensor:
 
 _OF_TRAINING = re.compile(
     r"(^|[._])(loss(es)?|criterion|criteria|metrics?|iou|accuracy|confmat|confusion|mean|std|sigma"
-    r"|log_vars?|n_averaged|steps?|ema|teacher|class_weights?|pos_weight|weight|queue|iter)(?=[._]|$)",
+    r"|log_vars?|n_averaged|steps?|ema|teacher|class_weights?|pos_weight|weight|queue|iter"
+    r"|optim(izers?)?|schedulers?|scaler)(?=[._]|$)",
     re.IGNORECASE,
 )
 

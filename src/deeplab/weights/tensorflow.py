@@ -21,6 +21,7 @@ from deeplab.errors import WeightsError
 from deeplab.models.config import DeepLabConfig
 from deeplab.models.deeplab import DeepLab, build
 from deeplab.models.nas import CELLS, NASNet
+from deeplab.weights.checkpoints import check_finite
 from deeplab.weights.report import ImportReport
 from deeplab.weights.tensorflow_config import guess_config
 
@@ -86,7 +87,7 @@ def read_tensorflow(
             continue
         # A constant of a graph may stand for gigabytes: its size is looked at first.
         fits = np.size(variables[source]) == math.prod(shape)
-        value = _to_torch(np.asarray(variables[source]), name) if fits else None
+        value = _to_torch(variables[source], source, name) if fits else None
         if value is None or tuple(value.shape) != shape:
             wrong.append(f"{source} has {tuple(np.shape(variables[source]))}")
             continue
@@ -105,27 +106,47 @@ def read_tensorflow(
     return config, state, report
 
 
-def _to_torch(value: NDArray[Any], name: str) -> torch.Tensor:
+def _to_torch(found: NDArray[Any], source: str, name: str) -> torch.Tensor | None:
+    """Return a variable in our layout; None where it has not the axes of its kind.
+
+    Raises:
+        WeightsError: its values are no weights.
+    """
+    value = np.asarray(found)
+    if value.dtype.kind != "f":
+        raise WeightsError(
+            f"'{source}' holds {value.dtype}, expected floats. Give the network as it was before "
+            "it was quantised or packed."
+        )
+    axes = None
     if name.endswith("/depthwise_weights"):
-        value = value.transpose(2, 3, 0, 1)  # HWC1 to C1HW
+        axes = (2, 3, 0, 1)  # HWC1 to C1HW
     elif name.endswith(("/weights", "/pointwise_weights")):
-        value = value.transpose(3, 2, 0, 1)  # HWIO to OIHW
-    return torch.from_numpy(np.ascontiguousarray(value, dtype=np.float32))
+        axes = (3, 2, 0, 1)  # HWIO to OIHW
+    if axes is not None:
+        if value.ndim != len(axes):
+            return None
+        value = value.transpose(axes)
+    with np.errstate(over="ignore"):
+        weight = torch.from_numpy(np.ascontiguousarray(value, dtype=np.float32))
+    check_finite(source, weight)
+    return weight
 
 
 def _complain(
     config: DeepLabConfig, *, missing: list[str], unexpected: list[str], wrong: list[str]
 ) -> str:
-    lines = [f"These variables are not a {config.version} {config.backbone} of this configuration:"]
+    parts = []
     for what, names in (("missing", missing), ("unexpected", unexpected), ("other shape", wrong)):
         if names:
             shown = ", ".join(sorted(names)[:8]) + (", …" if len(names) > 8 else "")
-            lines.append(f"  {what} ({len(names)}): {shown}")
-    lines.append(
-        "Check version, backbone, depth_multiplier, num_classes and decoder_output_stride, or let "
-        "guess_config(variables) find them; strict=False takes what fits."
+            parts.append(f"{what} ({len(names)}): {shown}")
+    return (
+        f"these variables are not a {config.version} {config.backbone} of this configuration: "
+        f"{'; '.join(parts)}. Check version, backbone, depth_multiplier, num_classes and "
+        "decoder_output_stride, or let guess_config(variables) find them; strict=False takes what "
+        "fits."
     )
-    return "\n".join(lines)
 
 
 def expected_variables(config: DeepLabConfig) -> dict[str, tuple[str, tuple[int, ...]]]:

@@ -18,8 +18,11 @@ from deeplab.models.config import DeepLabConfig
 from deeplab.models.deeplab import build
 from deeplab.models.timm_facts import check_name, read_pixels, scale_pixels
 from deeplab.models.timm_import import import_timm
-from deeplab.weights.checkpoints import Checkpoint, list_beside, rank, read_value
+from deeplab.weights.checkpoints import Checkpoint, list_beside, rank, read_weight
+from deeplab.weights.pickles import Value
 from deeplab.weights.report import ImportReport
+
+_COUNTER = ".num_batches_tracked"
 
 Read = tuple[DeepLabConfig, dict[str, torch.Tensor], ImportReport]
 
@@ -60,7 +63,7 @@ def read_classifier(
     prefixes = _find(checkpoint, usual, part, name)
     prefix = prefixes[0]
     tensors = {
-        key.removeprefix(prefix): read_value(key, value)
+        key.removeprefix(prefix): _read(key, value)
         for key, value in checkpoint.tensors.items()
         if key.startswith(prefix)
     }
@@ -84,6 +87,11 @@ def read_classifier(
         assumed=assumed,
     )
     return config, state, report
+
+
+def _read(key: str, value: Value) -> torch.Tensor:
+    """Return a weight, or the counter of a batch norm, which plays no part."""
+    return torch.zeros(()).long() if key.endswith(_COUNTER) else read_weight(key, value)
 
 
 def _find(checkpoint: Checkpoint, usual: Any, part: str | None, name: str) -> list[str]:

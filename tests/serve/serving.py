@@ -45,6 +45,7 @@ class Server:
     process: subprocess.Popen[str]
     port: int
     log: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def ask(
         self,
@@ -109,11 +110,13 @@ def serving(
     assert process.stderr is not None
     with process, process.stderr as told:
         try:
-            first = told.readline()
+            notes, first = [], told.readline()
             while first.startswith("deeplab: note:"):  # what the model's file leaves open
+                notes.append(first)
                 first = told.readline()
             assert first.startswith("http://127.0.0.1:"), first + told.read()
-            server = Server(process, int(first.split("/")[2].split(":")[1]), [first])
+            port = int(first.split("/")[2].split(":")[1])
+            server = Server(process, port, log=[first], notes=notes)
             reader = threading.Thread(target=lambda: [server.log.append(line) for line in told])
             reader.start()
             yield server

@@ -216,6 +216,8 @@ def serve(
 
 def _tell(name: str, segmenter: Segmenter, device: str | None) -> None:
     model_options.tell_assumed(name, segmenter.card)
+    if segmenter.spec.bands is not None:
+        complain(f"note: the browser page does not offer {name}, which is no network for photos.")
     model_options.tell_device(name, device, segmenter.network.device)
 
 

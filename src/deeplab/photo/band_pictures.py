@@ -23,6 +23,7 @@ from deeplab.photo.images import Geometry, InputSpec, Photo, read_bytes, turn_up
 
 NUMPY_SUFFIX = ".npy"
 
+_NUMPY = b"\x93NUMPY"
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _EXACT = ("L", "LA", "RGB", "RGBA", "I", "F")
 """Pillow's modes whose numbers are those of the file; and those that begin with I;16."""
@@ -145,6 +146,28 @@ def read_values(source: Any) -> tuple[str, Values]:
     return name, _check(_decode(data, name), name)
 
 
+def read_size(data: bytes, name: str) -> tuple[int, int]:
+    """Return (height, width) of a picture as it is stored, by its header.
+
+    Raises:
+        ImageError: it cannot be read.
+        MissingExtraError: GDAL is needed and not installed.
+    """
+    if data[:6] == _NUMPY:
+        shape = _read_header(data, name)
+        return (shape[0], shape[1]) if len(shape) > 1 else (1, 1)  # what it is, is told when read
+    try:
+        with open_picture(data, name=name) as image:
+            return image.height, image.width
+    except ImageSizeError:
+        raise
+    except Exception:  # see _decode
+        if data[:4] not in _TIFF:
+            raise
+    size: tuple[int, int] = _read_gdal(data, name, header=True)[:2]
+    return size
+
+
 def count_channels(path: Path) -> int:
     """Return how many channels a picture has that is plainly no photo; 0 where it may be one.
 
@@ -169,7 +192,7 @@ def count_channels(path: Path) -> int:
     except Exception:  # Pillow opens none of the kinds that only GDAL reads
         try:
             data = path.read_bytes()
-            return int(_read_gdal(data, str(path), header=True)) if data[:4] in _TIFF else 0
+            return int(_read_gdal(data, str(path), header=True)[2]) if data[:4] in _TIFF else 0
         except (OSError, ImageError):
             return 0
 
@@ -199,7 +222,7 @@ def _all(value: Any) -> tuple[int, ...]:
 
 
 def _decode(data: bytes, name: str) -> Values:
-    if data[:6] == b"\x93NUMPY":
+    if data[:6] == _NUMPY:
         return _load_npy(io.BytesIO(data), name)
     if name.lower().endswith(NUMPY_SUFFIX):
         raise ImageError(f"{name}: is no .npy file; write it with numpy.save.")
@@ -261,6 +284,21 @@ def _count_pages(image: Image.Image) -> int:
     return int(count)
 
 
+def _read_header(data: bytes, name: str) -> tuple[int, ...]:
+    """Return the shape of an array, of which nothing else is looked at."""
+    file = io.BytesIO(data)
+    try:
+        read = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }
+        shape: tuple[int, ...] = read[np.lib.format.read_magic(file)](file)[0]
+    except Exception as error:  # see below
+        reason = str(error).split("\n")[0]
+        raise ImageError(f"{name}: is damaged or no array of numbers ({reason}).") from None
+    return shape
+
+
 def _load_npy(source: Any, name: str, **options: Any) -> Values:
     try:
         array: Values = np.load(source, allow_pickle=False, **options)
@@ -271,12 +309,12 @@ def _load_npy(source: Any, name: str, **options: Any) -> Values:
 
 
 def _read_gdal(data: bytes, name: str, *, header: bool = False) -> Any:
-    """Return what GDAL reads: (H, W, C), or with ``header`` how many channels there are."""
+    """Return what GDAL reads: (H, W, C), or with ``header`` height, width and channels alone."""
     with quiet_gdal("Reading pictures of many channels, or of colours of 16 bits") as rasterio:
         try:
             with rasterio.io.MemoryFile(data) as memory, memory.open(driver=_DRIVERS) as file:
                 if header:
-                    return file.count
+                    return file.height, file.width, file.count
                 if file.count > MOST_CHANNELS:
                     raise ImageError(
                         f"{name}: has {file.count} channels; networks take {MOST_CHANNELS} at most."

@@ -127,7 +127,7 @@ class _Api:
 
     async def segment(self, request: Request) -> Response:
         service = self._service
-        model, _ = service.find(request.path_params.get("model"))
+        model, segmenter = service.find(request.path_params.get("model"))
         service.workers.check()
         content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         upload = await service.uploads.read(request)
@@ -138,7 +138,7 @@ class _Api:
             if not data:
                 raise Refusal(422, "the photo is empty (0 bytes).")
             photos = [NamedPhoto(data)]
-            await service.check(photos)
+            await service.check(photos, spec=segmenter.spec)
         except BaseException:
             upload.release()
             raise

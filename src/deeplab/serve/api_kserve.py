@@ -23,8 +23,10 @@ from starlette.routing import BaseRoute
 
 import deeplab
 from deeplab.labels import LabelSet
+from deeplab.photo.images import InputSpec
 from deeplab.photo.overlapping import OverlappingSegmentation
 from deeplab.photo.results import Segmentation
+from deeplab.segmenter import Segmenter
 from deeplab.serve.address import Address
 from deeplab.serve.answers import keep
 from deeplab.serve.api_v1 import json_answer
@@ -114,11 +116,19 @@ class Ready(BaseModel):
     name: str | None = None
 
 
-_INPUTS = (
-    Tensor(name="image", datatype="UINT8", shape=[-1, -1, -1, 3]),
-    Tensor(name="photo", datatype="BYTES", shape=[-1]),
-)
+_NUMBERS = {"uint8": "UINT8", "uint16": "UINT16", "float32": "FP32"}
+"""What NumPy and the protocol call the same numbers."""
+
 _OUTPUTS = (Tensor(name="mask", datatype="UINT8", shape=[-1, -1, -1]),)
+
+
+def _inputs(spec: InputSpec) -> tuple[Tensor, Tensor]:
+    """Return what goes in: pixels, or files."""
+    kind = spec.bands.kind if spec.bands else "uint8"
+    return (
+        Tensor(name="image", datatype=_NUMBERS[kind], shape=[-1, -1, -1, spec.channels]),
+        Tensor(name="photo", datatype="BYTES", shape=[-1]),
+    )
 
 
 def _outputs(labels: LabelSet) -> tuple[Tensor, ...]:
@@ -223,12 +233,13 @@ class _Api:
 
     async def model(self, request: Request) -> Response:
         name = self._find(request)
+        segmenter = self._service.segmenters[name]
         found = ModelMetadata(
             name=name,
             versions=[_VERSION],
             platform="deeplab",
-            inputs=list(_INPUTS),
-            outputs=list(_outputs(self._service.segmenters[name].labels)),
+            inputs=list(_inputs(segmenter.spec)),
+            outputs=list(_outputs(segmenter.labels)),
         )
         return json_answer(found.model_dump())
 
@@ -247,13 +258,12 @@ class _Api:
         service.workers.check()
         upload = await service.uploads.read(request)
         try:
-            labels = service.segmenters[model].labels
-            (output,) = _outputs(labels)
+            segmenter = service.segmenters[model]
             asked = await asyncio.to_thread(
-                _read_request, upload.take(), request, service.limits.max_photos, output.name
+                _read_request, upload.take(), request, service.limits.max_photos, segmenter
             )
-            check_classes(asked.only, labels)
-            await service.check(asked.photos)
+            check_classes(asked.only, segmenter.labels)
+            await service.check(asked.photos, spec=segmenter.spec)
         except BaseException:
             upload.release()
             raise
@@ -286,7 +296,8 @@ class _Asked:
     output: str
 
 
-def _read_request(body: bytes, request: Request, max_photos: int, output: str) -> _Asked:
+def _read_request(body: bytes, request: Request, max_photos: int, segmenter: Segmenter) -> _Asked:
+    ((output,), (image, _)) = _outputs(segmenter.labels), _inputs(segmenter.spec)
     length = request.headers.get(_HEADER)
     if length is not None and (not length.isdecimal() or int(length) > len(body)):
         raise Refusal(
@@ -307,18 +318,19 @@ def _read_request(body: bytes, request: Request, max_photos: int, output: str) -
     binary = asked.parameters.get("binary_data_output") is True
     if asked.outputs is not None:
         wanted = [one.name for one in asked.outputs]
-        if wanted != [output]:
-            raise Refusal(400, f"outputs: got {', '.join(wanted)[:200]}, there is only {output}.")
+        if wanted != [output.name]:
+            got = ", ".join(wanted)[:200]
+            raise Refusal(400, f"outputs: got {got}, there is only {output.name}.")
         _check_known(asked.outputs[0].parameters, ("binary_data",))
         binary = asked.outputs[0].parameters.get("binary_data", binary) is True
     only = asked.parameters.get("only", "")
     if not isinstance(only, str):
         raise Refusal(400, f"only: got {only}, expected names of classes with commas between.")
     names = tuple(part.strip() for part in only.split(",") if part.strip())
-    photos = _read_photos(asked.inputs[0], body[len(head) :])
+    photos = _read_photos(asked.inputs[0], body[len(head) :], image)
     if not 1 <= len(photos) <= max_photos:
         raise Refusal(400, f"inputs: got {len(photos)} photos, expected 1 to {max_photos}.")
-    return _Asked(asked.id, photos, names, binary, output)
+    return _Asked(asked.id, photos, names, binary, output.name)
 
 
 def _check_known(parameters: dict[str, Any], known: tuple[str, ...]) -> None:
@@ -329,7 +341,7 @@ def _check_known(parameters: dict[str, Any], known: tuple[str, ...]) -> None:
         )
 
 
-def _read_photos(tensor: TensorData, tail: bytes) -> list[NamedPhoto]:
+def _read_photos(tensor: TensorData, tail: bytes, image: Tensor) -> list[NamedPhoto]:
     size = tensor.parameters.get("binary_data_size")
     _check_known(tensor.parameters, ("binary_data_size",))
     if (size is None) == (tensor.data is None):
@@ -342,36 +354,50 @@ def _read_photos(tensor: TensorData, tail: bytes) -> list[NamedPhoto]:
             raise Refusal(400, f"photo: got {len(files)} files for shape {tensor.shape}.")
         return [NamedPhoto(file, None, f"photo {n}") for n, file in enumerate(files, 1)]
     shape = tensor.shape
-    if tensor.name != "image" or tensor.datatype != "UINT8" or len(shape) != 4 or shape[3] != 3:
+    is_image = (tensor.name, tensor.datatype) == (image.name, image.datatype)
+    if not is_image or len(shape) != 4 or shape[3] != image.shape[3]:
         raise Refusal(
             400,
             f"inputs: got '{tensor.name[:100]}', {tensor.datatype[:20]} of shape {shape[:9]}, "
-            "expected image, UINT8 of shape [n, height, width, 3], or photo, BYTES of shape [n].",
+            f"expected image, {image.datatype} of shape [n, height, width, {image.shape[3]}], or "
+            "photo, BYTES of shape [n].",
         )
     pixels = _read_pixels(tensor, tail)
     return [NamedPhoto(one, None, f"image {number}") for number, one in enumerate(pixels, 1)]
 
 
-def _read_pixels(tensor: TensorData, tail: bytes) -> UInt8:
+def _read_pixels(tensor: TensorData, tail: bytes) -> npt.NDArray[Any]:
+    dtype = np.dtype({theirs: ours for ours, theirs in _NUMBERS.items()}[tensor.datatype])
     if min(tensor.shape) < 1:
         raise Refusal(400, f"image: got shape {tensor.shape}, expected 1 or more of everything.")
     if tensor.data is None:
-        values = np.frombuffer(tail, np.uint8)
+        if len(tail) % dtype.itemsize:
+            raise Refusal(400, f"image: got {len(tail)} bytes, which are no whole {dtype} numbers.")
+        values = np.frombuffer(tail, dtype.newbyteorder("<"))
     else:
         try:
             given = np.asarray(tensor.data)
         except ValueError:
             given = np.empty(0)
-        is_whole = given.dtype.kind in "iu" and given.size > 0
-        if not is_whole or given.min() < 0 or given.max() > 255:
-            raise Refusal(400, "image: data has something in it that is no whole number to 255.")
-        values = given.astype(np.uint8).ravel()
+        _check_numbers(given, dtype)
+        values = given.astype(dtype).ravel()
     count = 1
     for side in tensor.shape:
         count *= side
     if values.size != count:
         raise Refusal(400, f"image: got {values.size} values for shape {tensor.shape}.")
     return values.reshape(tensor.shape)
+
+
+def _check_numbers(given: npt.NDArray[Any], dtype: np.dtype[Any]) -> None:
+    if dtype.kind == "f":
+        if given.dtype.kind not in "iuf" or not given.size:
+            raise Refusal(400, "image: data has something in it that is no number.")
+        return
+    most = np.iinfo(dtype).max
+    is_whole = given.dtype.kind in "iu" and given.size > 0
+    if not is_whole or given.min() < 0 or given.max() > most:
+        raise Refusal(400, f"image: data has something in it that is no whole number to {most}.")
 
 
 def _split(tail: bytes) -> list[bytes]:

@@ -19,6 +19,7 @@ from starlette.routing import BaseRoute
 from deeplab.data.label_studio_writer import LabelConfig, read_config, write_prediction
 from deeplab.errors import InputError
 from deeplab.photo.images import Photo
+from deeplab.runtimes.network_card import refuse_bands
 from deeplab.serve.address import Address
 from deeplab.serve.api_v1 import json_answer
 from deeplab.serve.edge import note
@@ -172,6 +173,7 @@ class _Api:
                 f"api: label-studio takes models with one class per pixel, but the classes of "
                 f"'{name}' overlap; name another model first, or leave label-studio out."
             )
+        refuse_bands(segmenter.card, f"--api label-studio: {name}")
         self._name = name
         self._projects = Projects(name, segmenter, self._studio)
         service.closing.append(self._projects.close)

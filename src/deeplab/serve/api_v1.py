@@ -70,7 +70,8 @@ class _Api:
             )
             wishes = read_wishes([*pairs, *contents.fields])
             order = await self._order(wishes, contents, accept)
-            await service.check_any(contents.photos)
+            spec = service.segmenters[order.model].spec
+            await service.check_any(contents.photos, spec=spec)
         except BaseException:
             upload.release()
             raise
@@ -145,6 +146,8 @@ class _Api:
                 "fit": segmenter.spec.fit,
                 "labels": segmenter.labels.to_dict(),
                 "thresholds": list(segmenter.card.thresholds) or None,
+                "channels": segmenter.spec.channels,
+                "numbers": segmenter.spec.bands.kind if segmenter.spec.bands else "uint8",
             }
             for name, segmenter in self._service.segmenters.items()
         ]

@@ -48,7 +48,8 @@ def build_app(
         segmenters: name → what runs it; the first is the default. Give each as many ``streams``
             as photos are worked on at the same time.
         limits: what is refused.
-        files: name → file of the models that the page may offer; it runs ``.tflite`` alone.
+        files: name → file of the models that the page may offer; it runs ``.tflite`` alone, of
+            networks for photos.
         rules: who may come in; None lets everybody in.
         rate: how often each client may ask for work.
         apis: of other programs, that are answered beside the server's own.
@@ -61,7 +62,11 @@ def build_app(
     if not segmenters:
         raise InputError("model: got none, expected at least one.")
     rules = rules or Rules()
-    site = Site(files or {}, {name: one.labels for name, one in segmenters.items()})
+    photos = {name for name, one in segmenters.items() if one.spec.bands is None}
+    site = Site(
+        {name: path for name, path in (files or {}).items() if name in photos},
+        {name: one.labels for name, one in segmenters.items()},
+    )
     service = Service(segmenters, limits or Limits(), Metrics(segmenters))
 
     @asynccontextmanager

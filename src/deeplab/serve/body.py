@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import PurePosixPath, PureWindowsPath
+from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import Field, File, FormParser, parse_options_header
@@ -17,8 +17,6 @@ from starlette.requests import Request
 
 from deeplab.serve.limits import Limits
 from deeplab.serve.refusal import Refusal
-
-UInt8 = npt.NDArray[np.uint8]
 
 _RAW = ("image/", "application/octet-stream", "application/x-www-form-urlencoded")
 """Types of a body that is the photo itself. The last is what curl says where nobody tells it."""
@@ -40,12 +38,12 @@ class NamedPhoto:
     """One photo of a request.
 
     Attributes:
-        data: the file, or (H, W, 3) uint8 RGB.
+        data: the file, or (H, W, 3) uint8 RGB; (H, W, C) of a network for other pictures.
         name: as its sender calls it, without folders; None where nobody says.
         title: how words to the sender call it.
     """
 
-    data: bytes | UInt8
+    data: bytes | npt.NDArray[Any]
     name: str | None = None
     title: str = "photo"
 

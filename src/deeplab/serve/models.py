@@ -8,7 +8,6 @@ from typing import Any
 
 from deeplab import zoo
 from deeplab.errors import InputError
-from deeplab.runtimes.network_card import refuse_bands
 from deeplab.segmenter import Runtime, Segmenter
 
 
@@ -63,12 +62,9 @@ def open_models(
                 f"--{name.replace('_', '-')}: got '{value}' for {len(files)} models; each has its "
                 "own. Serve them in several processes."
             )
-    opened = {
+    return {
         name: Segmenter(
             path, threads=threads, streams=streams, runtime=runtime, device=device, **told
         )
         for name, path in files.items()
     }
-    for name, segmenter in opened.items():
-        refuse_bands(segmenter.card, f"serve: {name}")
-    return opened

@@ -176,6 +176,8 @@ class ServedModel(BaseModel):
     width: int
     fit: str
     labels: Labels
+    channels: int = Field(description="Of the pictures: 3 for photos.")
+    numbers: str = Field(description="Of the pictures: uint8, uint16 or float32.")
     thresholds: list[float] | None = Field(
         description="Where classes overlap: how probable each must be."
     )

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import numpy as np
+import numpy.typing as npt
 from starlette.requests import Request
 
 from deeplab.errors import ImageSizeError, near_matches
-from deeplab.photo.images import Photo
+from deeplab.photo.band_pictures import read_size
+from deeplab.photo.images import InputSpec, Photo
 from deeplab.photo.results import Segmentation
 from deeplab.segmenter import Segmenter
 from deeplab.serve.body import NamedPhoto, Upload, Uploads
@@ -21,6 +24,9 @@ from deeplab.serve.refusal import Refusal, refusing
 from deeplab.serve.work import Job, Workers
 
 T = TypeVar("T")
+
+_RGB = 3
+"""Bytes of a photo's pixel."""
 
 
 class Service:
@@ -66,16 +72,26 @@ class Service:
             "deeplab_uploads_held_bytes": ("Of photos in memory.", float(self.uploads.held)),
         }
 
-    async def check(self, photos: Sequence[NamedPhoto]) -> list[int]:
+    async def check(
+        self, photos: Sequence[NamedPhoto], *, spec: InputSpec | None = None
+    ) -> list[int]:
         """Return how many pixels photos have, by their headers, before they wait for anything.
+
+        Args:
+            photos: of one request.
+            spec: of the network that they are for; None, where they are for none.
 
         Raises:
             Refusal: one is too large (413), or is no picture (415, 422).
         """
-        return await asyncio.to_thread(lambda: [self._measure(photo) for photo in photos])
+        return await asyncio.to_thread(lambda: [self._measure(photo, spec) for photo in photos])
 
-    async def check_any(self, photos: Sequence[NamedPhoto]) -> None:
+    async def check_any(self, photos: Sequence[NamedPhoto], *, spec: InputSpec) -> None:
         """Find out whether one of the photos can be read, as far as headers tell.
+
+        Args:
+            photos: of one request.
+            spec: of the network that they are for.
 
         Raises:
             Refusal: of the first, where all are too large (413), or no pictures (415, 422).
@@ -83,7 +99,7 @@ class Service:
         refusals: list[Refusal] = []
         for photo in photos:
             try:
-                await self.check([photo])
+                await self.check([photo], spec=spec)
                 return
             except Refusal as refusal:
                 refusals.append(refusal)
@@ -130,7 +146,7 @@ class Service:
                 start = time.perf_counter()
                 try:
                     with refusing(photo.title, max_pixels=self.limits.max_pixels):
-                        room = room_for(self._measure(photo))
+                        room = room_for(self._measure(photo, segmenter.spec))
                         with job.holding(min(room, self.limits.max_pixels_at_work)):
                             result = segmenter(photo.data)
                             made.append(make(result, photo))
@@ -153,11 +169,20 @@ class Service:
         done = await self.workers.run(work, gone=gone, after=upload.release)
         return done, timings
 
-    def _measure(self, photo: NamedPhoto) -> int:
+    def _measure(self, photo: NamedPhoto, spec: InputSpec | None) -> int:
+        """Return a photo's pixels by its header; of more channels, as many as take their room."""
         most = self.limits.max_pixels
         with refusing(photo.title, max_pixels=most):
-            read = Photo(photo.data, max_pixels=most)  # its header only
-            pixels = read.height * read.width
-            if pixels > most:
+            if spec is None or spec.bands is None:
+                read = Photo(photo.data, max_pixels=most)
+                height, width, bytes_each = read.height, read.width, _RGB
+            else:
+                height, width = _size_of(photo.data)
+                bytes_each = spec.channels * np.dtype(spec.bands.kind).itemsize
+            if height * width > most:
                 raise ImageSizeError
-            return pixels
+            return height * width * max(1, -(-bytes_each // _RGB))
+
+
+def _size_of(data: bytes | npt.NDArray[Any]) -> tuple[int, int]:
+    return read_size(data, "the bytes") if isinstance(data, bytes) else data.shape[:2]

@@ -69,6 +69,8 @@ def _apply_pixels(
 ) -> DeepLabConfig:
     # One step of the pixels' 0..255 in the processor's numbers.
     scale = float(values.get("rescale_factor", 1 / 255)) if values.get("do_rescale", True) else 1.0
+    if not (math.isfinite(scale) and scale):
+        raise ValueError(f"rescale_factor: got {scale}, expected what pixels are multiplied by")
     mean, std = [0.0] * 3, [1.0] * 3
     if normalises and values.get("do_normalize", True):
         mean = [float(x) for x in values.get("image_mean", [0.5] * 3)]

@@ -230,3 +230,81 @@ def test_shards_as_their_own_packages_write_them(pets, tmp_path, oracles, kind):
     subprocess.run([oracles, WRITER, kind, pets, out], check=True, capture_output=True)
     found = open_dataset(out / "{000..002}.tar" if kind == "webdataset" else out, split="all")
     assert_same(found, pets, range(10))
+
+
+def test_what_tar_programs_write_beside_photos_is_told_from_them(pets, tmp_path):
+    home = tmp_path / "shards"
+    home.mkdir()
+    write_names(home)
+    photo, mask = pair(pets, 0).values()
+    with tarfile.open(home / "0.tar", "w", format=tarfile.GNU_FORMAT) as tar:
+        for name, data in {"a/._0.png": b"x", "a/0.jpg": photo, "a/0.png": mask}.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+        for name, target, kind in (
+            ("a/1.jpg", "a/0.jpg", tarfile.LNKTYPE),
+            ("a/1.png", "a/0.png", tarfile.LNKTYPE),
+            ("a/2.jpg", "a/0.jpg", tarfile.SYMTYPE),
+        ):
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, target
+            tar.addfile(info)
+    found = open_dataset(home, split="all")
+    assert_same(found, pets, [0, 0])
+    assert found.passed_over == {"hidden files": 1, "links and devices": 1}
+
+
+def test_shards_that_would_lose_pairs_are_refused(pets, tmp_path):
+    first = write_tar(tmp_path / "behind" / "0.tar", pair(pets, 0))
+    second = write_tar(tmp_path / "1.tar", pair(pets, 1))
+    write_names(first.parent)
+    first.write_bytes(first.read_bytes() + second.read_bytes())
+    with pytest.raises(DataError, match=r"0\.tar: goes on behind its end, after 2 files"):
+        open_dataset(first.parent)
+    for number, name in enumerate(("full", "small")):
+        write_tar(tmp_path / "configs" / name / "train-0.tar", pair(pets, number, "0"))
+    write_names(tmp_path / "configs")
+    with pytest.raises(DataError, match=r"small/train-0\.tar: another shard that is called so"):
+        open_dataset(tmp_path / "configs")
+    assert_same(open_dataset(tmp_path / "configs" / "small"), pets, [1])
+
+
+def test_a_table_may_repeat_its_pictures_and_says_what_changed(pets, tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    home = tmp_path / "table"
+    home.mkdir()
+    write_names(home)
+    photo, mask = pair(pets, 3).values()
+    table = {
+        "image": pa.array([photo] * 3).dictionary_encode(),
+        "mask": pa.array([mask] * 3).dictionary_encode(),
+    }
+    parquet.write_table(
+        pa.table(table), home / "0.parquet", compression="NONE", write_page_checksum=True
+    )
+    assert_same(open_dataset(home, split="all"), pets, [3, 3, 3])
+    stored = (home / "0.parquet").read_bytes()
+    at = stored.index(photo) + len(photo) // 2
+    (home / "0.parquet").write_bytes(stored[:at] + bytes([stored[at] ^ 1]) + stored[at + 1 :])
+    with pytest.raises(DataError, match=r"0\.parquet: is no parquet file, or is cut off"):
+        open_dataset(home, split="all")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("id2label.json", '{"0": "a", "1": "b\\nc"}', r"the name of 1 is 'b\\nc', expected one"),
+        ("id2label.json", '{"0": "a", "1": ""}', r"the name of 1 is '', expected one line"),
+        ("id2label.json", '{"0": "a", "00": "b"}', r"expected the ids 0 to 0, each once"),
+        ("id2label.json", "[" * 100_000, r"expected the names by id"),
+        ("labels.txt", "a\n\nb\n", r"labels\.txt: line 2 is empty, before another name"),
+    ],
+)
+def test_names_that_could_be_counted_two_ways_are_refused(pets, tmp_path, name, text, words):
+    write_tar(tmp_path / "set" / "0.tar", pair(pets, 0))
+    (tmp_path / "set" / name).write_text(text)
+    with pytest.raises(DataError, match=words):
+        open_dataset(tmp_path / "set")

@@ -20,6 +20,7 @@ from deeplab.data.rows import Rows
 from deeplab.errors import ConfigError, DataError, InputError
 from deeplab.models import DeepLabConfig, build
 from deeplab.models.pieces import find_piece, find_trusted, name_piece
+from deeplab.photo import images
 from deeplab.training.own import name_pieces
 from deeplab.training.settings import Settings
 from documents import ROOT, blocks
@@ -155,3 +156,15 @@ def test_rows_of_colours_or_without_the_column_are_words() -> None:
         named[0]
     rows[0]["annotation"] = Image.fromarray(np.ones((3, 4), np.uint8))
     assert named[0].label.tolist() == [[1] * 4] * 3
+    rows[0]["annotation"] = Image.new("1", (4, 3), 1)
+    assert named[0].label.tolist() == [[1] * 4] * 3
+    assert named[0].label.dtype == np.uint8
+
+
+def test_pictures_of_16_bits_in_rows_are_no_white() -> None:
+    from PIL import Image
+
+    grey = Image.fromarray(np.linspace(0, 65535, 12).astype(np.uint16).reshape(3, 4))
+    image = Rows([{"image": grey, "label": grey}], labels=("a", "b"))[0].image
+    assert np.array_equal(image, images.read(grey))
+    assert len(np.unique(image)) == 12

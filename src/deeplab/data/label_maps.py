@@ -81,8 +81,16 @@ def read_class_names(path: Path) -> LabelMap:
     """Read a class_names.txt: names in id order; the masks hold ids.
 
     Raises:
-        DataError: a name occurs twice.
+        DataError: a name occurs twice, or a line before a name is empty: whether it has an id
+            of its own, programs do not agree.
     """
+    lines = _text(path).rstrip().splitlines()
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            raise DataError(
+                f"{path}: line {number} is empty, before another name. Remove it, or write the "
+                "name of the class that has its id."
+            )
     names = [name for name in _lines(path) if name != "__ignore__"]  # labelme's -1, stored as 255
     return _checked(path, [_Entry(name, value=index) for index, name in enumerate(names)])
 
@@ -123,11 +131,14 @@ def read_class_dict(path: Path) -> LabelMap:
 
 
 def _lines(path: Path) -> list[str]:
+    return [line.strip() for line in _text(path).splitlines() if line.strip()]
+
+
+def _text(path: Path) -> str:
     try:
-        content = read_text(path)
+        return read_text(path)
     except InputError as error:
         raise DataError(str(error)) from None
-    return [line.strip() for line in content.splitlines() if line.strip()]
 
 
 def _colour(path: Path, parts: Sequence[str]) -> Colour | None:

@@ -29,6 +29,9 @@ _MASK_WORDS = (
 _MEMBER = re.compile(r"^((?:.*/|)[^.]+)[.]([^/]*)$")
 _META = re.compile(r"(^|/)__[^/]*__($|/)")
 
+_BLOCK = 1 << 20
+"""Of a tar, in bytes, that are looked at at a time."""
+
 _ROWS = 32
 """Of a table, that are read at a time."""
 
@@ -75,7 +78,7 @@ def _read_tar(path: Path, passed_over: Counter[str]) -> Iterator[Pair]:
         with tarfile.open(path, "r:") as tar:
             samples = _group(path, _members(path, tar), passed_over)
             for key, (photo, mask) in samples.items():
-                yield Pair(key, _extract(tar, photo), _extract(tar, mask))
+                yield Pair(key, _extract(path, tar, photo), _extract(path, tar, mask))
     except (tarfile.TarError, EOFError) as error:
         raise DataError(f"{path}: is no tar, or is cut off ({error}); copy it once more.") from None
 
@@ -96,7 +99,13 @@ def _members(path: Path, tar: tarfile.TarFile) -> list[tarfile.TarInfo]:
         raise DataError(
             f"{path}: is cut off or damaged after {len(members)} files; copy it once more."
         )
-    return [member for member in members if member.isfile()]
+    while rest := tar.fileobj.read(_BLOCK):
+        if rest.strip(b"\0"):
+            raise DataError(
+                f"{path}: goes on behind its end, after {len(members)} files: tars that were put "
+                "behind each other, perhaps. Give each its own file, or pack them once more."
+            )
+    return [member for member in members if not member.isdir()]
 
 
 _Parts = tuple[tarfile.TarInfo | None, tarfile.TarInfo | None]
@@ -112,6 +121,12 @@ def _group(
     """
     found: dict[str, list[tuple[str, tarfile.TarInfo]]] = {}
     for member in members:
+        if not member.isfile() and not member.islnk():
+            passed_over["links and devices"] += 1
+            continue
+        if any(part.startswith(".") for part in PurePosixPath(member.name).parts if part != ".."):
+            passed_over["hidden files"] += 1
+            continue
         match = _MEMBER.match(member.name)
         if match is None or _META.search(member.name):
             passed_over["without key"] += 1
@@ -152,11 +167,23 @@ def _tell_apart(
     return (others, lossless) if others else (lossless, [])
 
 
-def _extract(tar: tarfile.TarFile, member: tarfile.TarInfo | None) -> Packed | None:
+def _extract(path: Path, tar: tarfile.TarFile, member: tarfile.TarInfo | None) -> Packed | None:
+    """Return one file; of a file that tar stored once under two names, its bytes.
+
+    Raises:
+        DataError: its other name is not in this tar.
+    """
     if member is None:
         return None
-    file = tar.extractfile(member)
-    assert file is not None
+    try:
+        file = tar.extractfile(member)
+    except (KeyError, RecursionError):
+        file = None
+    if file is None:
+        raise DataError(
+            f"{path}: {member.name} is another name of {member.linkname}, which is not a file in "
+            "this tar. Pack them once more, with --hard-dereference."
+        )
     return Packed(PurePosixPath(member.name).suffix.lower(), file.read())
 
 
@@ -170,7 +197,7 @@ def _read_table(path: Path, passed_over: Counter[str]) -> Iterator[Pair]:
     except ImportError:
         raise MissingExtraError(str(path), package="pyarrow", extra="parquet") from None
     try:
-        with pq.ParquetFile(path) as table:
+        with pq.ParquetFile(path, page_checksum_verification=True) as table:
             photo, mask = _choose_columns(path, table.schema_arrow)
             for name in table.schema_arrow.names:
                 if name not in (photo, mask):
@@ -201,13 +228,9 @@ def _choose_columns(path: Path, schema: Any) -> tuple[str, str]:
     Raises:
         DataError: there is none, or there are several.
     """
-    import pyarrow as pa
-
     pictures, others = [], {}
     for field in schema:
-        is_struct = pa.types.is_struct(field.type)
-        holds = is_struct and field.type.get_field_index("bytes") >= 0
-        if holds or pa.types.is_binary(field.type) or pa.types.is_large_binary(field.type):
+        if _holds_bytes(field.type):
             pictures.append(field.name)
         else:
             others[field.name] = str(field.type)
@@ -226,6 +249,21 @@ def _choose_columns(path: Path, schema: Any) -> tuple[str, str]:
     which = masks if what == "masks" else photos
     some = f"{len(which)} columns of {what} ({', '.join(which)})" if which else f"no {what}"
     raise DataError(f"{path}: has {some}, expected one of each, image and label. It has {there}.")
+
+
+def _holds_bytes(kind: Any) -> bool:
+    """Return whether a column of this type holds files: as bytes, or in a struct's ``bytes``."""
+    from pyarrow import types
+
+    if types.is_dictionary(kind):
+        kind = kind.value_type
+    if types.is_struct(kind):
+        at = kind.get_field_index("bytes")
+        kind = kind.field(at).type if at >= 0 else kind
+        if at >= 0 and types.is_null(kind):  # rows that only name their files
+            return True
+    known = (types.is_binary, types.is_large_binary, types.is_binary_view)
+    return any(check(kind) for check in known)
 
 
 def _cell(path: Path, key: str, cell: Mapping[str, Any] | bytes | None) -> Packed | None:

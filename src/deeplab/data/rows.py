@@ -11,6 +11,7 @@ from PIL import Image
 from deeplab.data.sample import Sample
 from deeplab.errors import DataError
 from deeplab.labels import LabelSet
+from deeplab.photo import images
 
 
 class Rows:
@@ -63,15 +64,18 @@ class Rows:
 
         Raises:
             DataError: the mask holds colours instead of class ids.
+            ImageError: the picture is none that is read as a photo.
         """
         row = self._rows[index]
         image, mask = row[self._image], row[self._mask]
         if isinstance(image, Image.Image):
-            image = image.convert("RGB")
+            image = images.read(image)  # whatever its depth: Pillow makes white of 16 bits
         if isinstance(mask, Image.Image) and mask.mode not in ("L", "P", "I", "I;16", "1"):
             raise DataError(
                 f"data: the mask of row {self.ids[index]} is {mask.mode}: colours instead of class "
                 "ids. `deeplab data convert` makes ids of colours."
             )
         label = np.asarray(mask)
+        if label.dtype == bool:
+            label = label.astype(np.uint8)
         return Sample(image=np.asarray(image), label=label, id=self.ids[index])

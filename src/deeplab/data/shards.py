@@ -38,7 +38,7 @@ NAME = "shards"
 LOOKS_FOR = "*.tar (WebDataset) or *.parquet (Hugging Face) with labels.txt beside them"
 
 _SUFFIXES = (".tar", ".parquet")
-_VERSION = 1  # of what unpacked shards look like
+_VERSION = 2  # of what unpacked shards look like
 _NOTES = "shards.json"
 _ID2LABEL = "id2label.json"
 _BRACES = re.compile(r"\{([^{}]*)\}")
@@ -213,16 +213,33 @@ def _unpack(made: Path, home: Path, shards: Sequence[Path]) -> None:
         for pair in read_shard(path, passed_over):
             for kind, packed in (("images", pair.photo), ("masks", pair.mask)):
                 if packed is not None:
-                    _write(made / kind / name / pair.key, packed)
+                    _write(made / kind / name / pair.key, packed, path)
     if not (made / "images").is_dir():
         raise DataError(f"{home}: there are no photos in its {len(shards)} shards.")
     (made / "masks").mkdir(exist_ok=True)
     (made / _NOTES).write_text(json.dumps({"passed_over": passed_over}), "utf-8")
 
 
-def _write(base: Path, packed: Packed) -> None:
-    base.parent.mkdir(parents=True, exist_ok=True)
-    base.with_name(base.name + packed.suffix).write_bytes(packed.data)
+def _write(base: Path, packed: Packed, shard: Path) -> None:
+    """Write one picture.
+
+    Raises:
+        DataError: another shard has one of this name already, or no file can be called so.
+    """
+    try:
+        base.parent.mkdir(parents=True, exist_ok=True)
+        with base.with_name(base.name + packed.suffix).open("xb") as file:
+            file.write(packed.data)
+    except FileExistsError:
+        raise DataError(
+            f"{shard}: another shard that is called so, in another folder or spelling, has its "
+            f"{base.name}{packed.suffix} already; name the folder of one of them."
+        ) from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(
+            f"{shard}: {ascii(base.name + packed.suffix)[:80]} cannot be unpacked ({reason})."
+        ) from None
 
 
 def _split_of(name: Path) -> str:
@@ -252,10 +269,14 @@ def _copy_description(path: Path, made: Path) -> None:
     if any((made / name).is_file() for name in (FILE_NAME, *folder.NAME_FILES)):
         return
     try:
-        names = {int(index): str(name) for index, name in json.loads(path.read_text()).items()}
-    except (ValueError, AttributeError):
+        stored = json.loads(path.read_text("utf-8"))
+        names = {int(index): name for index, name in stored.items()}
+    except (ValueError, AttributeError, RecursionError):
         raise DataError(f'{path}: expected the names by id: {{"0": "wall", …}}.') from None
-    if sorted(names) != list(range(len(names))):
+    for index, name in names.items():
+        if not isinstance(name, str) or not name.strip() or not name.isprintable():
+            raise DataError(f"{path}: the name of {index} is {name!r}, expected one line of text.")
+    if len(names) < len(stored) or sorted(names) != list(range(len(names))):
         raise DataError(
             f"{path}: expected the ids 0 to {len(names) - 1}, each once; write a {FILE_NAME}."
         )

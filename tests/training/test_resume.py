@@ -216,6 +216,20 @@ def test_the_average_of_another_network_is_refused(tmp_path: Path) -> None:
             run_tiny(tmp_path, settings)
 
 
+@pytest.mark.parametrize("momentum", ["gone", "text", "one number", "one axis more"])
+def test_an_optimiser_that_forgot_something_is_refused(momentum: str, tmp_path: Path) -> None:
+    run_tiny(tmp_path, tiny_settings(run={"steps": 1}))
+    whole = torch.load(tmp_path / LAST)
+    memory = whole["optimiser"]["state"][3]
+    value = memory.pop("momentum_buffer")
+    changed = {"text": "x", "one number": value.flatten()[:1], "one axis more": value[None]}
+    if momentum in changed:
+        memory["momentum_buffer"] = changed[momentum]
+    torch.save(whole, tmp_path / LAST)
+    with pytest.raises(InputError, match="does not fit this network"):
+        run_tiny(tmp_path, tiny_settings(run={"steps": 2}))
+
+
 def test_lost_weights_are_told_and_the_next_are_kept(shapes: Path, tmp_path: Path) -> None:
     first = shapes_settings(shapes, data={"check": False}, run={"steps": 2})
     run_experiment(first, tmp_path / "out", **QUIET)

@@ -124,6 +124,21 @@ def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
         group["lr"] = rate * group["multiplier"]
 
 
+def check_memory(optimiser: torch.optim.Optimizer) -> None:
+    """Look at what an optimiser remembers of its parameters, which torch loads as it comes.
+
+    Raises:
+        ValueError: it remembers other things of one than of another, or of another shape.
+    """
+    kinds = {tuple(sorted(memory)) for memory in optimiser.state.values()}
+    if len(kinds) > 1:
+        raise ValueError(f"the optimiser remembers {sorted(kinds)} of its parameters")
+    for parameter, memory in optimiser.state.items():
+        for name, value in memory.items():
+            if not isinstance(value, Tensor) or value.shape not in (parameter.shape, ()):
+                raise ValueError(f"the optimiser's {name} is of another shape than its parameter")
+
+
 class MovingAverage:
     """The weights averaged over the steps; young averages forget faster."""
 

@@ -12,7 +12,12 @@ from torch import Tensor
 
 from deeplab.errors import InputError
 from deeplab.models.deeplab import DeepLab
-from deeplab.training.optimiser import MovingAverage, build_optimiser, set_learning_rate
+from deeplab.training.optimiser import (
+    MovingAverage,
+    build_optimiser,
+    check_memory,
+    set_learning_rate,
+)
 from deeplab.training.settings import Settings
 from deeplab.training.step import memory_format
 
@@ -85,6 +90,7 @@ class TrainingState:
         try:
             self.network.load_state_dict(saved["network"])
             self.optimiser.load_state_dict(saved["optimiser"])
+            check_memory(self.optimiser)
             if self.average is not None:
                 self.average.load(saved["average"])
             self.progress = Progress(**saved["progress"])

@@ -28,15 +28,9 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-<<<<<<< HEAD
 KINDS = ("graphs", "engines", "photos", "bands", "packed", "videos", "tiles", "weights", "imports",
-         "recipes", "lines", "addresses", "coco", "cvat", "label_studio", "labelme",
+         "states", "recipes", "lines", "addresses", "coco", "cvat", "label_studio", "labelme",
          "supervisely", "via", "yolo")  # fmt: skip
-=======
-KINDS = ("graphs", "engines", "photos", "bands", "videos", "tiles", "weights", "imports", "states",
-         "recipes", "lines", "addresses", "coco", "cvat", "label_studio", "labelme", "supervisely",
-         "via", "yolo")  # fmt: skip
->>>>>>> 901fc73 (Refuse checkpoints whose optimiser or average lacks a part; fuzz folders of trainings)
 _ANNOTATIONS = KINDS[KINDS.index("coco") :]
 _MEMORY = 6 << 30
 """Of one process, with torch in it: more is a file that takes what it should not."""

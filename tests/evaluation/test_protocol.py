@@ -226,6 +226,27 @@ def test_in_a_frame_a_network_is_judged_as_its_file_will_be(
         dataclasses.replace(network, flip=True)
 
 
+def test_several_looks_at_what_fits_into_the_frame(network: TorchPredictor, tmp_path: Path) -> None:
+    """At the photo's own size a network that was trained in a frame is another network."""
+    config, state = network.network.config, network.network.state_dict()
+    pair = save(
+        tmp_path / "tiny",
+        config,
+        state,
+        labels=LABELS,
+        input_spec=InputSpec(height=65, width=97),
+        provenance={"recipe": {"run": {"validate_frame": True}}},
+    ).path.with_suffix(".json")
+    predictor = open_predictor(pair, scales=(0.75, 1.0), flip=True)
+    protocol = predictor.describe()
+    assert (protocol["input"], protocol["scales"]) == ("letterbox to 65×97", [0.75, 1.0])
+    segmenter = Segmenter(pair, scales=(0.75, 1.0), flip=True)
+    photo = Pictures()[2].image.repeat(4, 0)
+    np.testing.assert_array_equal(predictor(photo), segmenter(photo).mask)
+    with pytest.raises(InputError, match="output_stride: this network was trained on photos"):
+        open_predictor(pair, flip=True, output_stride=8)
+
+
 def test_windows_answer_as_the_whole_photo_does(network: TorchPredictor) -> None:
     blocks = np.random.default_rng(0).integers(0, 256, (5, 6, 3), dtype=np.uint8)
     photo = blocks.repeat(40, 0).repeat(40, 1)

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
     from deeplab.models import DeepLab
     from deeplab.segmenter import Runtime, Segmenter
+    from deeplab.weights.release import Release
 
 UInt8 = npt.NDArray[np.uint8]
 
@@ -412,10 +413,10 @@ def open_predictor(
     from deeplab.models import build
     from deeplab.weights.release import is_release, labels_of, open_release
 
-    frame = None
-    once = is_release(path) and tuple(scales) == (1.0,) and not flip and not tile
-    if once and _is_judged_in_frame((release := open_release(path)).provenance):
-        frame = release.input_spec
+    several = tuple(scales) != (1.0,) or flip
+    framed = None if tile else _open_framed(path, several=several)
+    if framed is not None and several:
+        return _open_looks(path, scales, flip=flip, output_stride=output_stride, labels=labels)
     config, state = weights.load(path)
     named = labels_of(path, config) if labels is None else open_labels(labels)
     network = build(config)
@@ -432,9 +433,44 @@ def open_predictor(
         tile=tile,
         overlap=overlap,
         context=context,
-        frame=frame,
+        frame=framed.input_spec if framed else None,
         thresholds=_read_thresholds(path, tile) if is_release(path) else (),
     )
+
+
+def _open_framed(path: Path, *, several: bool) -> Release | None:
+    """Return a pair that is judged in its frame; None of others, and where it cannot be there.
+
+    With several looks a network for photos can: at their own size it would be another network.
+    """
+    from deeplab.weights.release import is_release, open_release
+
+    if not is_release(path) or not _is_judged_in_frame((release := open_release(path)).provenance):
+        return None
+    if several and (release.input_spec.bands is not None or release.labels.overlap):
+        return None
+    return release
+
+
+def _open_looks(
+    path: Path,
+    scales: Sequence[float],
+    *,
+    flip: bool,
+    output_stride: int | None,
+    labels: LabelSet | str | None,
+) -> FilePredictor:
+    """Return a pair that was trained in a frame, with several looks at what fits into it."""
+    from deeplab.segmenter import Segmenter
+
+    if output_stride is not None:
+        raise InputError(
+            "output_stride: this network was trained on photos fitted into a frame, and is looked "
+            "at there; with several looks it keeps its stride. Leave out --output-stride, or "
+            "--scales and --flip."
+        )
+    opened = Segmenter(find_pair(path) or path, scales=scales, flip=flip, labels=labels)
+    return FilePredictor(opened, path.name, scales=scales, flip=flip)
 
 
 def _read_thresholds(path: Path, tile: int | str | None) -> tuple[float, ...]:

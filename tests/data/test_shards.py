@@ -291,6 +291,9 @@ def test_a_table_may_repeat_its_pictures_and_says_what_changed(pets, tmp_path):
     (home / "0.parquet").write_bytes(stored[:at] + bytes([stored[at] ^ 1]) + stored[at + 1 :])
     with pytest.raises(DataError, match=r"0\.parquet: is no parquet file, or is cut off"):
         open_dataset(home, split="all")
+    (home / "0.parquet").write_bytes(stored.replace(b"\x05image", b"\x05\xffmage"))
+    with pytest.raises(DataError, match=r"0\.parquet: is no parquet file, or is cut off \('utf-8"):
+        open_dataset(home, split="all")
 
 
 @pytest.mark.parametrize(
@@ -301,10 +304,12 @@ def test_a_table_may_repeat_its_pictures_and_says_what_changed(pets, tmp_path):
         ("id2label.json", '{"0": "a", "00": "b"}', r"expected the ids 0 to 0, each once"),
         ("id2label.json", "[" * 100_000, r"expected the names by id"),
         ("labels.txt", "a\n\nb\n", r"labels\.txt: line 2 is empty, before another name"),
+        ("labels.txt", "# names\na\nb\n", r"labels\.txt: line 1 is '# names', expected the name"),
+        ("labels.txt", "a\u2028b\nc\n", r"labels\.txt: line 1 is 'a.u2028b', expected the name"),
     ],
 )
 def test_names_that_could_be_counted_two_ways_are_refused(pets, tmp_path, name, text, words):
     write_tar(tmp_path / "set" / "0.tar", pair(pets, 0))
-    (tmp_path / "set" / name).write_text(text)
+    (tmp_path / "set" / name).write_text(text, "utf-8")
     with pytest.raises(DataError, match=words):
         open_dataset(tmp_path / "set")

@@ -35,6 +35,15 @@ def test_what_is_no_picture_is_counted_by_suffix(tmp_path: Path) -> None:
     assert describe_passed_over({}) == ""
 
 
+def test_what_file_servers_and_macos_put_aside_is_hidden(tmp_path: Path) -> None:
+    photo = save(tmp_path / "b" / "a.jpg")
+    save(tmp_path / "b" / "@eaDir" / "a.jpg" / "SYNOPHOTO_THUMB_M.jpg")
+    save(tmp_path / "__MACOSX" / "b" / "a.jpg")
+    listing = list_pictures(tmp_path)
+    assert sorted(listing.pictures) == [photo]
+    assert listing.passed_over == {"hidden": 2}
+
+
 def test_without_its_reader_heic_is_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,6 +24,10 @@ from deeplab.errors import DataError, InputError
 from deeplab.files import read_text
 from deeplab.labels import Colour, LabelSet, voc_colours
 
+_LINE_END = re.compile(r"\r\n|\r|\n")
+_NO_NAME = re.compile(r"# |//|.*[\x00-\x08\x0b-\x1f\x85\u2028\u2029]")
+"""A remark, or what has a control character or another end of a line in it."""
+
 
 @dataclass(frozen=True)
 class LabelMap:
@@ -81,17 +85,24 @@ def read_class_names(path: Path) -> LabelMap:
     """Read a class_names.txt: names in id order; the masks hold ids.
 
     Raises:
-        DataError: a name occurs twice, or a line before a name is empty: whether it has an id
-            of its own, programs do not agree.
+        DataError: a name occurs twice or cannot be shown, or a line before a name is empty or a
+            remark: whether it has an id of its own, programs do not agree.
     """
-    lines = _text(path).rstrip().splitlines()
+    lines = _LINE_END.split(_text(path).rstrip())
     for number, line in enumerate(lines, 1):
-        if not line.strip():
+        name = line.strip()
+        if _NO_NAME.match(name):
+            raise DataError(
+                f"{path}: line {number} is {name[:60]!r}, expected the name of a class; a remark "
+                "would take an id."
+            )
+        if not name:
             raise DataError(
                 f"{path}: line {number} is empty, before another name. Remove it, or write the "
                 "name of the class that has its id."
             )
-    names = [name for name in _lines(path) if name != "__ignore__"]  # labelme's -1, stored as 255
+    given = [line.strip() for line in lines]
+    names = [name for name in given if name and name != "__ignore__"]  # labelme's -1, stored as 255
     return _checked(path, [_Entry(name, value=index) for index, name in enumerate(names)])
 
 

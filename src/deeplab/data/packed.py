@@ -213,7 +213,7 @@ def _read_table(path: Path, passed_over: Counter[str]) -> Iterator[Pair]:
                         yield Pair(key, photo_file, mask_file)
                     else:
                         passed_over["empty rows"] += 1
-    except (pa.ArrowInvalid, pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError) as error:
         if isinstance(error, DataError):
             raise
         reason = " ".join(str(error).split())[:150].rstrip(".")

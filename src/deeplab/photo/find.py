@@ -16,6 +16,8 @@ from deeplab.photo.formats import VIDEO_SUFFIXES, describe_suffix, readable_suff
 
 PassedOver = Mapping[str, int]
 """How many files of each kind (".txt", "hidden", …) were not looked at."""
+_ASIDE = ("@eaDir", "#recycle", "__MACOSX")
+"""What file servers and macOS put beside people's files: thumbnails, what was deleted, forks."""
 
 _TEXTS = ("AUTHORS", "COPYING", "LICENCE", "LICENSE", "NOTICE", "README")
 _LICENCES = "licences and the like"
@@ -96,7 +98,7 @@ def walk(
         below = []
         for entry in entries:
             kind = kind_of(Path(entry.path))
-            if entry.name.startswith("."):
+            if entry.name.startswith(".") or entry.name in _ASIDE:
                 passed_over["hidden"] += 1
             elif kind == "folder":
                 path = Path(entry.path)

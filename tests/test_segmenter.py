@@ -179,6 +179,8 @@ def test_a_file_that_cannot_be_written(
         result.save_mask(tmp_path / "nowhere" / "mask.png")
     with pytest.raises(OutputError, match="is a folder"):
         result.save_mask(tmp_path)
+    with pytest.raises(OutputError, match=r"Name it \.png"):
+        result.save_mask(tmp_path / "mask.jpg")
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="cannot write"):
         result.save_mask(tmp_path / "file" / "mask.png")

@@ -75,6 +75,16 @@ def test_every_source_gives_the_same(picture: Image.Image, tmp_path: Path) -> No
     for source in (path, str(path), path.read_bytes(), bytearray(path.read_bytes()), picture,
                    wanted, wanted[:, ::-1][:, ::-1]):  # fmt: skip
         assert (read(source) == wanted).all()
+    written = io.BytesIO()
+    picture.save(written, "PNG")  # and stands at its end
+    with path.open("rb") as file:
+        for opened in (file, written):
+            assert (read(opened) == wanted).all()
+            assert not opened.closed
+        with pytest.raises(InputError, match="open it with 'rb'"), path.open(errors="ignore") as t:
+            read(t)  # type: ignore[arg-type]
+    with pytest.raises(ImageError, match=r"cannot be read: .* closed file"):
+        read(file)
 
 
 def test_grey() -> None:

@@ -7,12 +7,13 @@ frame (:class:`Geometry`).
 
 from __future__ import annotations
 
+import contextlib
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import IO, Any, Literal, TypeAlias, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +27,9 @@ from deeplab.remote import store
 from deeplab.remote.address import Address, find_address
 
 UInt8 = npt.NDArray[np.uint8]
-Source: TypeAlias = "str | PathLike[str] | bytes | bytearray | memoryview | Image.Image | UInt8"
+Source: TypeAlias = (
+    "str | PathLike[str] | bytes | bytearray | memoryview | IO[bytes] | Image.Image | UInt8"
+)
 Fit = Literal["letterbox", "stretch"]
 
 RESIZE_FILTER = Image.Resampling.BILINEAR
@@ -307,11 +310,12 @@ def read_bytes(source: object) -> tuple[str, bytes]:
     """Return the name of a file, and what is in it.
 
     Args:
-        source: a path or address, or the bytes themselves.
+        source: a path or address, the bytes themselves, or a file opened for them, which is read
+            from its begin where it can be turned back, and stays open.
 
     Raises:
         ImageError: there is no such file, it is empty, or cannot be read.
-        InputError: it is neither.
+        InputError: it is none of these.
     """
     if isinstance(source, (bytes, bytearray, memoryview)):
         name, data = "the bytes", bytes(source)
@@ -331,13 +335,29 @@ def read_bytes(source: object) -> tuple[str, bytes]:
             reason = getattr(error, "strerror", None) or error
             hint = " It is a folder." if path.is_dir() else ""
             raise ImageError(f"{name}: cannot be read: {reason}.{hint}") from None
+    elif callable(getattr(source, "read", None)):
+        name, data = _read_open(cast("IO[bytes]", source))
     else:
         raise InputError(
-            f"photo: got {type(source).__name__}, expected a path, bytes, a PIL image "
-            "or an (H, W, 3) uint8 RGB array."
+            f"photo: got {type(source).__name__}, expected a path, bytes, an open file, a PIL "
+            "image or an (H, W, 3) uint8 RGB array."
         )
     if not data:
         raise ImageError(f"{name}: the file is empty (0 bytes).")
+    return name, data
+
+
+def _read_open(file: IO[bytes]) -> tuple[str, bytes]:
+    name = getattr(file, "name", None)
+    name = name if isinstance(name, str) and name else "the open file"
+    try:
+        with contextlib.suppress(AttributeError, OSError):  # pipes and sockets stay where they are
+            file.seek(0)
+        data = file.read()
+    except (OSError, ValueError) as error:  # ValueError: it is closed
+        raise ImageError(f"{name}: cannot be read: {error}.") from None
+    if not isinstance(data, bytes):
+        raise InputError(f"photo: {name} gives {type(data).__name__}; open it with 'rb'.")
     return name, data
 
 

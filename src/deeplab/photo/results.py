@@ -9,13 +9,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from os import PathLike
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from deeplab.errors import InputError
+from deeplab.errors import InputError, OutputError
 from deeplab.files import replacing
 from deeplab.labels import UNKNOWN, Colour, LabelSet
 from deeplab.photo import confidence, draw, tables
@@ -325,8 +326,14 @@ class Segmentation:
         """Write the mask as a palette PNG: pixel value = class id, colours = the label set's.
 
         Raises:
-            OutputError: the file cannot be written.
+            OutputError: the file cannot be written, or its name is that of another format.
         """
+        suffix = PurePath(path).suffix
+        if suffix.lower() not in (".png", ""):
+            raise OutputError(
+                f"output: got {path}; a mask is a PNG, which keeps every class id, and programs "
+                f"expect something else in a file that ends in {suffix}. Name it .png."
+            )
         with replacing(path) as temporary:
             temporary.write_bytes(encode_palette_png(self.mask, self.labels.palette))
 

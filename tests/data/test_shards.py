@@ -270,6 +270,23 @@ def test_shards_that_would_lose_pairs_are_refused(pets, tmp_path):
     assert_same(open_dataset(tmp_path / "configs" / "small"), pets, [1])
 
 
+def test_a_table_that_ends_early_is_refused(pets, tmp_path, monkeypatch):
+    pa = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    home = tmp_path / "table"
+    home.mkdir()
+    write_names(home)
+    photo, mask = pair(pets, 3).values()
+    parquet.write_table(pa.table({"image": [photo] * 2, "mask": [mask] * 2}), home / "0.parquet")
+    whole = parquet.ParquetFile.iter_batches
+    monkeypatch.setattr(
+        parquet.ParquetFile, "iter_batches", lambda *a, **k: (b[:1] for b in whole(*a, **k))
+    )
+    with pytest.raises(DataError, match=r"0\.parquet: 1 of its 2 rows can be read"):
+        open_dataset(home, split="all")
+
+
 def test_a_table_may_repeat_its_pictures_and_says_what_changed(pets, tmp_path):
     pa = pytest.importorskip("pyarrow")
     from pyarrow import parquet

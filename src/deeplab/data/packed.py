@@ -213,6 +213,11 @@ def _read_table(path: Path, passed_over: Counter[str]) -> Iterator[Pair]:
                         yield Pair(key, photo_file, mask_file)
                     else:
                         passed_over["empty rows"] += 1
+            if row != table.metadata.num_rows:  # pages that are damaged may end without a word
+                raise DataError(
+                    f"{path}: {row} of its {table.metadata.num_rows} rows can be read; copy it "
+                    "once more."
+                )
     except (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError) as error:
         if isinstance(error, DataError):
             raise

@@ -44,7 +44,11 @@ def own(shapes: Path, start: Path | str, **tables: dict[str, Any]) -> dict[str, 
     return values
 
 
-def test_everything_is_chosen_and_said(shapes: Path, start: Path, tmp_path: Path) -> None:
+def test_everything_is_chosen_and_said(
+    shapes: Path, start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pace = preset.Pace(crop=0.01, frame=0.01, precision="float32")  # of no machine
+    monkeypatch.setattr(preset, "_measure", lambda *given: pace)
     told: list[str] = []
     out = tmp_path / "out"
     chosen = choose_settings(own(shapes, start), folder=out, tell=told.append)

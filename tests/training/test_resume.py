@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import json
+import math
 import multiprocessing
 import os
 import re
@@ -269,6 +270,18 @@ def test_checkpoints_mutilated_at_random_are_never_a_traceback(tmp_path: Path) -
                 refused -= 1
             refused += 1
     assert refused > 30
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [{"best": "x"}, {"best": math.nan}, {"step": -1}, {"stale": 1.5}, {"judged": True}, {"new": 1}],
+)
+def test_progress_that_is_none_is_refused(odd: dict[str, Any], tmp_path: Path) -> None:
+    run_tiny(tmp_path, tiny_settings(run={"steps": 1}))
+    whole = torch.load(tmp_path / LAST)
+    torch.save({**whole, "progress": {**whole["progress"], **odd}}, tmp_path / LAST)
+    with pytest.raises(InputError, match="not from a training"):
+        run_tiny(tmp_path, tiny_settings(run={"steps": 2}))
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"step,loss\n1,lots\n", b"a,b\n1,2\n"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import torch
@@ -29,6 +30,16 @@ _PARTS = {
     "optimiser": dict,
     "progress": dict,
 }
+
+_PROGRESS: dict[str, tuple[type, ...]] = {
+    "step": (int,),
+    "judged": (int, NoneType),
+    "best": (float, int, NoneType),
+    "best_step": (int,),
+    "stale": (int,),
+    "stopped": (str,),
+}
+"""Of :class:`~deeplab.training.state.Progress`."""
 
 _FREE = frozenset(
     f"run.{name}"
@@ -81,13 +92,21 @@ def load_checkpoint(folder: Path) -> State | None:
     whole = isinstance(state, dict) and all(
         isinstance(state.get(name), kind) for name, kind in _PARTS.items()
     )
-    if not whole or type(state["progress"].get("step")) is not int:
+    if not whole or not _is_progress(state["progress"]):
         raise InputError(
             f"checkpoint: {path} is not from a training, or from one of an older version. Move it "
             "away to start anew."
         )
     found: State = state
     return found
+
+
+def _is_progress(progress: Mapping[Any, Any]) -> bool:
+    """Return whether these say how far a training is."""
+    return "step" in progress and all(
+        type(value) in _PROGRESS.get(name, ()) and (isinstance(value, str | None) or value >= 0)
+        for name, value in progress.items()
+    )
 
 
 def check_checkpoint(

@@ -103,8 +103,8 @@ def load_checkpoint(folder: Path) -> State | None:
 
 def _is_progress(progress: Mapping[Any, Any]) -> bool:
     """Return whether these say how far a training is."""
-    return "step" in progress and all(
-        type(value) in _PROGRESS.get(name, ()) and (isinstance(value, str | None) or value >= 0)
+    return progress.keys() == _PROGRESS.keys() and all(
+        type(value) in _PROGRESS[name] and (isinstance(value, str | None) or value >= 0)
         for name, value in progress.items()
     )
 

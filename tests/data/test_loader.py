@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from deeplab.data import FileDataset, open_dataset
+from deeplab.data import FileDataset, loader, open_dataset
 from deeplab.data.loader import Batch, Loader, Order, train_loader
 from deeplab.data.memory import MemoryDataset
 from deeplab.data.transforms import TrainTransform
@@ -125,6 +125,30 @@ def test_a_line_that_breaks_waits_for_the_news_of_a_death() -> None:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+def test_a_death_of_which_no_news_comes_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Dead:
+        pid = 7
+
+        def is_alive(self) -> bool:
+            return False
+
+    class Batches:
+        _workers = (Dead(),)
+
+        def __next__(self) -> Batch:
+            raise ConnectionResetError("reset by peer")
+
+    class Broken:
+        num_workers = 1
+
+        def __iter__(self) -> Any:
+            return Batches()
+
+    monkeypatch.setattr(loader, "_NEWS_OF_A_DEATH", 0.0)
+    with pytest.raises(RuntimeError, match=r"DataLoader worker \(pid\(s\) 7\) exited"):
+        list(Loader(cast("Any", Broken())))
 
 
 def test_wrong_settings_are_refused(dataset: FileDataset) -> None:

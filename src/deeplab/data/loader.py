@@ -105,6 +105,13 @@ class Loader:
                 # rather than somewhere in what follows.
                 if self._loader.num_workers and "DataLoader worker" not in str(error):
                     time.sleep(_NEWS_OF_A_DEATH)
+                    # No news of who died come where something else asked the system first.
+                    dead = [w.pid for w in getattr(batches, "_workers", ()) if not w.is_alive()]
+                    if dead:
+                        raise RuntimeError(
+                            f"DataLoader worker (pid(s) {', '.join(map(str, dead))}) exited "
+                            "unexpectedly."
+                        ) from error
                 raise
             if isinstance(batch, DeepLabError):
                 raise batch

@@ -8,7 +8,8 @@ The pages of a TIFF that are of one size and one channel each are its channels.
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -161,9 +162,12 @@ def read_size(data: bytes, name: str) -> tuple[int, int]:
             return image.height, image.width
     except ImageSizeError:
         raise
-    except Exception:  # see _decode
+    except ImageError:
         if data[:4] not in _TIFF:
             raise
+    except Exception as error:  # see _decode
+        if data[:4] not in _TIFF:
+            raise ImageError(f"{name}: the picture is damaged or cut off ({error}).") from error
     size: tuple[int, int] = _read_gdal(data, name, header=True)[:2]
     return size
 
@@ -284,27 +288,30 @@ def _count_pages(image: Image.Image) -> int:
     return int(count)
 
 
+@contextmanager
+def _npy_in_words(name: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # the header is parsed as Python is, which raises nearly anything
+        reason = str(error).split("\n")[0]
+        raise ImageError(f"{name}: is damaged or no array of numbers ({reason}).") from None
+
+
 def _read_header(data: bytes, name: str) -> tuple[int, ...]:
     """Return the shape of an array, of which nothing else is looked at."""
     file = io.BytesIO(data)
-    try:
-        read = {
-            (1, 0): np.lib.format.read_array_header_1_0,
-            (2, 0): np.lib.format.read_array_header_2_0,
-        }
+    read = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }
+    with _npy_in_words(name):
         shape: tuple[int, ...] = read[np.lib.format.read_magic(file)](file)[0]
-    except Exception as error:  # see below
-        reason = str(error).split("\n")[0]
-        raise ImageError(f"{name}: is damaged or no array of numbers ({reason}).") from None
     return shape
 
 
 def _load_npy(source: Any, name: str, **options: Any) -> Values:
-    try:
+    with _npy_in_words(name):
         array: Values = np.load(source, allow_pickle=False, **options)
-    except Exception as error:  # the header is parsed as Python is, which raises nearly anything
-        reason = str(error).split("\n")[0]
-        raise ImageError(f"{name}: is damaged or no array of numbers ({reason}).") from None
     return array
 
 
